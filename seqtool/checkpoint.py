@@ -1,0 +1,511 @@
+"""The model directory: written whole, replaced whole, read strictly, without pickle.
+
+``config.json`` (the card), ``tokenizer.json``, ``model.safetensors`` (best weights),
+``last.safetensors`` (all that ``--resume`` needs), ``metrics.jsonl`` (events). All but the last are
+written beside their place, synced and renamed, carry a SHA-256 and name their run. A directory is
+replaced the same way, so a reader sees the old model or the new one, after a crash as well.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Self, TypeVar
+
+import numpy as np
+import safetensors.numpy
+
+from seqtool import __version__
+from seqtool.config import DataConfig, ModelConfig, TrainConfig, from_dict
+from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+ResultT = TypeVar("ResultT")
+
+FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
+CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
+BEST, LAST = "model.safetensors", "last.safetensors"
+_COPY_AGAIN = "copy the whole directory again from where it was trained"
+_NAMES = "|".join(map(re.escape, (CONFIG, TOKENIZER, EVENTS, BEST, LAST)))
+_BESIDE = re.compile(rf"\.({_NAMES})\.tmp-\d+")  # a file on its way to its place
+_OURS = re.compile(rf"{_NAMES}|\.DS_Store|{_BESIDE.pattern}")  # the second is the macOS Finder's
+_UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
+# The hash inside a safetensors header: our one metadata string is JSON inside JSON.
+_DIGEST = re.compile(rb'\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
+_ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow writing there")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is: the content of ``config.json``."""
+
+    task: str
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    vocab_size: int
+    source: dict[str, Any]  # the training text: name, sha256, sizes; JSON values
+    extra: dict[str, Any] = field(default_factory=dict)  # JSON values; NaN and inf become null
+    # What ties the other files to this one, set by ``ModelDir``: run, tokenizer_sha256.
+    seal: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def to_json(self) -> str:
+        """The card with its format, the version that wrote it, and a checksum."""
+        values = {"format": FORMAT, "seqtool": __version__} | _finite(asdict(self))
+        values["sha256"] = _sha256(json.dumps(values, sort_keys=True))
+        # ASCII, because file names may hold bytes that are not UTF-8 (lone surrogates in str).
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Self:
+        """Read what ``to_json`` wrote; ``where`` names the file in errors.
+
+        Raises:
+            CheckpointError: If it is damaged, changed, of another format, or not from seqtool.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as err:
+            raise CheckpointError(f"{where}: damaged or cut short; {_COPY_AGAIN}") from err
+        match values:
+            case {"format": int(found), "seqtool": str(version)}:
+                made = f"it was written by seqtool {version!r}, this is {__version__}"
+            case _:
+                raise CheckpointError(f"{where}: not from seqtool; name a directory train made")
+        digest = values.pop("sha256", None)
+        sealed = digest == _sha256(json.dumps(values, sort_keys=True))  # free of layout
+        del values["format"], values["seqtool"]
+        if found != FORMAT:
+            raise CheckpointError(f"{where}: format {found}, needed {FORMAT}; {made}: upgrade")
+        if not sealed:
+            raise CheckpointError(f"{where}: damaged, or changed by hand; {_COPY_AGAIN}")
+        try:
+            values["model"] = from_dict(ModelConfig, values["model"], "model")
+            values["data"] = from_dict(DataConfig, values["data"], "data")
+            values["train"] = from_dict(TrainConfig, values["train"], "train")
+            return cls(**values)
+        except (ConfigError, KeyError, TypeError) as err:
+            raise CheckpointError(f"{where}: {err}; {made}: use that version") from err
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """One event as a line of JSON; NaN and infinity, which JSON lacks, become null."""
+    return json.dumps(_finite(event), allow_nan=False) + "\n"
+
+
+def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Compare names and shapes with those of the model that the card describes.
+
+    Raises:
+        CheckpointError: Naming what is missing, unexpected, or of another shape.
+    """
+    faults = [f"no {name}" for name in sorted(set(expected) - set(weights))]
+    faults += [f"unexpected {name}" for name in sorted(set(weights) - set(expected))]
+    for name in sorted(set(weights) & set(expected)):
+        if weights[name].shape != expected[name]:
+            faults += [f"{name} has shape {weights[name].shape}, needed {expected[name]}"]
+    if faults:
+        raise CheckpointError(f"{where}: not as in {CONFIG}: {_listed(faults)}; {_COPY_AGAIN}")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model as read from its directory."""
+
+    card: Card
+    tokenizer_json: str
+    weights: Arrays  # the best so far
+    meta: dict[str, Any]  # what ``save_best`` was told about them; {} before the first
+
+
+def load(path: Path) -> Saved:
+    """Read all that is needed to use a model, strictly.
+
+    Raises:
+        CheckpointError: If it is missing, incomplete, damaged, of another format, or of two runs.
+    """
+
+    def read(directory: Path, where: str) -> Saved:
+        card, weights, header = _read_tensors(directory, where, BEST)
+        tokenizer = _read(directory, where, TOKENIZER)
+        if _sha256(tokenizer) != card.seal.get("tokenizer_sha256"):
+            raise CheckpointError(f"{where}/{TOKENIZER}: damaged, or of another run; {_COPY_AGAIN}")
+        return Saved(card, tokenizer.decode("utf-8"), weights, dict(header["meta"]))
+
+    return _steadily(path, read)
+
+
+def load_last(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """The tensors and counters that the last ``save_last`` was given.
+
+    Raises:
+        CheckpointError: As ``load``; also if training never got as far as saving them.
+    """
+    _, tensors, header = _steadily(path, _read_tensors)
+    return tensors, header["counters"]
+
+
+class ModelDir:
+    """The writer of one model directory; ``create`` or ``resume`` makes one."""
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        self.path = path  # as the user named it
+        self.card: Card | None = None  # as last written; None until there is a directory
+        self._home = Path(os.path.realpath(path))  # no link: what is beside it is on the same disk
+        self._force = force
+        self._owned = 0  # inode of the directory written to
+        self._events_end: int | None = None  # cut the events here before the next one
+
+    @classmethod
+    def create(cls, path: Path, *, force: bool = False) -> Self:
+        """Check that a new model may be put at ``path``; nothing is touched before ``begin``.
+
+        Raises:
+            ConfigError: If something is there that may not, or not without force, be replaced.
+            SeqtoolError: If the directory above cannot be written.
+        """
+        model_dir = cls(path, force=force)
+        _check_place(path, model_dir._home, force=force)
+        return model_dir
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """Go on in the directory of an earlier run, after checking all that resuming needs.
+
+        Raises:
+            CheckpointError: As ``load_last``.
+        """
+        model_dir = cls(path)
+        with _writing(path, "the model there is still whole"):
+            _clean_up(model_dir._home)
+            model_dir.card, _, header = _steadily(path, _read_tensors)
+            model_dir._owned = os.stat(model_dir._home).st_ino
+        model_dir._events_end = header["events_bytes"]
+        return model_dir
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a directory yet that the ``save_`` methods can write to."""
+        return self.card is not None
+
+    def begin(self, card: Card, tokenizer_json: str, weights: Tensors) -> None:
+        """Put a new model in place, complete from the first moment, with these first weights.
+
+        Raises:
+            ConfigError: As ``create``, if the place has changed since.
+            SeqtoolError: If it cannot be written; what was there before is untouched.
+        """
+        assert self.card is None, "a directory begins once"
+        tokenizer = tokenizer_json.encode("utf-8")
+        # Named by its content, so that repeating a run repeats its files to the bit.
+        content = (replace(card, extra={}).to_json(), tokenizer, _pack_tensors(weights, {}))
+        run = _sha256(*content)[:16]
+        card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
+        beside = self._home.with_name(f".{self._home.name}.tmp-{os.getpid()}")
+        with _writing(self.path, "what was there before is untouched"):
+            self._home.parent.mkdir(parents=True, exist_ok=True)
+            _clean_up(self._home)
+            _check_place(self.path, self._home, force=self._force)
+            try:
+                os.mkdir(beside)
+                _write(beside / CONFIG, card.to_json().encode("ascii"))
+                _write(beside / TOKENIZER, tokenizer)
+                _write(beside / BEST, _pack_tensors(weights, {"run": run, "meta": {}}))
+                self._owned = os.stat(beside).st_ino
+                _swap(beside, self._home)
+            finally:
+                _discard(beside)
+        self.card = card
+
+    def save_card(self, card: Card) -> None:
+        """Replace the card.
+
+        Raises:
+            SeqtoolError: Here and below: if it cannot be written; the model there stays whole.
+            CheckpointError: Here and below: if another run has replaced the directory.
+        """
+        assert self.card is not None, "begin() comes first"
+        card = replace(card, seal=self.card.seal)
+        with self._saving():
+            _write(self._home / CONFIG, card.to_json().encode("ascii"))
+        self.card = card
+
+    def save_best(self, weights: Tensors, meta: Mapping[str, Any] | None = None) -> None:
+        """Replace the weights that inference uses; ``meta`` (JSON values) is kept with them."""
+        self._save(BEST, weights, meta=meta or {})
+
+    def save_last(self, tensors: Tensors, counters: Mapping[str, Any]) -> None:
+        """Save in one rename all that ``resume`` needs.
+
+        ``counters`` holds JSON values and may hold NaN and infinity; floats come back exactly. The
+        length of the events is kept with them: just before a resumed run writes its first event,
+        those after this save are cut off, so that it has the same ones as an unbroken run.
+        """
+        with self._saving(), open(self._home / EVENTS, "ab") as file:
+            size = self._cut_events(file)
+            os.fsync(file.fileno())  # or their length could survive a power failure without them
+        self._save(LAST, tensors, events_bytes=size, counters=counters)
+
+    def append_events(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Add events to ``metrics.jsonl``: all of them or, if that fails, none."""
+        blob = "".join(map(event_line, events)).encode("ascii")
+        with self._saving(), open(self._home / EVENTS, "ab", buffering=0) as file:
+            start, left = self._cut_events(file), memoryview(blob)
+            try:
+                while left:  # a nearly full disk takes a part and only then refuses
+                    left = left[file.write(left) :]
+            finally:
+                if left:
+                    file.truncate(start)
+
+    def _save(self, name: str, tensors: Tensors, **header: Any) -> None:
+        assert self.card is not None, "begin() comes first"
+        with self._saving():
+            header["run"] = self.card.seal["run"]
+            _write(self._home / name, _pack_tensors(tensors, header))
+
+    def _cut_events(self, file: IO[bytes]) -> int:
+        size = file.seek(0, os.SEEK_END)
+        if self._events_end is not None and size > self._events_end:
+            size = file.truncate(self._events_end)
+        self._events_end = None
+        return size
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        with _writing(self.path, "the model there is still whole", then="go on with --resume"):
+            if os.stat(self._home).st_ino != self._owned:
+                raise CheckpointError(f"{self.path}: replaced by another run; give each its own -o")
+            yield
+
+
+def _finite(value: Any) -> Any:
+    """The value as strict JSON knows it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sha256(*parts: str | bytes | bytearray | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode("ascii") if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def _pack_tensors(tensors: Tensors, header: dict[str, Any]) -> bytearray:
+    """A safetensors file whose hash covers each of its bytes but the hash itself."""
+    # The library copies raw memory: a transposed view would be stored in the wrong order.
+    dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    text = json.dumps({"sha256": _UNSEALED} | header, default=np.generic.item)
+    # One metadata string, since the order of several is not fixed: same content, same bytes.
+    blob = bytearray(safetensors.numpy.save(dense, {"seqtool": text}))
+    place = _DIGEST.search(blob)
+    assert place is not None, "the safetensors library writes its header in another way"
+    blob[place.start(1) : place.end(1)] = _sha256(blob).encode("ascii")
+    return blob
+
+
+def _read(directory: Path, where: str, name: str) -> bytes:
+    try:
+        with open(directory / name, "rb") as file:
+            return file.read()
+    except FileNotFoundError as err:
+        advice = _COPY_AGAIN
+        if name == LAST:
+            advice = "there is nothing to resume; start anew with --force, or use --init-from"
+        found = _listed(sorted(path.name for path in directory.glob("*")))
+        raise CheckpointError(f"{where}: no {name} (found {found}); {advice}") from err
+    except OSError as err:
+        raise CheckpointError(f"{where}/{name}: cannot be read ({err.strerror})") from err
+
+
+def _read_tensors(
+    directory: Path, where: str, name: str = LAST
+) -> tuple[Card, Arrays, dict[str, Any]]:
+    """The card, and a file's tensors and header, every byte of it checked."""
+    text = _read(directory, where, CONFIG).decode("utf-8", "replace")
+    card = Card.from_json(text, f"{where}/{CONFIG}")
+    blob = _read(directory, where, name)
+    end = 8 + int.from_bytes(blob[:8], "little")  # safetensors: length, JSON header, data
+    place = _DIGEST.search(blob, 8, min(end, len(blob)))
+    a, b = place.span(1) if place else (0, 0)
+    if blob[a:b].decode("ascii") != _sha256(memoryview(blob)[:a], _UNSEALED, memoryview(blob)[b:]):
+        raise CheckpointError(f"{where}/{name}: damaged or cut short; {_COPY_AGAIN}")
+    try:
+        header = dict(json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"]))
+        tensors = safetensors.numpy.load(blob)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise CheckpointError(f"{where}/{name}: not from seqtool ({err}); do not use it") from err
+    if header.get("run") != card.seal.get("run"):
+        raise CheckpointError(f"{where}: {name} is of another run than {CONFIG}; {_COPY_AGAIN}")
+    return card, tensors, header
+
+
+def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
+    """Read a directory again if it was replaced meanwhile, so that files never mix."""
+    while True:  # a swap takes milliseconds, and every further round needs one more of them
+        place = _locate(path)
+        try:
+            if place is None:
+                near = sorted(other.name for other in path.parent.glob("*") if _is_model(other))
+                raise CheckpointError(
+                    f"{path}: no model there (models in {path.parent}: {_listed(near)}); "
+                    "train one with -o, or check the name"
+                )
+            result = read(place[0], str(path))
+        except CheckpointError:
+            if _locate(path) == place:
+                raise
+        else:
+            if _locate(path) == place:
+                return result
+
+
+def _locate(path: Path) -> tuple[Path, int] | None:
+    """Where the model is and that directory's inode; mid-swap it is the one moved aside."""
+    home = Path(os.path.realpath(path))
+    for place in (home, *filter(_is_model, _siblings(home, "old"))):
+        with suppress(OSError):
+            if place.is_dir():
+                return place, os.stat(place).st_ino
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""  # errors are one line
+    return (", ".join(names[:5]) or "nothing") + more
+
+
+def _is_model(directory: Path) -> bool:
+    """Whether seqtool wrote it, in whatever format; others name files config.json as well."""
+    unreadable = (OSError, ValueError, TypeError, RecursionError)
+    with suppress(*unreadable), open(directory / CONFIG, "rb") as file:
+        return {"format", "seqtool"} <= set(json.load(file))
+    return False
+
+
+def _is_ours(path: Path) -> bool:
+    return _OURS.fullmatch(path.name) is not None and not path.is_dir()
+
+
+def _siblings(home: Path, kind: str) -> list[Path]:
+    name = re.compile(rf"\.{re.escape(home.name)}\.{kind}-\d+")
+    return [path for path in home.parent.glob(".*") if name.fullmatch(path.name)]
+
+
+def _check_place(shown: Path, home: Path, *, force: bool) -> None:
+    """Refuse a place for a new model that is taken or cannot be renamed over."""
+    above = next(parent for parent in home.parents if os.path.lexists(parent))
+    if not above.is_dir() or (os.path.lexists(home) and not home.is_dir()):
+        raise ConfigError(f"-o {shown}: a file is in the way of that directory; choose another -o")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise SeqtoolError(f"-o {shown}: no right to write in {above}; choose another -o")
+    with _writing(shown, "nothing was changed"):
+        present = sorted(os.listdir(home)) if home.exists() else []
+    foreign = [name for name in present if not _is_ours(home / name)]
+    if present and (foreign or not _is_model(home)):
+        raise ConfigError(
+            f"-o {shown}: not empty and not just a seqtool model (found "
+            f"{_listed(foreign or present)}), so not even --force replaces it; choose another -o"
+        )
+    if not force and (present or (not home.exists() and _locate(home))):
+        raise ConfigError(
+            f"-o {shown}: holds a model already; add --resume to go on training it, --force to "
+            "replace it, or choose another -o"
+        )
+    if home.exists() and (home.is_mount() or Path.cwd().is_relative_to(home)):
+        raise ConfigError(
+            f"-o {shown}: a mount point or the current directory cannot be replaced as a whole; "
+            f"name a directory inside it, e.g. -o {shown / 'model'}"
+        )
+
+
+@contextmanager
+def _writing(path: Path, kept: str, then: str = "try again") -> Iterator[None]:
+    """Turn what the system refuses into one line that says what is still there."""
+    try:
+        yield
+    except OSError as err:
+        advice = _ADVICE.get(err.errno or 0, "look at the disk")
+        raise SeqtoolError(
+            f"{path}: cannot be written ({err.strerror}); {kept}; {advice} and {then}"
+        ) from err
+
+
+def _write(path: Path, blob: bytes | bytearray) -> None:
+    """Put a whole file in place at once."""
+    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())  # or a power failure could leave the new name without content
+        os.replace(beside, path)
+        _sync_directory(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make renames in a directory survive a power failure."""
+    if os.name != "nt":  # Windows does not open directories
+        handle = os.open(directory, os.O_RDONLY)
+        with suppress(OSError):  # some network file systems lack it; old or new, all is whole
+            os.fsync(handle)
+        os.close(handle)
+
+
+def _swap(beside: Path, home: Path) -> None:
+    """Rename a complete directory into place; one that is there is moved aside, then deleted.
+
+    At every moment a complete model is at ``home`` or moved aside, where ``load`` finds it.
+    """
+    aside, done = home.with_name(f".{home.name}.old-{os.getpid()}"), False
+    try:
+        if home.exists():
+            os.rename(home, aside)
+        os.rename(beside, home)
+        _sync_directory(home.parent)
+        done = True
+    finally:
+        # Asks the disk and no flag: an interrupt may strike between a rename and its flag.
+        if not done and os.path.lexists(aside):
+            if os.path.lexists(home):
+                os.rename(home, beside)
+            os.rename(aside, home)
+    _discard(aside)
+
+
+def _clean_up(home: Path) -> None:
+    """Undo an interrupted replacement and remove what earlier crashes left behind."""
+    for aside in filter(_is_model, _siblings(home, "old")):
+        if not os.path.lexists(home):
+            os.rename(aside, home)
+    for leftover in _siblings(home, "(tmp|old)"):
+        _discard(leftover)
+    for path in home.glob(".*") if _is_model(home) else ():
+        if _BESIDE.fullmatch(path.name) and not path.is_dir():
+            os.unlink(path)
+
+
+def _discard(directory: Path) -> None:
+    """Delete a model directory, but no file that seqtool did not write; failing is no harm."""
+    with suppress(OSError):
+        # The card first: without it, what an interrupt leaves is not taken for a model.
+        for name in sorted(os.listdir(directory), key=lambda name: name != CONFIG):
+            if _is_ours(directory / name):
+                os.unlink(directory / name)
+        os.rmdir(directory)

@@ -1,0 +1,355 @@
+"""The command line: options become configs, each command is one call. No maths, no torch."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from seqtool import __version__
+from seqtool.config import (
+    Cell,
+    DataConfig,
+    Device,
+    ModelConfig,
+    Nonlinearity,
+    Optimizer,
+    TokenizerKind,
+    TrainConfig,
+)
+from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.settings import (
+    Settings,
+    canonical,
+    check_single_dash,
+    parse_duration,
+    read_settings,
+)
+
+STARTED = time.monotonic()
+
+app = typer.Typer(
+    name="seqtool",
+    help="Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": canonical,
+        "max_content_width": 100,
+    },
+)
+
+# Options whose name differs from the field of the config that they set.
+FIELDS = {"layers": "num_layers"}
+ORIGINS = {
+    "COMMANDLINE": "flag",
+    "ENVIRONMENT": "environment",
+    "DEFAULT_MAP": "config file",
+    "PROMPT": "flag",
+}
+
+
+def _option(help_text: str, *names: str, env: str = "", auto: bool = False, **rest: Any) -> Any:
+    """An option that also listens to SEQTOOL_NAME; ``auto``: without it seqtool chooses."""
+    name = env or next(n for n in names if n.startswith("--")).removeprefix("--")
+    if auto:
+        help_text += " [default: chosen]"
+    return typer.Option(
+        *names,
+        help=help_text,
+        envvar="SEQTOOL_" + name.upper().replace("-", "_"),
+        show_envvar=False,
+        **rest,
+    )
+
+
+def _default(value: object) -> str:
+    return f" [default: {value}]"
+
+
+def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    if path is not None:
+        known = {p.name for p in ctx.command.params if p.name} - {"config", "help"}
+        ctx.default_map = read_settings(path, known)
+    return path
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"seqtool {__version__}")
+        raise typer.Exit
+
+
+Quiet = Annotated[bool, _option("Show only warnings and errors.", "--quiet", "-q")]
+Verbose = Annotated[bool, _option("Show more of what goes on.", "--verbose", "-v")]
+Threads = Annotated[
+    int | None, _option("Processor threads to use [default: all].", "--threads", min=1)
+]
+DeviceOption = Annotated[Device, _option("Where to compute.", "--device")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", is_eager=True, callback=_load_config, help="TOML file of options."
+    ),
+]
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work."""
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    data: Annotated[
+        str, typer.Argument(help="Text file (also .gz, .xz), directory of them, or -.")
+    ],
+    out: Annotated[
+        Path | None, _option("Where the model goes [default: runs/NAME].", "--out", "-o")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        _option("Time for the whole command: 90s, 5m, 2h [default: 5m].", "--budget"),
+    ] = None,
+    epochs: Annotated[
+        float | None, _option("Passes over the text, instead of a budget.", "--epochs", "-e")
+    ] = None,
+    steps: Annotated[int | None, _option("Updates, instead of a budget.", "--steps")] = None,
+    valid: Annotated[str | None, _option("Text to hold out, instead of a part.", "--valid")] = None,
+    valid_fraction: Annotated[
+        float | None,
+        _option(
+            "Part held out, from the end." + _default(DataConfig.valid_fraction),
+            "--valid-fraction",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        TokenizerKind | None,
+        _option("What a token is." + _default(DataConfig.tokenizer), "--tokenizer"),
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        _option("Most words or pieces." + _default(DataConfig.vocab_size), "--vocab-size"),
+    ] = None,
+    encoding: Annotated[
+        str | None, _option("Encoding of the text." + _default(DataConfig.encoding), "--encoding")
+    ] = None,
+    cell: Annotated[
+        Cell | None, _option("Kind of recurrence." + _default(ModelConfig.cell), "--cell")
+    ] = None,
+    nonlinearity: Annotated[
+        Nonlinearity | None,
+        _option("Of --cell rnn." + _default(ModelConfig.nonlinearity), "--nonlinearity"),
+    ] = None,
+    hidden_size: Annotated[
+        int | None, _option("Units of a layer.", "--hidden-size", auto=True)
+    ] = None,
+    layers: Annotated[
+        int | None, _option("Recurrent layers." + _default(ModelConfig.num_layers), "--layers")
+    ] = None,
+    embed_size: Annotated[
+        int | None, _option("Width of the embedding.", "--embed-size", auto=True)
+    ] = None,
+    dropout: Annotated[
+        float | None, _option("Units dropped per sequence.", "--dropout", auto=True)
+    ] = None,
+    tied: Annotated[
+        bool | None, _option("Share embedding and output weights.", "--tied/--untied", env="tied")
+    ] = None,
+    ngram_order: Annotated[
+        int | None,
+        _option(
+            "Longest n-gram in the hashed tables, 1 = none." + _default(ModelConfig.ngram_order),
+            "--ngram-order",
+        ),
+    ] = None,
+    ngram_buckets: Annotated[
+        int | None,
+        _option("Rows of each table." + _default(ModelConfig.ngram_buckets), "--ngram-buckets"),
+    ] = None,
+    ngram_dropout: Annotated[
+        float | None,
+        _option("N-grams dropped." + _default(ModelConfig.ngram_dropout), "--ngram-dropout"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, _option("Streams side by side.", "--batch-size", "-b", auto=True)
+    ] = None,
+    bptt: Annotated[
+        int | None, _option("Time steps a gradient goes back.", "--bptt", auto=True)
+    ] = None,
+    restart: Annotated[
+        float | None,
+        _option(
+            "Chance per chunk to start from the zero state." + _default(TrainConfig.restart),
+            "--restart",
+        ),
+    ] = None,
+    lr: Annotated[float | None, _option("Peak learning rate.", "--lr", auto=True)] = None,
+    table_lr: Annotated[
+        float | None,
+        _option("Peak rate of the n-gram tables." + _default(TrainConfig.table_lr), "--table-lr"),
+    ] = None,
+    lr_floor: Annotated[
+        float | None,
+        _option("Last rate, as a part of the peak." + _default(TrainConfig.lr_floor), "--lr-floor"),
+    ] = None,
+    warmup: Annotated[
+        int | None, _option("Updates of rising rate." + _default(TrainConfig.warmup), "--warmup")
+    ] = None,
+    decay: Annotated[
+        float | None,
+        _option("Part of the run with falling rate." + _default(TrainConfig.decay), "--decay"),
+    ] = None,
+    optimizer: Annotated[
+        Optimizer | None,
+        _option("Kind of update." + _default(TrainConfig.optimizer), "--optimizer"),
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        _option("sgd's, or adam's first beta." + _default(TrainConfig.momentum), "--momentum"),
+    ] = None,
+    beta2: Annotated[
+        float | None,
+        _option(
+            "adam's second beta, rmsprop's smoothing." + _default(TrainConfig.beta2), "--beta2"
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        _option("Decay of matrices." + _default(TrainConfig.weight_decay), "--weight-decay"),
+    ] = None,
+    clip_norm: Annotated[
+        float | None,
+        _option("Limit on the gradient norm, 0 = off." + _default(1.0), "--clip-norm"),
+    ] = None,
+    clip_value: Annotated[
+        float | None,
+        _option("Limit on each gradient entry, 0 = off." + _default(0.0), "--clip-value"),
+    ] = None,
+    average: Annotated[
+        int | None,
+        _option("Updates averaged over, 0 = off." + _default(TrainConfig.average), "--average"),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        _option(
+            "Evaluations without a better one, 0 = never stop." + _default(TrainConfig.patience),
+            "--patience",
+        ),
+    ] = None,
+    eval_every: Annotated[
+        int | None, _option("Updates between evaluations.", "--eval-every", auto=True)
+    ] = None,
+    eval_tokens: Annotated[
+        int | None, _option("Tokens an evaluation reads.", "--eval-tokens", auto=True)
+    ] = None,
+    report_every: Annotated[
+        int | None, _option("Updates between reports.", "--report-every", auto=True)
+    ] = None,
+    sample_every: Annotated[
+        int | None,
+        _option("Updates between samples [default: with evaluations].", "--sample-every"),
+    ] = None,
+    resume: Annotated[
+        bool, _option("Go on with the interrupted run in --out.", "--resume")
+    ] = False,
+    init_from: Annotated[
+        Path | None, _option("Start from this model's weights.", "--init-from")
+    ] = None,
+    force: Annotated[bool, _option("Replace the model in --out.", "--force")] = False,
+    seed: Annotated[
+        int | None, _option("Of all chance." + _default(TrainConfig.seed), "--seed")
+    ] = None,
+    config: ConfigFile = None,
+    show_config: Annotated[
+        bool,
+        _option("Print all settings and where each came from; do not train.", "--show-config"),
+    ] = False,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    json_lines: Annotated[bool, _option("Print events as JSON Lines.", "--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model that writes text like DATA.
+
+    Example: seqtool train book.txt --budget 5m -o book
+    """
+    if sum(value is not None for value in (budget, epochs, steps)) > 1:
+        raise ConfigError("--budget, --epochs and --steps each set the length of the run; give one")
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise ConfigError(f"--epochs must be above 0, got {epochs}")
+    from seqtool.console import Console
+    from seqtool.training import TrainRequest
+    from seqtool.training import train as run
+
+    request = TrainRequest(
+        data=data,
+        out=out or _default_out(data),
+        valid=valid,
+        seconds=parse_duration(budget) if budget else None,
+        epochs=epochs,
+        resume=resume,
+        init_from=init_from,
+        force=force,
+        show_config=show_config,
+        device=device,
+        threads=threads,
+        json=json_lines,
+        settings=_settings(ctx, (ModelConfig, DataConfig, TrainConfig)),
+        started=STARTED,
+    )
+    raise typer.Exit(run(request, Console(quiet, verbose)))
+
+
+def _default_out(data: str) -> Path:
+    name = "text" if data == "-" else Path(data).resolve().name.split(".")[0]
+    return Path("runs") / (name or "text")
+
+
+def _settings(ctx: typer.Context, kinds: tuple[type, ...]) -> Settings:
+    """What the user set of the fields of these configs, and where."""
+    settings = Settings()
+    known = {name for kind in kinds for name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+    for option, value in ctx.params.items():
+        source = ctx.get_parameter_source(option)
+        name = FIELDS.get(option, option)
+        if name in known and source is not None and source.name in ORIGINS:
+            settings = settings.add({name: value}, ORIGINS[source.name])
+    return settings
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; every error that a user can cause becomes one line."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        check_single_dash(arguments)
+        status = app(arguments, standalone_mode=False)
+    except SeqtoolError as err:
+        status = _complain(str(err), err.exit_code)
+    except TyperException as err:
+        status = _complain(err.format_message(), getattr(err, "exit_code", 2))
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        # The reader went away, as `| head` does. Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    raise SystemExit(status or 0)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"seqtool: error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,170 @@
+"""What a run can be told: frozen dataclasses, each default written once.
+
+Built at the edge (``cli``), checked here in the words of the flags, saved in every model
+directory. Values that depend on the budget, the data and the machine are chosen by ``plan``; the
+defaults below are what holds when nothing is known.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, get_args
+
+from seqtool.errors import ConfigError
+
+Cell = Literal["rnn", "lstm", "gru"]
+Nonlinearity = Literal["tanh", "relu", "sigmoid", "stochastic"]
+Optimizer = Literal["adam", "rmsprop", "sgd"]
+TokenizerKind = Literal["char", "byte", "word", "bpe"]
+OnUnknown = Literal["error", "skip", "replace", "nearest"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+ConfigT = TypeVar("ConfigT")
+
+
+def _check(condition: bool, flag: str, value: object, needed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{flag} must be {needed}, got {value}")
+
+
+def _check_choice(flag: str, value: str, choices: Any) -> None:
+    names = get_args(choices)
+    _check(value in names, flag, value, "one of " + ", ".join(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a recurrent model. Saved in every model directory."""
+
+    cell: Cell = "lstm"
+    nonlinearity: Nonlinearity = "tanh"  # of the simple RNN; LSTM and GRU have their own
+    hidden_size: int = 512
+    num_layers: int = 1
+    embed_size: int = 64
+    dropout: float = 0.0  # one mask per sequence and chunk, on the output of every layer
+    ngram_order: int = 4  # hashed tables of the last 2..n tokens feed input and output, 1 = off
+    ngram_buckets: int = 16384  # rows of each table
+    ngram_dropout: float = 0.2  # chance that a token goes without one of its n-grams in training
+    tied: bool = False  # the output layer shares the embedding matrix; needs embed = hidden size
+
+    def __post_init__(self) -> None:
+        _check_choice("--cell", self.cell, Cell)
+        _check_choice("--nonlinearity", self.nonlinearity, Nonlinearity)
+        _check(self.hidden_size >= 1, "--hidden-size", self.hidden_size, "at least 1")
+        _check(self.num_layers >= 1, "--layers", self.num_layers, "at least 1")
+        _check(self.embed_size >= 1, "--embed-size", self.embed_size, "at least 1")
+        _check(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
+        _check(1 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 1 (off) to 8")
+        _check(self.ngram_buckets >= 2, "--ngram-buckets", self.ngram_buckets, "at least 2")
+        drop = self.ngram_dropout
+        _check(0 <= drop < 1, "--ngram-dropout", drop, "at least 0 and below 1")
+        if self.cell != "rnn" and self.nonlinearity != "tanh":
+            raise ConfigError(
+                f"--nonlinearity {self.nonlinearity} needs --cell rnn, got --cell {self.cell}"
+            )
+        if self.tied and self.embed_size != self.hidden_size:
+            raise ConfigError(
+                f"--tied needs --embed-size equal to --hidden-size, got {self.embed_size} "
+                f"and {self.hidden_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How text becomes ids and which part is held out. Saved in every model directory."""
+
+    tokenizer: TokenizerKind = "char"
+    vocab_size: int = 8000  # at most this many entries; word and bpe only
+    valid_fraction: float = 0.1  # the end of the text, cut off before training
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        _check_choice("--tokenizer", self.tokenizer, TokenizerKind)
+        _check(self.vocab_size >= 300, "--vocab-size", self.vocab_size, "at least 300")
+        fraction = self.valid_fraction
+        _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train. Saved in every model directory."""
+
+    steps: int = 1000  # updates in all; the schedule lands on its floor at the last
+    batch_size: int = 16  # streams of text side by side
+    bptt: int = 64  # time steps per update; gradients stop at this distance
+    lr: float = 4e-3  # peak learning rate
+    lr_floor: float = 0.0  # last learning rate as a fraction of the peak
+    warmup: int = 50  # updates over which the learning rate rises
+    decay: float = 0.5  # fraction of the run, at its end, over which it falls
+    optimizer: Optimizer = "adam"
+    momentum: float = 0.9  # sgd's momentum, adam's first beta
+    beta2: float = 0.99  # adam's second beta, rmsprop's smoothing
+    weight_decay: float = 0.01  # decoupled, on matrices only
+    clip_norm: float = 1.0  # limit on the global gradient norm, 0 = off
+    clip_value: float = 0.0  # limit on each gradient entry, 0 = off
+    table_lr: float = 4e-3  # peak learning rate of the n-gram tables
+    average: int = 100  # horizon of the weight average in updates at peak rate, 0 = off
+    restart: float = 0.02  # chance per chunk that a stream starts afresh from the zero state
+    report_every: int = 10  # updates between two lines of progress
+    eval_every: int = 100  # updates between two looks at the validation text
+    eval_tokens: int = 100_000  # how much of it each look reads, at most
+    sample_every: int = 0  # updates between two samples, 0 = at each evaluation
+    patience: int = 10  # evaluations without a better one before the run stops, 0 = never
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _check_choice("--optimizer", self.optimizer, Optimizer)
+        for flag in ("steps", "batch_size", "bptt", "report_every", "eval_every", "eval_tokens"):
+            name = "--" + flag.replace("_", "-")
+            _check(getattr(self, flag) >= 1, name, getattr(self, flag), "at least 1")
+        for flag in ("warmup", "sample_every", "patience", "seed", "average"):
+            name = "--" + flag.replace("_", "-")
+            _check(getattr(self, flag) >= 0, name, getattr(self, flag), "at least 0")
+        _check(0 < self.lr < float("inf"), "--lr", self.lr, "above 0")
+        _check(0 <= self.lr_floor <= 1, "--lr-floor", self.lr_floor, "from 0 to 1")
+        _check(0 <= self.decay <= 1, "--decay", self.decay, "from 0 to 1")
+        _check(0 <= self.momentum < 1, "--momentum", self.momentum, "at least 0 and below 1")
+        _check(0 <= self.beta2 < 1, "--beta2", self.beta2, "at least 0 and below 1")
+        _check(self.weight_decay >= 0, "--weight-decay", self.weight_decay, "at least 0")
+        _check(self.clip_norm >= 0, "--clip-norm", self.clip_norm, "at least 0 (0 = off)")
+        _check(self.clip_value >= 0, "--clip-value", self.clip_value, "at least 0 (0 = off)")
+        _check(0 < self.table_lr < float("inf"), "--table-lr", self.table_lr, "above 0")
+        _check(0 <= self.restart <= 1, "--restart", self.restart, "from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How the next token is chosen from the model's distribution."""
+
+    temperature: float = 0.8  # below 1 safer, above 1 wilder
+    top_k: int = 0  # only the k likeliest tokens, 0 = all
+    top_p: float = 1.0  # only the likeliest tokens that hold this much probability
+    min_p: float = 0.0  # only tokens at least this likely, relative to the likeliest
+    greedy: bool = False  # always the likeliest token
+    length: int = 500  # tokens to write
+    num: int = 1  # texts to write
+    max_copy: int = 0  # longest run that may be shared with the training text, 0 = no limit
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _check(0 < self.temperature < float("inf"), "--temperature", self.temperature, "above 0")
+        _check(self.top_k >= 0, "--top-k", self.top_k, "at least 0 (0 = all)")
+        _check(0 < self.top_p <= 1, "--top-p", self.top_p, "above 0 and at most 1")
+        _check(0 <= self.min_p <= 1, "--min-p", self.min_p, "from 0 to 1")
+        _check(self.length >= 0, "--length", self.length, "at least 0")
+        _check(self.num >= 1, "--num", self.num, "at least 1")
+        _check(self.max_copy >= 0, "--max-copy", self.max_copy, "at least 0 (0 = no limit)")
+        _check(self.seed >= 0, "--seed", self.seed, "at least 0")
+
+
+def from_dict(kind: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
+    """Build a config from saved values, strictly.
+
+    Raises:
+        ConfigError: If a name is unknown or a value has the wrong type or range.
+    """
+    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    return kind(**values)

@@ -1,0 +1,499 @@
+"""What a person sees while seqtool works: notices, tables and the live view of a training run.
+
+Everything goes to standard error. The only user of rich, which is loaded only when there is a
+terminal to draw on; a pipe or a log file gets plain lines that can be searched with grep.
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from operator import itemgetter
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+    from rich.live import Live
+
+Event = dict[str, Any]
+Row = tuple[int, list[tuple[str, str]]]  # rank (the lowest stays longest), pieces (text, style)
+
+BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-=+*#"
+SPACES = (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
+JOINERS = (0x200C, 0x200D, 0xFE0E, 0xFE0F)  # terminals disagree about the width of what they join
+REPLACED = {9: "    ", **dict.fromkeys(SPACES, " "), **dict.fromkeys(JOINERS, "")}
+
+MAX_WIDTH = 100  # columns of the live view; wider lines are hard to read
+MARGIN = 2  # columns left free, so that the terminal's echo of ^C does not wrap
+SAMPLE_LINES, PLAIN_SAMPLE_LINES = 6, 40  # of a sample in the live view, in a log
+CURVE_POINTS = 256  # kept of a curve, more than any terminal shows
+REFRESH_PER_SECOND = 1.0  # each takes 5 ms from the training on the same processor
+# A plain report line needs both a twentieth of the run and ten seconds since the last one; five
+# minutes are enough in any case, so that the log of a long run shows that it lives.
+PLAIN_PARTS, PLAIN_SECONDS, PLAIN_SILENCE = 20, 10.0, 300.0
+
+
+def format_duration(seconds: float) -> str:
+    """A time span in at most two units: 9s, 1m48s, 2h05m, 3d04h."""
+    if not math.isfinite(seconds):
+        return "?"
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m{total % 60:02d}s"
+    if total < 86400:
+        return f"{total // 3600}h{total // 60 % 60:02d}m"
+    return f"{total // 86400}d{total // 3600 % 24:02d}h"
+
+
+def _scaled(number: float, units: Sequence[str]) -> tuple[str, str]:
+    if not math.isfinite(number):
+        return "?", units[0]
+    power = 0
+    # 999.95 would be written 1000.0, which is 1.0 of the next unit.
+    while power < len(units) - 1 and abs(number) >= (999.95 if power else 999.5):
+        number, power = number / 1000, power + 1
+    whole = power == 0 and (abs(number) >= 10 or float(number).is_integer())
+    return f"{number:.{0 if whole else 1}f}", units[power]
+
+
+def format_count(number: float) -> str:
+    """A number in at most four digits: 3.7, 812, 51.2k, 1.1M, 2.0G."""
+    return "".join(_scaled(number, ("", "k", "M", "G", "T")))
+
+
+def format_bytes(number: float) -> str:
+    """A size in powers of 1000, as disks are sold: 812 B, 51.2 kB, 1.1 MB."""
+    return " ".join(_scaled(number, ("B", "kB", "MB", "GB", "TB")))
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""Make any text safe to show: nothing in it can move the cursor, set a colour or hide.
+
+    Line breaks stay, CRLF becomes LF, a tab four spaces, odd spaces plain ones; invisible joiners
+    are left out; whatever else has no glyph, or none in `encoding`, becomes an escape as \x1b.
+    """
+
+    def safe(character: str) -> str:
+        shown = character.isprintable() and character.encode(encoding, errors="ignore")
+        if shown or character == "\n":
+            return character
+        return character.encode("unicode_escape").decode("ascii")
+
+    return "".join(map(safe, text.replace("\r\n", "\n").translate(REPLACED)))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> str:
+    """Draw a curve in one line of at most `width` blocks, lowest value lowest.
+
+    The top is the highest value after the first tenth: a loss falls so steeply at first that the
+    rest would be flat. A value that is not finite is drawn as an exclamation mark.
+    """
+    count = max(0, min(width, len(values)))
+    ends = [index * len(values) // max(1, count) for index in range(count + 1)]
+    means = [_mean(values[start:end]) for start, end in pairwise(ends)]
+    finite = [value for value in means if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite[len(finite) // 10 :])
+    blocks = BLOCKS if unicode else ASCII_BLOCKS
+    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
+    return "".join(
+        blocks[round((min(value, high) - low) * scale)] if math.isfinite(value) else "!"
+        for value in means
+    )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A history of numbers in bounded memory: when full, neighbours are averaged in pairs."""
+
+    points: tuple[float, ...] = ()
+    stride: int = 1  # values that make one point
+    pending: tuple[float, ...] = ()
+
+    def add(self, value: float | None) -> "Curve":
+        """The curve with one more value; None adds nothing."""
+        if value is None:
+            return self
+        pending = (*self.pending, value)
+        if len(pending) < self.stride:
+            return replace(self, pending=pending)
+        points = (*self.points, _mean(pending))
+        if len(points) < CURVE_POINTS:
+            return replace(self, points=points, pending=())
+        pairs = tuple(map(_mean, zip(points[::2], points[1::2], strict=True)))
+        return Curve(pairs, self.stride * 2)
+
+    def values(self) -> tuple[float, ...]:
+        """The points, with what is not yet a whole one."""
+        return (*self.points, _mean(self.pending)) if self.pending else self.points
+
+
+class Console:
+    """One place through which every word to the person at the terminal goes.
+
+    Args:
+        stream: Where to write; None means standard error as it is now, and nowhere if that is
+            closed.
+        terminal: Whether to draw; None asks the stream and TERM.
+        size: (columns, rows) to draw in; None asks the terminal each time.
+    """
+
+    def __init__(
+        self,
+        quiet: bool = False,
+        verbose: bool = False,
+        *,
+        stream: TextIO | None = None,
+        terminal: bool | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self.stream: TextIO | None = sys.stderr if stream is None else stream
+        self.encoding: str = getattr(self.stream, "encoding", None) or "utf-8"
+        self.unicode = self.encoding.lower().replace("-", "").startswith("utf")
+        if terminal is None:
+            dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+            terminal = self.stream is not None and self.stream.isatty() and not dumb
+        self.terminal = terminal
+        self._size = size
+        self.live = False  # whether a live view is on the terminal
+        self._has_status = False
+
+    @cached_property
+    def rich(self) -> "RichConsole":
+        """The rich console on the stream; only for a terminal."""
+        from rich.console import Console as RichConsole
+
+        width, height = self._size or (None, None)
+        return RichConsole(file=self.stream, force_terminal=True, width=width, height=height)
+
+    def notice(self, text: str) -> None:
+        """Tell something good to know; may have several lines, which are never re-wrapped."""
+        if not self.quiet:
+            self._emit((self.printable(text), ""))
+
+    def debug(self, text: str) -> None:
+        """Tell something that only --verbose asks for."""
+        if self.verbose and not self.quiet:
+            self._emit((self.printable(text), "dim"))
+
+    def warn(self, text: str) -> None:
+        """Tell, on one line, something the person should act on; quiet does not hide it."""
+        self._emit(("seqtool: warning: ", "bold yellow"), (self.one_line(text), ""))
+
+    def status(self, text: str) -> None:
+        """Say at once what is going on; on a terminal the next output takes its place."""
+        if not self.quiet and (self.live or not self.terminal):
+            self._emit((self.one_line(text), ""))
+        elif not self.quiet:
+            # Without rich, which takes a tenth of a second to load. Wrapping is off meanwhile,
+            # and the cursor returns to the left, so that output from elsewhere covers the line.
+            self._write(f"\r\x1b[2K\x1b[?7l{self.one_line(text)}\x1b[?7h\r")
+            self._has_status = True
+
+    def clear_status(self) -> None:
+        """Remove the line that `status` left on a terminal, if it is still there."""
+        if self._has_status:
+            self._write("\r\x1b[2K")
+            self._has_status = False
+
+    def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        """Show named values in two aligned columns; on a terminal long values wrap in theirs."""
+        if self.quiet:
+            return
+        self._emit((self.one_line(title), "bold"))
+        indent = max((len(key) for key, _ in rows), default=0) + 2
+        for key, value in rows:
+            lines = self.printable(value).split("\n")
+            if self.terminal:
+                lines = self.wrap(self.printable(value), self.rich.width - 2 - indent)
+            for number, line in enumerate(lines):
+                name = self.one_line(key) if number == 0 else ""
+                self._emit((f"  {name:<{indent}}" if line else f"  {name}", "cyan"), (line, ""))
+
+    def printable(self, text: str) -> str:
+        """The module's `printable` in the encoding of this stream."""
+        return printable(text, self.encoding)
+
+    def one_line(self, text: str) -> str:
+        """As `printable`, with line breaks escaped too."""
+        return self.printable(text).replace("\n", "\\n")
+
+    def wrap(self, text: str, width: int) -> list[str]:
+        """Break lines at words, and inside a word that is too long; wide characters count two."""
+        from rich.text import Text
+
+        lines = Text(text).wrap(self.rich, max(width, 8), overflow="fold")  # 8: show something
+        return [line.plain.rstrip() for line in lines]
+
+    def _emit(self, *pieces: tuple[str, str]) -> None:
+        """Write pieces of (text, style) as one line, above the live view if there is one."""
+        self.clear_status()
+        if not self.terminal:
+            self._write("".join(text for text, _ in pieces) + "\n")
+            return
+        from rich.text import Text
+
+        self.rich.print(Text.assemble(*pieces), soft_wrap=True)
+
+    def _write(self, text: str) -> None:
+        try:
+            if self.stream is not None:
+                self.stream.write(text)
+                self.stream.flush()
+        except BrokenPipeError:
+            raise  # the reader has gone: the program ends, silently
+        except OSError:
+            # A full disk under the log must not cost the training run that the log is about.
+            self.stream = None
+
+
+def _number(event: Event, key: str) -> float | None:
+    value = event.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _show(event: Event, key: str, form: str | Callable[[float], str]) -> str:
+    """A number of an event, formatted, or nothing if the event lacks it."""
+    value = _number(event, key)
+    if value is None:
+        return ""
+    return format(value, form) if isinstance(form, str) else form(value)
+
+
+def _fields(*pairs: tuple[str, str]) -> str:
+    """Join the named values that there are."""
+    return "  ".join(name + value for name, value in pairs if value)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All that the events so far say. Replaced, never changed: the drawing thread reads it too."""
+
+    step: int = 0
+    steps: int = 0  # in all, 0 = not known
+    latest: dict[str, Event] = field(default_factory=dict)  # by kind; "best" is the best eval
+    train: Curve = Curve()
+    valid: Curve = Curve()
+    clock: float = 0.0  # `now` at the latest report, in seconds
+
+    def after(self, event: Event, now: float) -> "Progress":
+        """The progress after one more event; an unknown one changes nothing."""
+        kind = event.get("event")
+        if kind not in ("report", "eval", "sample", "plan", "rescue", "end"):
+            return self
+        step, steps = _number(event, "step"), _number(event, "steps")
+        best = {"best": event} if kind == "eval" and event.get("best") else {}
+        return replace(
+            self,
+            step=self.step if step is None else int(step),
+            steps=self.steps if steps is None else int(steps),
+            latest={**self.latest, kind: event, **best},
+            train=self.train.add(_number(event, "loss") if kind == "report" else None),
+            valid=self.valid.add(_number(event, "val_loss") if kind == "eval" else None),
+            clock=now if kind == "report" else self.clock,
+        )
+
+    def get(self, kind: str) -> Event:
+        """The latest event of a kind, empty if there was none."""
+        return self.latest.get(kind, {})
+
+    def counter(self) -> str:
+        """The step reached, and of how many if that is known."""
+        return f"step {self.step}/{self.steps}" if self.steps else f"step {self.step}"
+
+    def percent(self) -> int:
+        """The part of the run that is done; 100 only when all of it is."""
+        return min(100, 100 * self.step // self.steps) if self.steps else 0
+
+    def time(self, key: str, pace: int, now: float) -> str:
+        """A time of the latest report, which goes on running at `pace` until the next one."""
+        if self.get("end"):
+            return _show(self.get("end"), key, format_duration)
+        since = pace * (now - self.clock)
+        return _show(self.get("report"), key, lambda seconds: format_duration(seconds + since))
+
+
+def plain_lines(progress: Progress, event: Event) -> list[str]:
+    """What a log says about an event, which `progress` already includes."""
+    kind, report = event.get("event"), progress.get("report")
+    percent = f"{progress.percent()}%" if progress.steps else ""
+    head = _fields(("", progress.counter()), ("", percent))
+    if kind in ("report", "eval"):
+        valid = event if kind == "eval" else {}
+        rest = _fields(
+            ("epoch ", _show(report, "epoch", ".2f")),
+            ("loss ", _show(report, "loss", ".4f")),
+            ("bpc ", _show(report, "bits_per_char", ".3f")),
+            ("val ", _show(valid, "val_loss", ".4f") + (" (best)" if valid.get("best") else "")),
+            ("val_bpc ", _show(valid, "val_bits_per_char", ".3f")),
+            ("", _show(report, "tokens_per_s", lambda rate: format_count(rate) + " tok/s")),
+            ("grad ", _show(report, "grad_norm", ".3g")),
+            ("lr ", _show(report, "lr", ".1e")),
+            ("left ", _show(report, "seconds_left", format_duration)),
+        )
+        return [_fields(("", head), ("", rest))]
+    if kind == "sample":
+        lines = printable(str(event.get("text", ""))).strip("\n").split("\n")
+        return [f"{head}  sample", *("    " + line for line in lines[:PLAIN_SAMPLE_LINES])]
+    return [_fields(("", head), ("", _remark(event)))] if kind in ("plan", "end") else []
+
+
+def _remark(event: Event) -> str:
+    """A plan, rescue or end event in words."""
+    reason, steps = str(event.get("reason") or ""), _show(event, "steps", ".0f")
+    if event.get("event") == "plan":
+        return "plan " + ": ".join(filter(None, (steps and f"{steps} steps", reason)))
+    if event.get("event") == "rescue":
+        step, back = _show(event, "step", ".0f"), _show(event, "back_to", ".0f")
+        what = (reason, str(event.get("action") or ""), back and f"back to step {back}")
+        return (f"step {step}: " if step else "") + "; ".join(filter(None, what))
+    return _fields(
+        ("end  ", reason or "done"),
+        ("best val ", _show(event, "best_val_loss", ".4f")),
+        ("at step ", _show(event, "best_step", ".0f")),
+        ("took ", _show(event, "seconds", format_duration)),
+    )
+
+
+def _rows(progress: Progress, width: int, unicode: bool, now: float) -> list[Row]:
+    """The live view but for the sample, in the order shown."""
+    full = (width - 5) * progress.percent() // 100
+    done, missing = ("━", "─") if unicode else ("#", "-")
+    bar = [(done * full, "green"), (missing * (width - 5 - full), "dim")]
+    rows: list[Row] = [(1, [*bar, (f"{progress.percent():4d}%", "bold")])]
+    report, valid, best = (progress.get(kind) for kind in ("report", "eval", "best"))
+    info = _fields(
+        ("", progress.counter()),
+        ("elapsed ", progress.time("seconds", 1, now)),
+        ("left ", progress.time("seconds_left", -1, now)),
+    )
+    rows += [(0, [(line, "")]) for line in wrap(info, width)]
+    scores = [(2, "train loss", report, "", progress.train)]
+    scores += [(3, "validation", valid, "val_", progress.valid)]
+    scores += [(4, "best so far", best, "val_", Curve())] if best is not valid else []
+    table, curves = list[Row](), list[Row]()
+    for rank, name, event, prefix, curve in filter(itemgetter(2), scores):
+        label, mark = (f"{name:<12}", "cyan"), "  best" if event is best is valid else ""
+        nats = _show(event, prefix + "loss", ".4f")
+        bits = _show(event, prefix + "bits_per_char", ".3f")
+        table += [(rank, [label, (f"{nats:>8}{bits:>11}", ""), (mark, "bold green")])]
+        drawing = sparkline(curve.values(), width - 12, unicode=unicode)
+        curves += [(7, [label, (drawing, "blue")])] if len(drawing) > 1 else []
+    rows += [(5, [(f"{'nats':>20}{'bits/char':>11}", "dim")]), *table] if table else []
+    effort = _fields(
+        ("", _show(report, "tokens_per_s", lambda rate: format_count(rate) + " tokens/s")),
+        ("grad ", _show(report, "grad_norm", ".3g")),
+        ("lr ", _show(report, "lr", ".1e")),
+        ("epoch ", _show(report, "epoch", ".2f")),
+    )
+    rows += [*((6, [(line, "")]) for line in wrap(effort, width)), *curves]
+    for rank, kind in ((8, "plan"), (2, "end")):
+        remark = printable(_remark(progress.get(kind))) if kind in progress.latest else ""
+        rows += [(rank, [(line, "")]) for line in wrap(remark, width)]
+    return rows
+
+
+class TrainingDisplay:
+    """Show the events of a training run: a live view on a terminal, else plain lines.
+
+    A context manager: leaving it, by an exception too, restores the terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress()
+        self._live: Live | None = None
+        self._drawn: list[int] = []  # widths of the lines on screen
+        self._logged = (0, -math.inf)  # step and seconds of the last plain report
+
+    def __enter__(self) -> "TrainingDisplay":
+        if self._console.terminal and not self._console.quiet:
+            from rich.live import Live
+
+            self._console.clear_status()
+            # Stray output to standard error goes above the view; standard output is left alone.
+            self._live = Live(
+                cast("ConsoleRenderable", self),
+                console=self._console.rich,
+                refresh_per_second=REFRESH_PER_SECOND,
+                redirect_stdout=False,
+                redirect_stderr=self._console.stream is sys.stderr,
+            )
+            self._console.live = True
+            self._console.rich.push_render_hook(cast("RenderHook", self))
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last state on screen and restore the terminal; may be called twice."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+            self._console.rich.pop_render_hook()
+            self._console.live = False
+
+    def show(self, event: Event) -> None:
+        """Show one event; keys it lacks are left out, and an unknown event is ignored."""
+        self._progress = self._progress.after(event, time.monotonic())
+        if event.get("event") == "rescue":
+            self._console.warn(_remark(event))
+        elif self._live is None and (event.get("event") != "report" or self._is_due(event)):
+            for line in plain_lines(self._progress, event):
+                self._console.notice(line)
+
+    def _is_due(self, report: Event) -> bool:
+        """Whether enough has happened since the last plain line for another one."""
+        step, steps = self._progress.step, self._progress.steps
+        seconds = _number(report, "seconds")
+        now = time.monotonic() if seconds is None else seconds
+        waited = now - self._logged[1]
+        moved = (step - self._logged[0]) * PLAIN_PARTS >= steps
+        due = step == steps or waited >= PLAIN_SILENCE or (moved and waited >= PLAIN_SECONDS)
+        if due:
+            self._logged = step, now
+        return due
+
+    def process_renderables(self, output: "list[ConsoleRenderable]") -> "list[ConsoleRenderable]":
+        """Erase the lines that the terminal made by wrapping when it became narrower."""
+        from rich.control import Control
+        from rich.segment import ControlType
+
+        # rich 15 goes up as many lines as it drew, whatever a resize has made of them.
+        extra = sum(max(0, drawn - 1) // self._console.rich.width for drawn in self._drawn)
+        up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
+        return [Control(*up * extra), *output]
+
+    def __rich_console__(self, rich: "RichConsole", options: "ConsoleOptions") -> "RenderResult":
+        """Draw as many rows as fit, the most telling ones, in their order."""
+        from rich.text import Text
+
+        progress, console = self._progress, self._console
+        width = max(8, min(MAX_WIDTH, rich.width - MARGIN))
+        rows = _rows(progress, width, console.unicode, time.monotonic())
+        sample = progress.get("sample")
+        if written := console.printable(str(sample.get("text") or "")).strip("\n"):
+            rows.append((9, [(f"sample at step {_show(sample, 'step', '.0f')}", "dim")]))
+            bar = "│ " if console.unicode else "| "
+            shown = console.wrap(written, width - 2)[:SAMPLE_LINES]
+            rows += [(10, [(bar + line, "dim")]) for line in shown]
+        by_rank = sorted(range(len(rows)), key=lambda index: rows[index][0])
+        kept = sorted(by_rank[: max(1, rich.height - 1)])
+        lines = [Text.assemble(*rows[index][1], no_wrap=True, overflow="crop") for index in kept]
+        self._drawn = [min(line.cell_len, rich.width) for line in lines]
+        yield from lines

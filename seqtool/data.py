@@ -1,0 +1,472 @@
+"""From text to ids, and from ids to the batches of truncated backpropagation through time.
+
+Shape letters: B streams side by side, T time steps of a chunk, n tokens. Memory is bounded whatever
+the size of the text: ids that do not fit are mapped from a temporary file.
+"""
+
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.config import DataConfig
+from seqtool.errors import CheckpointError, DataError
+from seqtool.text import TextFiles, open_text
+from seqtool.tokenizer import Tokenizer
+
+Ids = npt.NDArray[Any]  # (n,) of the tokenizer's own unsigned type
+
+MEMORY_TOKENS = 64_000_000  # longer parts live in a temporary file
+RARE = 5  # a character seen fewer times is hardly learned
+RESTART_REACH = 512  # tokens within which a restarted stream looks for a line end
+_CODE_POINTS = 0x110000
+
+
+@dataclass(frozen=True)
+class TextStats:
+    """What is in a text, known before anything is learned from it."""
+
+    documents: int  # files with any text in them
+    bytes: int  # as UTF-8
+    characters: int  # Unicode code points
+    lines: int  # a last line without a line end counts
+    character_counts: dict[str, int]  # in code point order
+
+    @cached_property
+    def rare(self) -> dict[str, int]:
+        """Characters seen fewer than five times, with their counts."""
+        return {char: count for char, count in self.character_counts.items() if count < RARE}
+
+    @cached_property
+    def strange(self) -> dict[str, int]:
+        """Characters that a text seldom holds on purpose, with their counts.
+
+        Control, invisible format (zero width, byte order mark), private use, unassigned and
+        surrogate code points, exotic line separators, no-break space and U+FFFD.
+        """
+        counts = self.character_counts
+        return {char: counts[char] for char in counts if _is_strange(char)}
+
+    @property
+    def replaced(self) -> int:
+        """How often U+FFFD stands where an earlier conversion lost a character."""
+        return self.character_counts.get("\ufffd", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A text as ids, cut into a part to train on and a part held out.
+
+    The ids of a part are, for each document or piece of one, the start id and then its tokens.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    train: Ids  # (n,)
+    valid: Ids  # may be empty
+    train_chars: int
+    valid_chars: int
+    train_bytes: int  # as UTF-8
+    valid_bytes: int
+    sha256: str  # of the bytes of DATA
+    valid_sha256: str | None  # of those of --valid FILE
+    stats: TextStats  # of DATA
+    unknown: dict[str, int]  # characters, of DATA and --valid FILE, that the tokenizer lacks
+
+    @property
+    def train_tokens_per_char(self) -> float:
+        """Turns nats per token into nats per character."""
+        return len(self.train) / self.train_chars
+
+    @property
+    def valid_tokens_per_char(self) -> float:
+        """The same for the part held out, which must not be empty."""
+        return len(self.valid) / self.valid_chars
+
+
+@dataclass
+class Tally:
+    """How much text has gone by."""
+
+    characters: int = 0
+    bytes: int = 0  # as UTF-8
+
+
+def text_stats(files: TextFiles) -> TextStats:
+    """Count a text in one pass.
+
+    Raises:
+        DataError: If a file cannot be read or is not text.
+    """
+    counts = np.zeros(_CODE_POINTS, dtype=np.int64)
+    documents = open_lines = 0
+    for document in files.documents():
+        last = ""
+        for chunk in document:
+            seen = np.bincount(_code_points(chunk))
+            counts[: len(seen)] += seen
+            last = chunk[-1]
+        documents += last != ""
+        open_lines += last not in ("", "\n")
+    present = np.flatnonzero(counts)
+    return TextStats(
+        documents=documents,
+        bytes=int(counts[present] @ _utf8_lengths(present)),
+        characters=int(counts.sum()),
+        lines=int(counts[ord("\n")]) + open_lines,
+        character_counts={chr(code): int(counts[code]) for code in present},
+    )
+
+
+def encode_documents(
+    documents: Iterable[Iterator[str]], tokenizer: Tokenizer, tally: Tally
+) -> Iterator[Ids]:
+    """The ids of a text piece by piece, each document after a start id; none for an empty one.
+
+    Args:
+        documents: The chunks of each document.
+        tokenizer: What turns them into ids.
+        tally: Grows by the text that has been read.
+    """
+    start = np.array([tokenizer.start_id], dtype=tokenizer.dtype)
+    for document in documents:
+        started = False
+        for ids in tokenizer.encode_chunks(_counted(document, tally)):
+            if len(ids) and not started:
+                started = True
+                yield start
+            yield ids
+
+
+def load_corpus(
+    data: str,
+    config: DataConfig,
+    *,
+    valid: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    cache_dir: Path | None = None,
+) -> Corpus:
+    """Read a text, learn its vocabulary, and cut off the part that is held out.
+
+    The cut is by characters: the first floor(characters * (1 - valid_fraction)) train. An alphabet
+    is taken from all of DATA; words and byte pairs are learned from the training part only.
+
+    Args:
+        data: What ``open_text`` takes.
+        config: Kind and size of the vocabulary, encoding, fraction held out.
+        valid: A text to hold out instead; then all of DATA trains.
+        tokenizer: A vocabulary to use as it is, instead of learning one.
+        cache_dir: Where ids too many for memory go; by default the system's temporary directory.
+
+    Raises:
+        ConfigError: If the encoding is unknown.
+        DataError: If a text cannot be read, or is too short to train on or to validate with.
+    """
+    kind = config.tokenizer if tokenizer is None else tokenizer.kind
+    files = open_text(data, encoding=config.encoding, binary_ok=kind == "byte")
+    valid_files = None
+    if valid is not None:
+        valid_files = open_text(valid, encoding=config.encoding, binary_ok=kind == "byte")
+    stats = text_stats(files)
+    fraction = config.valid_fraction if valid_files is None else 0.0
+    cut = int(stats.characters * (1 - fraction))
+    if cut < 1:
+        raise _too_small(files.name, stats.characters, cut, 0)
+    if tokenizer is None:
+        tokenizer = _learn(files, stats, cut, config)
+    train_ids, train = _part(_clip(files.documents(), 0, cut), tokenizer, cache_dir)
+    # A document has at least one token, so two tokens show in the first four ids.
+    num_tokens = int(np.count_nonzero(train_ids[:4] != tokenizer.start_id))
+    if num_tokens < 2:
+        raise _too_small(files.name, stats.characters, cut, num_tokens)
+
+    unknown = Counter(_unknown(tokenizer, stats))
+    if valid_files is None:
+        held_out = _clip(files.documents(), cut, stats.characters)
+    else:
+        held_out = valid_files.documents()
+        unknown.update(_unknown(tokenizer, text_stats(valid_files)))
+    valid_ids, held = _part(held_out, tokenizer, cache_dir)
+    if valid_files is not None and len(valid_ids) == 0:
+        raise DataError(f"{valid_files.name}: no text to validate with; name another --valid FILE")
+    return Corpus(
+        name=files.name,
+        tokenizer=tokenizer,
+        train=train_ids,
+        valid=valid_ids,
+        train_chars=train.characters,
+        valid_chars=held.characters,
+        train_bytes=train.bytes,
+        valid_bytes=held.bytes,
+        sha256=files.sha256(),
+        valid_sha256=None if valid_files is None else valid_files.sha256(),
+        stats=stats,
+        unknown=dict(unknown),
+    )
+
+
+class Batch(NamedTuple):
+    """One chunk of every stream."""
+
+    inputs: npt.NDArray[np.int64]  # (B, T)
+    targets: npt.NDArray[np.int64]  # (B, T), the inputs shifted by one
+    restart: npt.NDArray[np.bool_]  # (B,), True: the state must be zero before this chunk
+
+
+class Streams:
+    """Endless chunks of B streams through a text, for truncated BPTT with carried state.
+
+    The ids are a ring: they begin with the start id, so its seam is the boundary of a document. In
+    an epoch stream b reads on from offset + b * n // B, each chunk where the last one ended, until
+    it has read n // B tokens or a few more; then every stream restarts at a new random offset, so
+    that no token is always the one after a cut. Besides, each stream restarts with a small
+    probability before each chunk, so that the model also learns to write from the zero state.
+
+    A restart moves on to the next line end (or start id) within 512 tokens, but not beyond a
+    stream's share of the text, else it happens on the spot; there the input becomes the start id,
+    while the targets stay those of the text: what follows ``<s>`` is how lines and documents begin.
+    """
+
+    def __init__(
+        self,
+        ids: Ids,
+        *,
+        batch_size: int,
+        bptt: int,
+        restart: float,
+        line_ends: npt.NDArray[Any],
+        start_id: int,
+        seed: int,
+    ) -> None:
+        """Stand before the first epoch.
+
+        Args:
+            ids: The text, (n,), in memory or mapped from a file.
+            batch_size: Streams side by side, B.
+            bptt: Time steps of a chunk, T.
+            restart: Probability that a stream restarts before a chunk.
+            line_ends: Ids of the tokens that end a line.
+            start_id: Id of the boundary between documents.
+            seed: Of offsets and restarts.
+        """
+        assert len(ids) > 0
+        self.ids = np.asarray(ids)  # a plain view: indexing a memmap copies through Python
+        self.batch_size = batch_size
+        self.bptt = bptt
+        self.restart = restart
+        self.start_id = start_id
+        # Ids above the highest line end are looked up in the last entry, which stays False.
+        ends = np.array([start_id, *line_ends], dtype=np.int64)
+        self._ends = np.zeros(ends.max() + 2, dtype=bool)
+        self._ends[ends] = True
+        self._steps = np.arange(bptt + 1)
+        self._share = max(1, len(ids) // batch_size)  # tokens of a stream in an epoch
+        self._reach = np.arange(min(RESTART_REACH, self._share))  # so that no two streams meet
+        self._rng = np.random.default_rng(seed)
+        self._positions = np.zeros(batch_size, dtype=np.int64)
+        self._left = 0  # tokens that each stream has yet to read in this epoch
+        self._num_tokens = 0
+
+    @property
+    def epoch(self) -> float:
+        """Tokens given out so far, as a multiple of the length of the text."""
+        return self._num_tokens / len(self.ids)
+
+    def next(self) -> Batch:
+        """The next chunk of every stream."""
+        num_ids = len(self.ids)
+        if self._left <= 0:
+            self._left = self._share
+            offset = self._rng.integers(num_ids)
+            starts = np.arange(self.batch_size) * num_ids // self.batch_size
+            self._positions = (offset + starts) % num_ids
+            restart = np.ones(self.batch_size, dtype=bool)
+        else:
+            restart = self._rng.random(self.batch_size) < self.restart
+        streams = np.flatnonzero(restart)
+        if len(streams):
+            self._positions[streams] = self._line_ends_after(self._positions[streams])
+        where = (self._positions[:, None] + self._steps) % num_ids  # (B, T + 1)
+        chunk = self.ids[where].astype(np.int64)
+        inputs = chunk[:, :-1].copy()
+        inputs[streams, 0] = self.start_id
+        self._positions = where[:, -1].copy()
+        self._left -= self.bptt
+        self._num_tokens += inputs.size
+        return Batch(inputs, chunk[:, 1:], restart)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the streams are and what chance will do next, as JSON-able values."""
+        return {
+            "num_ids": len(self.ids),
+            "positions": self._positions.tolist(),
+            "left": self._left,
+            "num_tokens": self._num_tokens,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was taken.
+
+        Raises:
+            CheckpointError: If it was taken from another text or another number of streams.
+        """
+        saved = (state["num_ids"], len(state["positions"]))
+        here = (len(self.ids), self.batch_size)
+        if saved != here:
+            raise CheckpointError(
+                f"the saved run read {saved[0]} tokens in {saved[1]} streams, this one has "
+                f"{here[0]} tokens in {here[1]}; resume it with the same data and --batch-size"
+            )
+        self._positions = np.array(state["positions"], dtype=np.int64)
+        self._left = state["left"]
+        self._num_tokens = state["num_tokens"]
+        self._rng.bit_generator.state = state["rng"]
+
+    def _line_ends_after(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The first line end at or after each position, (R,), or the position if none is near."""
+        windows = (positions[:, None] + self._reach) % len(self.ids)  # (R, reach)
+        is_end = self._ends[np.minimum(self.ids[windows], len(self._ends) - 1)]
+        # argmax is 0 where there is no end: the position itself.
+        nearest: npt.NDArray[np.int64] = (positions + is_end.argmax(axis=1)) % len(self.ids)
+        return nearest
+
+
+def fit_shape(num_tokens: int, batch_size: int, bptt: int) -> tuple[int, int]:
+    """Shrink a batch to a short text so that every stream has at least one chunk of its own.
+
+    Streams go first, then time steps: a long reach is worth more than a smooth gradient.
+
+    Args:
+        num_tokens: Length of the training ids.
+        batch_size: Streams wanted, B.
+        bptt: Time steps wanted, T.
+
+    Returns:
+        B and T, at most those wanted and at least 1, with B * T <= num_tokens.
+    """
+    bptt = max(1, min(bptt, num_tokens))
+    return max(1, min(batch_size, num_tokens // bptt)), bptt
+
+
+def _learn(files: TextFiles, stats: TextStats, cut: int, config: DataConfig) -> Tokenizer:
+    def chunks() -> Iterator[str]:
+        if config.tokenizer == "char":
+            return iter(stats.character_counts)  # each character once is all an alphabet needs
+        return chain.from_iterable(_clip(files.documents(), 0, cut))
+
+    return Tokenizer.train(config.tokenizer, chunks, vocab_size=config.vocab_size)
+
+
+def _clip(documents: Iterator[Iterator[str]], start: int, stop: int) -> Iterator[Iterator[str]]:
+    """The documents without what lies outside characters start to stop of their concatenation."""
+    position = 0
+
+    def clipped(document: Iterator[str]) -> Iterator[str]:
+        nonlocal position
+        for chunk in document:
+            piece = chunk[max(0, start - position) : max(0, stop - position)]
+            position += len(chunk)
+            if piece:
+                yield piece
+            if position >= stop:
+                return
+
+    for document in documents:
+        if position >= stop:
+            return
+        yield clipped(document)
+
+
+def _part(
+    documents: Iterator[Iterator[str]], tokenizer: Tokenizer, cache_dir: Path | None
+) -> tuple[Ids, Tally]:
+    tally = Tally()
+    directory = Path(tempfile.gettempdir()) if cache_dir is None else cache_dir
+    return _collect(encode_documents(documents, tokenizer, tally), tokenizer, directory), tally
+
+
+def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer, directory: Path) -> Ids:
+    """Join ids: in memory if they are few, else in a file without a name, mapped into memory."""
+    few: list[Ids] = []
+    num_ids = 0
+    for ids in chunks:
+        few.append(ids)
+        num_ids += len(ids)
+        if num_ids > MEMORY_TOKENS:
+            break
+    else:
+        return np.concatenate(few) if few else np.zeros(0, dtype=tokenizer.dtype)
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            for ids in few:
+                _append(file, ids)
+            few.clear()
+            for ids in chunks:
+                _append(file, ids)
+            file.flush()
+            return np.memmap(file, dtype=tokenizer.dtype, mode="r")
+    except OSError as err:
+        raise DataError(
+            f"{directory}: no place for the token ids ({err.strerror}); "
+            "set TMPDIR to a directory with more room"
+        ) from err
+
+
+def _append(file: IO[bytes], ids: Ids) -> None:
+    file.write(np.ascontiguousarray(ids).data)
+
+
+def _counted(document: Iterator[str], tally: Tally) -> Iterator[str]:
+    for chunk in document:
+        tally.characters += len(chunk)
+        tally.bytes += _utf8_length(chunk)
+        yield chunk
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _utf8_length(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # surrogate escapes
+        return int(_utf8_lengths(_code_points(text)).sum())
+
+
+def _utf8_lengths(codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Bytes of each code point in UTF-8; a surrogate escape stands for the one byte it hides."""
+    lengths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+    return np.where((codes >= 0xDC80) & (codes <= 0xDCFF), 1, lengths)
+
+
+def _is_strange(character: str) -> bool:
+    if character in "\n\t\r":
+        return False
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp") or character in "\u00a0\ufffd"
+
+
+def _unknown(tokenizer: Tokenizer, stats: TextStats) -> dict[str, int]:
+    counts = stats.character_counts
+    return {char: counts[char] for char in tokenizer.unknown("".join(counts))}
+
+
+def _too_small(name: str, characters: int, cut: int, num_tokens: int) -> DataError:
+    def count(number: int, noun: str) -> str:
+        return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+    return DataError(
+        f"{name}: {count(characters, 'character')}, of which {cut} to train on, make "
+        f"{count(num_tokens, 'token')}; at least 2 are needed: give more text, or "
+        "--valid-fraction 0"
+    )

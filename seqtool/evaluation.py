@@ -1,0 +1,409 @@
+"""How well a language model predicts a text: exact, fast, and adapting scores, and their units.
+
+Ids come in, negative log-likelihoods (nll) in nats go out: nothing here reads files or sees text.
+The cheap methods to compare with are in baselines.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seqtool.decode import State
+from seqtool.models import LanguageModel
+
+EPSILON = 1e-3  # keeps the steps of weights with hardly any gradient small
+BLOCK = 256  # tokens per call of an exact score; longer ones are hardly faster
+MAX_LOGITS = 1 << 22  # logits held at once by a fast score, 16 MB
+TINY = 1e-30  # in place of 0 as a divisor
+SEED = 0  # of the noise in stochastic units, so that a score is repeatable
+
+
+def nats_to_bits(nats: float) -> float:
+    """The same amount of information in bits."""
+    return nats / math.log(2)
+
+
+def bits_per_char(total_nll: float, num_chars: int) -> float:
+    """Average code length of a text.
+
+    Args:
+        total_nll: Summed negative log-likelihood of the whole text, in nats.
+        num_chars: Length of that text in Unicode code points, not in tokens.
+
+    Returns:
+        Bits per character; comparable between tokenizers, lower is better.
+
+    Raises:
+        ValueError: If num_chars is 0.
+    """
+    return nats_to_bits(_mean(total_nll, num_chars, "characters"))
+
+
+def bits_per_byte(total_nll: float, num_bytes: int) -> float:
+    """Average code length of a text, comparable between scripts and with compressors.
+
+    Args:
+        total_nll: Summed negative log-likelihood of the whole text, in nats.
+        num_bytes: Length of that text in UTF-8.
+
+    Returns:
+        Bits per byte, lower is better.
+
+    Raises:
+        ValueError: If num_bytes is 0.
+    """
+    return nats_to_bits(_mean(total_nll, num_bytes, "bytes"))
+
+
+def perplexity(total_nll: float, num_tokens: int) -> float:
+    """Among how many equally likely tokens the model hesitates on average.
+
+    Args:
+        total_nll: Summed negative log-likelihood of the whole text, in nats.
+        num_tokens: Number of tokens that sum is over; not comparable between tokenizers.
+
+    Returns:
+        exp of the mean nll; infinite if that is beyond a float.
+
+    Raises:
+        ValueError: If num_tokens is 0.
+    """
+    mean = _mean(total_nll, num_tokens, "tokens")
+    return math.exp(mean) if mean < math.log(np.finfo(float).max) else math.inf
+
+
+def scores(
+    total_nll: float, *, num_tokens: int, num_chars: int, num_bytes: int
+) -> dict[str, float]:
+    """The score of a text in all its units, under the names that ``evaluate --json`` prints.
+
+    Args:
+        total_nll: Summed negative log-likelihood of the whole text, in nats.
+        num_tokens: Length of that text in tokens, without document boundaries.
+        num_chars: In Unicode code points.
+        num_bytes: In bytes of UTF-8.
+
+    Raises:
+        ValueError: If a length is 0.
+    """
+    return {
+        "nats_per_token": _mean(total_nll, num_tokens, "tokens"),
+        "perplexity": perplexity(total_nll, num_tokens),
+        "bits_per_char": bits_per_char(total_nll, num_chars),
+        "bits_per_byte": bits_per_byte(total_nll, num_bytes),
+    }
+
+
+def _mean(total: float, count: int, unit: str) -> float:
+    if count < 1:
+        raise ValueError(f"a text of {count} {unit} has no mean score")
+    return total / count
+
+
+class Position(NamedTuple):
+    """Where a Scorer stands, exactly: ``Scorer(model, start_id, *position)`` goes on from there.
+
+    Attributes:
+        state: State before ``last_id`` was read, at the start of a block.
+        last_id: The token before that block.
+        pending: Tokens of that block so far, (N,) int64, N < 256; already scored.
+    """
+
+    state: State
+    last_id: int
+    pending: np.ndarray
+
+
+class Scorer:
+    """Scores a text of any length token by token, in constant memory, with carried state.
+
+    The text is cut into blocks, counted from where the scorer began, and a block is always computed
+    at its full length, the part not yet known filled up (what follows a token cannot change its
+    score). So the arithmetic on a token is the same, to the bit, however the text is pushed. A push
+    that ends inside a block makes the next one compute that block again: push large pieces.
+    """
+
+    block = BLOCK
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        start_id: int,
+        state: State | None = None,
+        last_id: int | None = None,
+        pending: np.ndarray | None = None,
+    ) -> None:
+        """Begin a text, or go on with one.
+
+        Args:
+            model: Scores the text; neither its weights nor its mode are changed.
+            start_id: What the model reads before the first token of a text.
+            state: State to go on from, each (L, 1, H); zero if not given.
+            last_id: Last token of the text that led to ``state``, not yet read; ``start_id`` if not
+                given.
+            pending: Tokens already scored after ``last_id``, from ``position``.
+        """
+        self._model = model
+        self._device = model.embedding.weight.device
+        self._state = model.init_state(1) if state is None else self._to_tensors(state)
+        self._last_id = start_id if last_id is None else last_id
+        self._pending = np.empty(0, np.int64)
+        if pending is not None:
+            self.push(pending)
+
+    @property
+    def last_id(self) -> int:
+        """The last token scored: the next one the model has to read."""
+        return int(self._pending[-1]) if len(self._pending) else self._last_id
+
+    @property
+    def state(self) -> State:
+        """The state before ``last_id`` is read, each (L, 1, H): enough to go on writing.
+
+        Scoring that goes on from here equals one long pass up to rounding; from ``position``, to
+        the bit.
+        """
+        state = self._state
+        if len(self._pending):
+            ids = np.array([self._last_id, *self._pending[:-1]])
+            with _evaluating(self._model), torch.inference_mode():
+                _, state = self._model(self._to_batch(ids), state)
+        return tuple(part.numpy(force=True).copy() for part in state)
+
+    @property
+    def position(self) -> Position:
+        """What another Scorer needs to go on exactly as this one would."""
+        state = tuple(part.numpy(force=True).copy() for part in self._state)
+        return Position(state, self._last_id, self._pending.copy())
+
+    def push(self, ids: np.ndarray) -> np.ndarray:
+        """Score more of the text.
+
+        Args:
+            ids: Next tokens, (T,) of any integer type, T may be 0.
+
+        Returns:
+            Nll of each given all before it, (T,) float64, in nats.
+        """
+        nll = np.empty(len(ids))
+        done = 0
+        while done < len(ids):
+            piece = np.asarray(ids[done : done + self.block - len(self._pending)], np.int64)
+            self._pending = np.concatenate([self._pending, piece])
+            nll[done : done + len(piece)] = self._score_pending()[-len(piece) :]
+            done += len(piece)
+        return nll
+
+    def _score_pending(self) -> np.ndarray:
+        """Nll of all pending tokens; when they fill a block, begin the next one."""
+        with _evaluating(self._model), torch.inference_mode():
+            nll, state = self._forward()
+        scored: np.ndarray = nll.numpy(force=True)[: len(self._pending)]
+        self._finish_block(state)
+        return scored
+
+    def _forward(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Nll of every token of the block, (block,), and the state after it."""
+        targets = np.full(self.block, self._last_id)
+        targets[: len(self._pending)] = self._pending
+        inputs = self._to_batch(np.concatenate([[self._last_id], targets[:-1]]))
+        logits, state = self._model(inputs, self._state)
+        return _nll(logits, self._to_batch(targets))[0], state
+
+    def _finish_block(self, state: tuple[Tensor, ...]) -> None:
+        if len(self._pending) == self.block:
+            self._state = state
+            self._last_id = int(self._pending[-1])
+            self._pending = self._pending[:0]
+
+    def _to_batch(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(ids.astype(np.int64))[None].to(self._device)
+
+    def _to_tensors(self, state: State) -> tuple[Tensor, ...]:
+        return tuple(torch.tensor(part, device=self._device) for part in state)
+
+
+class DynamicScorer(Scorer):
+    """Scores a text while learning from what it has already scored: dynamic evaluation.
+
+    After each segment has been scored, and only then, the weights take a gradient step on it and
+    decay towards the trained ones:
+
+        w <- w - lr * g / (rms + epsilon) + decay * (rms / mean rms) * (w_trained - w)
+
+    Source: Krause, Kahembwe, Murray & Renals 2018, arXiv:1709.07432, section 5, RMS with RMS
+    decay. There rms, the root mean square of each weight's gradient, is measured on the training
+    text beforehand. That text may be gone when a model is evaluated, so here it is the running mean
+    over the segments scored so far, the present one included. Of a table with sparse gradients only
+    the rows that a segment reads are touched. It works on a copy of the model.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        start_id: int,
+        *,
+        lr: float = 1e-4,
+        decay: float = 2e-3,
+        segment: int = 20,
+    ) -> None:
+        """Begin a text.
+
+        Args:
+            model: The trained model; it is copied, never altered.
+            start_id: What the model reads before the first token.
+            lr: Step of a weight whose gradient is as large as usual; 0 scores statically.
+            decay: Fraction of the way back to the trained weights, for the average weight, at each
+                step.
+            segment: Tokens scored, then learned from, at a time.
+        """
+        super().__init__(copy.deepcopy(model), start_id)
+        self.block = segment
+        self.lr = lr
+        self.decay = decay
+        self._weights = [weight.requires_grad_() for weight in self._model.parameters()]
+        self._trained = [weight.detach().clone() for weight in self._weights]
+        self._squares = [torch.zeros_like(weight) for weight in self._trained]
+        self._num_steps = 0
+
+    def _score_pending(self) -> np.ndarray:
+        if len(self._pending) < self.block:
+            return super()._score_pending()
+        with _evaluating(self._model):
+            nll, state = self._forward()
+            gradients = torch.autograd.grad(nll.mean(), self._weights)
+        scored: np.ndarray = nll.numpy(force=True)
+        self._finish_block(tuple(part.detach() for part in state))
+        self._adapt(gradients)
+        return scored
+
+    @torch.no_grad()
+    def _adapt(self, gradients: tuple[Tensor, ...]) -> None:
+        """One step on the gradients of a segment that has been scored."""
+        self._num_steps += 1
+        changes = [_rows(gradient) for gradient in gradients]
+        total, count = 0.0, 0
+        for square, (rows, change) in zip(self._squares, changes, strict=True):
+            square[rows] += change.square()
+            if isinstance(rows, slice):  # tables of mostly zeros would drown the average
+                total += float(square.sqrt().sum())
+                count += square.numel()
+        steps = math.sqrt(self._num_steps)
+        pull = self.decay / max(total / steps / count, TINY)
+        for weight, trained, square, (rows, change) in zip(
+            self._weights, self._trained, self._squares, changes, strict=True
+        ):
+            rms = square[rows].sqrt() / steps
+            # At most the whole way back, whatever the weight's share.
+            back = (rms * pull).clamp_(max=1) * (trained[rows] - weight[rows])
+            weight[rows] += back - self.lr * change / (rms + EPSILON)
+
+
+def _rows(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
+    """The rows of a weight that a gradient touches, all of a dense one, and the gradient there."""
+    if not gradient.is_sparse:
+        return slice(None), gradient
+    gradient = gradient.coalesce()
+    return gradient.indices()[0], gradient.values()
+
+
+@contextmanager
+def _evaluating(model: LanguageModel) -> Iterator[None]:
+    """Switch dropout off and fix the noise of stochastic units; put both back afterwards."""
+    device = model.embedding.weight.device
+    was_training = model.training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(SEED)
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(was_training)
+
+
+def _nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of targets (B, T) under logits (B, T, V); (B, T), nats."""
+    nll = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view_as(targets)
+
+
+def score_streams(
+    model: LanguageModel,
+    ids: np.ndarray,
+    *,
+    batch: int = 32,
+    warm_up: int = 256,
+    limit: int | None = None,
+) -> float:
+    """Score a text fast and nearly exactly: in pieces, side by side.
+
+    Each piece but the first is warmed up on the tokens before it; the first starts from the zero
+    state. Changes neither the model nor torch's generator, and gives the same number every time.
+
+    Args:
+        model: Scores the text; dropout is off meanwhile.
+        ids: (n,) as in a Corpus: the start id, then the text. Start ids further on are read, as in
+            training, but not scored: they are not text.
+        batch: Pieces, at most; fewer if they would be shorter than ``warm_up``.
+        warm_up: Tokens read before each piece.
+        limit: Score the first ``limit`` tokens only.
+
+    Returns:
+        Mean nll in nats per token.
+
+    Raises:
+        ValueError: If there is no token to score.
+    """
+    num_targets = len(ids) - 1 if limit is None else min(len(ids) - 1, limit)
+    text = np.asarray(ids[: max(0, num_targets) + 1]).astype(np.int64)
+    count = np.count_nonzero(text[1:] != text[0]) if num_targets > 0 else 0
+    if not count:
+        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
+    num_pieces = max(1, min(batch, num_targets // max(1, warm_up)))
+    length = -(-num_targets // num_pieces)
+    starts = np.arange(num_pieces)[:, None] * length  # (B, 1)
+    span = max(1, MAX_LOGITS // (num_pieces * model.vocab_size))
+    total = 0.0
+    with _evaluating(model), torch.inference_mode():
+        state = model.init_state(1)
+        if num_pieces > 1:
+            warm = model.init_state(num_pieces - 1)
+            for steps in _spans(-warm_up, 0, span):
+                _, warm = _score_places(model, text, starts[1:] + steps, warm)
+            state = tuple(torch.cat(parts, dim=1) for parts in zip(state, warm, strict=True))
+        for steps in _spans(0, length, span):
+            places = starts + steps  # (B, T)
+            nll, state = _score_places(model, text, places, state)
+            targets = text[np.minimum(places + 1, num_targets)]
+            # The last piece may be shorter than the others.
+            scored = (places < num_targets) & (targets != text[0])
+            total += float(nll[scored].sum())
+    return total / count
+
+
+def _spans(begin: int, end: int, span: int) -> Iterator[np.ndarray]:
+    """The whole numbers from begin to end, in arrays of at most ``span``."""
+    for first in range(begin, end, span):
+        yield np.arange(first, min(first + span, end))
+
+
+def _score_places(
+    model: LanguageModel, text: np.ndarray, places: np.ndarray, state: tuple[Tensor, ...]
+) -> tuple[np.ndarray, tuple[Tensor, ...]]:
+    """Read the tokens at ``places`` (B, T) of the text and score the one after each.
+
+    Returns:
+        Nll, (B, T) float64, meaningless past the end of the text; and the new state.
+    """
+    device = model.embedding.weight.device
+    places = np.minimum(places, len(text) - 2)
+    logits, state = model(torch.from_numpy(text[places]).to(device), state)
+    nll = _nll(logits, torch.from_numpy(text[places + 1]).to(device))
+    return nll.numpy(force=True).astype(np.float64), state

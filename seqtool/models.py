@@ -1,0 +1,241 @@
+"""Models: ids in, logits out; and the bridge to numpy for decoding and for files.
+
+A model is an embedding, a stack of recurrent layers from cells, and an output layer. It never sees
+text, keeps no state of its own, and computes no loss; those are for tokenizer, train and
+evaluation.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seqtool.cells import RecurrentStack, State
+from seqtool.config import ModelConfig
+from seqtool.ngrams import NgramTables
+
+# Embeddings start small so that the first updates, not the draw, decide what a token means.
+EMBEDDING_STD = 0.1
+
+Stack = Callable[[Tensor, State], tuple[Tensor, State]]
+
+
+class LanguageModel(nn.Module):
+    """Scores every token of a vocabulary as the next one, given all before it.
+
+        x_t = embedding[id_t];  h_t = stack(x_t, state_{t-1});  logits_t = V h_t + b
+
+    With ``config.ngram_order`` above 1, hashed n-gram tables add to x_t and to the logits; the ids
+    they look back on, (1, B, K), are then the last part of the state.
+
+    With ``config.tied`` the output matrix V is the embedding (Press & Wolf 2017, arXiv:1608.05859);
+    the parameter then exists once, as ``embedding.weight``.
+
+    ``unknown_id`` is a token that stands for characters never seen in training: its embedding is
+    zero and stays zero, so that reading one tells the model nothing but that time passes.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, *, unknown_id: int | None = None
+    ) -> None:
+        """Make the layers and draw their starting weights from torch's global generator."""
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.unknown_id = unknown_id
+        # padding_idx: torch's name for the one row that gets no gradient.
+        self.embedding = nn.Embedding(vocab_size, config.embed_size, padding_idx=unknown_id)
+        self.stack = RecurrentStack(
+            config.embed_size,
+            config.hidden_size,
+            config.num_layers,
+            cell=config.cell,
+            nonlinearity=config.nonlinearity,
+            dropout=config.dropout,
+        )
+        self.ngrams: NgramTables | None = None
+        if config.ngram_order > 1:
+            self.ngrams = NgramTables(
+                config.ngram_order,
+                config.ngram_buckets,
+                config.embed_size,
+                vocab_size,
+                dropout=config.ngram_dropout,
+            )
+        self.output = nn.Linear(config.hidden_size, vocab_size)
+        if config.tied:  # no second name for one matrix: files and optimizers see it once
+            self.output.register_parameter("weight", None)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw what the stack has not drawn; an untied output matrix keeps torch's own start."""
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        if self.unknown_id is not None:
+            self.embedding.weight[self.unknown_id] = 0
+        nn.init.zeros_(self.output.bias)
+
+    def init_state(self, batch: int) -> State:
+        """The zero state of a batch of texts, each part (L, B, H); recent ids are start ids."""
+        state = self.stack.init_state(batch)
+        if self.ngrams is None:
+            return state
+        recent = torch.zeros(1, batch, self.ngrams.context, dtype=torch.int64)
+        return (*state, recent.to(self.embedding.weight.device))
+
+    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Score the next token at every position.
+
+        Args:
+            ids: (B, T) int64, T at least 1.
+            state: State before the first of them, each (L, B, H); zero if not given.
+
+        Returns:
+            Logits, (B, T, V), and the state after the last id.
+        """
+        if state is None:
+            state = self.init_state(ids.shape[0])
+        return self._run(ids, state, self.stack)
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Score the next token after one more id; without dropout, also in training mode.
+
+        Args:
+            ids: (B,) int64.
+            state: Each (L, B, H).
+
+        Returns:
+            Logits, (B, V), and the new state.
+        """
+        logits, state = self._run(ids[:, None], state, self._one_step)
+        return logits[:, 0], state
+
+    def _one_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        output, state = self.stack.step(x[:, 0], state)
+        return output[:, None], state
+
+    def _run(self, ids: Tensor, state: State, stack: Stack) -> tuple[Tensor, State]:
+        x = self.embedding(ids)
+        if self.ngrams is None:
+            output, state = stack(x, state)
+            return self._logits(output), state
+        rows, recent = self.ngrams.look_up(ids, state[-1])
+        weights = self.ngrams.drop(rows)
+        output, state = stack(x + self.ngrams.add(self.ngrams.input, rows, weights), state[:-1])
+        logits = self._logits(output)
+        if self.ngrams.output is not None:
+            logits = logits + self.ngrams.add(self.ngrams.output, rows, weights)
+        return logits, (*state, recent)
+
+    def _logits(self, output: Tensor) -> Tensor:
+        if not self.config.tied:
+            logits: Tensor = self.output(output)
+            return logits
+        weight = self.embedding.weight
+        if self.unknown_id is not None:  # keep the gradient of the output off the zero row
+            unknown = torch.tensor([self.unknown_id], device=weight.device)
+            weight = weight.index_fill(0, unknown, 0.0)
+        return functional.linear(output, weight, self.output.bias)
+
+
+class Stepper:
+    """A LanguageModel behind the numpy contract of decode: states and logits are arrays.
+
+    Uses the equations one step at a time, on the model's device; torch's kernels are made for whole
+    sequences and slow for one step. Reads the live weights of the model and changes nothing in it,
+    so it may be used in the middle of training.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.vocab_size = model.vocab_size
+
+    def init_state(self, batch: int) -> tuple[np.ndarray, ...]:
+        """The zero state, each part (L, B, H)."""
+        return tuple(part.numpy(force=True) for part in self.model.init_state(batch))
+
+    @torch.inference_mode()
+    def step(
+        self, ids: np.ndarray, state: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Feed one id to each text.
+
+        Args:
+            ids: (B,), any integer dtype.
+            state: Each (L, B, H); not modified.
+
+        Returns:
+            Logits of the next id, (B, V) float32, and the new state.
+        """
+        device = self.model.embedding.weight.device
+        logits, after = self.model.step(
+            torch.tensor(ids.astype(np.int64), device=device),
+            tuple(torch.tensor(part, device=device) for part in state),
+        )
+        return logits.float().numpy(force=True), tuple(part.numpy(force=True) for part in after)
+
+    def select(self, state: tuple[np.ndarray, ...], index: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The states of some of the texts, in any order, repeats allowed.
+
+        Args:
+            state: Each (L, B, H).
+            index: Positions in the batch, (K,).
+
+        Returns:
+            A new state, each (L, K, H).
+        """
+        return tuple(part[:, index] for part in state)
+
+
+def build_model(
+    config: ModelConfig,
+    vocab_size: int,
+    *,
+    unknown_id: int | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> LanguageModel:
+    """Make a model, with fresh weights or with saved ones.
+
+    Args:
+        config: Its shape.
+        vocab_size: V, with the special entries.
+        unknown_id: The token that means "no information", if the vocabulary has one.
+        weights: As from ``to_arrays``; fitting names and shapes are the caller's to check.
+    """
+    model = LanguageModel(config, vocab_size, unknown_id=unknown_id)
+    if weights is not None:
+        load_arrays(model, weights)
+    return model
+
+
+def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """Copies of all parameters by name, as float32 arrays: what a model file holds."""
+    return {
+        name: parameter.detach().float().cpu().numpy().copy()
+        for name, parameter in model.named_parameters()
+    }
+
+
+@torch.no_grad()
+def load_arrays(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Copy saved weights into a model of the same shape, in place."""
+    parameters = dict(model.named_parameters())
+    assert {name: value.shape for name, value in weights.items()} == shapes(model), (
+        "weights do not fit the model; check them against shapes(model) first"
+    )
+    for name, parameter in parameters.items():
+        parameter.copy_(torch.tensor(weights[name]))
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every parameter: what a model file must hold to fit."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def vocabulary_axes(model: LanguageModel) -> dict[str, int]:
+    """The parameters that have an entry for every token, and the axis that counts them."""
+    axes = {"embedding.weight": 0, "output.weight": 0, "output.bias": 0}
+    axes["ngrams.output.weight"] = 1
+    return {name: axes[name] for name, _ in model.named_parameters() if name in axes}

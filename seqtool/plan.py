@@ -1,0 +1,138 @@
+"""What nobody asked for by flag: sizes and rates that suit the time, the data and the machine.
+
+Every rule here is a guess about data it has never seen, so each is simple, smooth and says why. The
+rules were fitted to a 1 MB English text and checked on others (README, "Results"). What is left
+out: turning the time into steps, which train does from measured steps.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seqtool.config import ModelConfig, TrainConfig
+
+DEFAULT_SECONDS = 300.0  # with no budget and no number of steps or epochs
+START_SECONDS = 4.0  # of a command in which nothing is learned: imports, reading, closing
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Chosen settings by field name, and why."""
+
+    model: dict[str, Any]
+    train: dict[str, Any]
+    reasons: list[tuple[str, str]]  # a line each: what was chosen, because of what
+
+
+def measure_gflops(seconds: float = 0.15) -> float:
+    """Speed of a float32 matrix product of a recurrent layer's size, in GFLOP/s."""
+    left, right = torch.ones(1024, 512), torch.ones(512, 1024)
+    torch.mm(left, right)  # the first product sets up threads
+    products, began = 0, time.monotonic()
+    while (spent := time.monotonic() - began) < seconds:
+        torch.mm(left, right)
+        products += 1
+    return 2e-9 * 1024 * 512 * 1024 * products / spent
+
+
+def flops_per_token(cell: str, hidden: int, embed: int, layers: int, vocab_size: int) -> float:
+    """Floating point operations to train on one token: six for each weight it meets."""
+    recurrent = GATES[cell] * hidden * (embed + hidden + (layers - 1) * 2 * hidden)
+    return 6.0 * (recurrent + hidden * vocab_size)
+
+
+def choose(
+    *, tokens: int, vocab_size: int, seconds: float | None, gflops: float, given: Mapping[str, Any]
+) -> Plan:
+    """Choose what ``given`` leaves open.
+
+    Args:
+        tokens: Length of the training text.
+        vocab_size: V.
+        seconds: Budget of the whole command; None if a number of steps or epochs is given, and
+            then nothing depends on the machine, so that the run can be repeated elsewhere.
+        gflops: From ``measure_gflops``.
+        given: Settings that the user fixed, by field name.
+    """
+    cell = given.get("cell", ModelConfig.cell)
+    model: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    reasons: list[tuple[str, str]] = []
+    if seconds is None:
+        work = 60.0 * min(tokens, 10**7) * 1e-3  # GFLOP as if the text were worth a minute per MB
+        why = f"{tokens:,} training tokens"
+    else:
+        work = max(1.0, seconds - START_SECONDS) * gflops * 0.7  # share of the peak that is reached
+        why = f"{seconds:g} s at {gflops:.0f} GFLOP/s"
+    hidden = given.get("hidden_size") or _hidden_size(work, cell)
+    layers = given.get("num_layers", 1)
+    if "hidden_size" not in given:
+        model["hidden_size"] = hidden
+        reasons.append(("hidden size", f"{hidden}, for {why}"))
+    embed = given.get("embed_size") or (hidden if given.get("tied") else 64)
+    if "embed_size" not in given:
+        if vocab_size > 1000 and not given.get("tied"):
+            embed = min(256, hidden)  # a word says more than a character
+        model["embed_size"] = embed
+    epochs = _epochs(work, cell, hidden, embed, layers, vocab_size, tokens, given)
+    if "dropout" not in given:
+        model["dropout"] = _dropout(epochs)
+        reasons.append(("dropout", f"{model['dropout']:g}, for about {epochs:.1f} epochs"))
+    if "lr" not in given:
+        train["lr"] = _learning_rate(cell, hidden, given)
+        reasons.append(("learning rate", f"{train['lr']:.1e} at its peak, for this size"))
+    if "batch_size" not in given:
+        train["batch_size"] = 32 if work > 40_000 else 16
+    if "bptt" not in given:
+        train["bptt"] = 64
+    return Plan(model, train, reasons)
+
+
+def _hidden_size(work: float, cell: str) -> int:
+    """Units for so many GFLOP: a third power, as a compute-optimal size grows."""
+    # An LSTM of this width; cheaper cells get the units that cost the same.
+    width = 18.0 * work ** (1 / 3) * (4 / GATES[cell]) ** 0.25
+    return int(min(1024, max(64, round(width / 64) * 64)))
+
+
+def _epochs(
+    work: float,
+    cell: str,
+    hidden: int,
+    embed: int,
+    layers: int,
+    vocab_size: int,
+    tokens: int,
+    given: Mapping[str, Any],
+) -> float:
+    if "epochs" in given:
+        return float(given["epochs"])
+    if "steps" in given:
+        shape = given.get("batch_size", 16) * given.get("bptt", 64)
+        return float(given["steps"] * shape / tokens)
+    return work * 1e9 / flops_per_token(cell, hidden, embed, layers, vocab_size) / tokens
+
+
+def _dropout(epochs: float) -> float:
+    """Text seen once cannot be learned by heart; text seen twenty times will be."""
+    if epochs < 2:
+        return 0.0
+    return float(round(min(0.5, 0.1 + 0.1 * math.sqrt(epochs / 4)), 2))
+
+
+def _learning_rate(cell: str, hidden: int, given: Mapping[str, Any]) -> float:
+    """Peak rate: falls as the layer widens; plain RNNs stand less than gated ones."""
+    optimizer = given.get("optimizer", TrainConfig.optimizer)
+    if optimizer == "sgd":
+        return 1.0 if cell != "rnn" else 0.2
+    scale = {"lstm": 2.0, "gru": 1.5, "rnn": 0.4}[cell]
+    if given.get("nonlinearity") == "relu":
+        scale *= 0.25
+    if optimizer == "rmsprop":
+        scale *= 0.3
+    return float(f"{min(1e-2, scale / hidden):.2g}")

@@ -1,0 +1,479 @@
+"""Training a language model: truncated backpropagation through time over streams of text.
+
+``fit`` is a generator of events, plain dicts that are at once the progress display, the lines of
+metrics.jsonl and the output of ``train --json``. It knows neither who shows them nor where the data
+came from. Inside: the budget that turns time into steps, evaluation, rescue from divergence, and
+saving such that a resumed run is the run that was never interrupted.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqtool.checkpoint import Card, ModelDir
+from seqtool.config import TrainConfig
+from seqtool.data import Corpus, Streams
+from seqtool.errors import TrainingError
+from seqtool.evaluation import score_streams
+from seqtool.models import LanguageModel, to_arrays
+from seqtool.optim import Updater, decay_start, fewest_steps
+
+Event = dict[str, Any]
+
+EVALUATIONS = 12  # looks at the validation text that a run with a budget plans for
+EVALUATION_SHARE = 0.04  # of the budget, for all of them together
+SETTLE = 3  # first updates, slower than the rest, that no timing counts
+RESCUES = 8  # halvings of the learning rate before a run gives up
+SPIKE = 1.0  # nats above the recent mean that count as divergence, or eight deviations
+SAVE_SECONDS = 30.0  # least time between two saves of the whole state
+
+
+@dataclass
+class Budget:
+    """A promise of how long the whole command takes, in seconds since ``started``."""
+
+    seconds: float
+    started: float  # time.monotonic() when the command began
+
+    def left(self) -> float:
+        """Seconds until the budget is spent, less what closing the run takes."""
+        return self.started + self.seconds - time.monotonic() - (0.3 + 0.002 * self.seconds)
+
+
+class Diverged(Exception):
+    """The last update must not stand; the message says why."""
+
+
+class Trainer:
+    """The state of one run: model, optimizer, data cursor, carried state, counters.
+
+    Everything the next update depends on is in ``capture`` and nothing else is.
+    """
+
+    def __init__(self, model: LanguageModel, corpus: Corpus, config: TrainConfig) -> None:
+        self.model = model
+        self.corpus = corpus
+        self.config = config
+        self.updater = Updater(model, config)
+        self.streams = Streams(
+            corpus.train,
+            batch_size=config.batch_size,
+            bptt=config.bptt,
+            restart=config.restart,
+            line_ends=corpus.tokenizer.line_end_ids(),
+            start_id=corpus.tokenizer.start_id,
+            seed=config.seed,
+        )
+        self.state: tuple[Tensor, ...] = model.init_state(config.batch_size)
+        self.device = next(model.parameters()).device
+        self.step = 0
+        self.lr_scale = 1.0
+        self.loss_sum = 0.0  # since the last report
+        self.loss_count = 0
+        self.loss_mean = math.nan  # recent mean and variance, to tell a spike
+        self.loss_variance = 0.0
+        self.best = math.inf
+        self.best_step = 0
+        self.stale = 0  # evaluations since the best
+
+    def update(self) -> tuple[float, float]:
+        """Make one update.
+
+        Returns:
+            Loss in nats per token, and the gradient norm before clipping.
+
+        Raises:
+            Diverged: If either is not finite or the loss jumped; the weights may be spoilt.
+        """
+        batch = self.streams.next()
+        inputs = torch.from_numpy(batch.inputs).to(self.device)
+        targets = torch.from_numpy(batch.targets).to(self.device)
+        keep = torch.from_numpy(~batch.restart).to(self.device)[None, :, None]
+        state = tuple(s.detach() * keep.to(s.dtype) for s in self.state)
+        self.model.train()
+        logits, self.state = self.model(inputs, state)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        self.updater.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = loss.item()
+        self._check_loss(value)
+        norm = self.updater.update(self.step, lr_scale=self.lr_scale)
+        if not math.isfinite(norm):
+            raise Diverged("the gradient is not finite")
+        self.step += 1
+        self.loss_sum += value
+        self.loss_count += 1
+        return value, norm
+
+    def _check_loss(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise Diverged("the loss is not finite")
+        if math.isnan(self.loss_mean):
+            self.loss_mean = value
+        surprise = value - self.loss_mean
+        if surprise > max(SPIKE, 8 * math.sqrt(self.loss_variance)):
+            raise Diverged(f"the loss jumped from {self.loss_mean:.2f} to {value:.2f}")
+        self.loss_mean += 0.05 * surprise
+        self.loss_variance += 0.05 * (surprise * surprise - self.loss_variance)
+
+    def evaluate(self) -> float:
+        """Mean negative log-likelihood of the validation text, nats per token, averaged weights."""
+        with self.updater.averaged():
+            return score_streams(self.model, self.corpus.valid, limit=self.config.eval_tokens)
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Copy everything the next update depends on: tensors, and counters fit for JSON."""
+        tensors = {f"weight.{n}": p.detach() for n, p in self.model.named_parameters()}
+        tensors |= self.updater.tensors()
+        tensors |= {f"state.{i}": s.detach() for i, s in enumerate(self.state)}
+        tensors["rng"] = torch.get_rng_state()
+        counters = {
+            "step": self.step,
+            "lr_scale": self.lr_scale,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "loss_mean": self.loss_mean,
+            "loss_variance": self.loss_variance,
+            "best": self.best,
+            "best_step": self.best_step,
+            "stale": self.stale,
+            "streams": self.streams.state_dict(),
+        }
+        return {name: tensor.clone() for name, tensor in tensors.items()}, counters
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Put back what ``capture`` gave."""
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(tensors[f"weight.{name}"])
+        self.updater.load_tensors(tensors)
+        count = len(self.state)
+        self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(count))
+        torch.set_rng_state(tensors["rng"])
+        self.streams.load_state_dict(counters["streams"])
+        for name, value in counters.items():
+            if name != "streams":
+                setattr(self, name, value)
+
+    def set_lengths(self, **lengths: Any) -> None:
+        """Fix the run's length, or how often it reports: ``steps``, ``eval_every`` and the like."""
+        self.config = self.updater.config = replace(self.config, **lengths)
+
+
+class Pace:
+    """Turns the time that is left into a number of steps, from measured steps and evaluations."""
+
+    def __init__(self, trainer: Trainer, budget: Budget) -> None:
+        self.trainer = trainer
+        self.budget = budget
+        self.durations: deque[float] = deque(maxlen=100)
+        self.skip = SETTLE
+        self.timed = 0.0
+        self.overhead = 0.0  # seconds per evaluation, with its sample and its save
+        self.fixed = False
+
+    def note_step(self, seconds: float) -> None:
+        """Count one update's duration."""
+        self.timed += seconds
+        if self.skip:
+            self.skip -= 1
+        else:
+            self.durations.append(seconds)
+
+    def note_evaluation(self, seconds: float) -> None:
+        """Count one evaluation's duration."""
+        self.overhead = seconds
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean duration of the recent updates."""
+        return sum(self.durations) / max(1, len(self.durations))
+
+    def due(self) -> bool:
+        """Whether to look at the clock now: once the first steps are timed, then at each report."""
+        trainer = self.trainer
+        if not self.fixed:
+            return len(self.durations) >= 5 and self.timed >= min(2.0, 0.03 * self.budget.seconds)
+        before_decay = trainer.step < decay_start(trainer.config)
+        return before_decay and trainer.step % trainer.config.report_every == 0
+
+    def fix(self) -> None:
+        """Set the run's number of steps, the first time also how often it reports and evaluates."""
+        trainer, config = self.trainer, self.trainer.config
+        step_seconds = max(self.step_seconds, 1e-6)
+        if not self.fixed:
+            expected = max(1, int(self.budget.left() / step_seconds))
+            tokens_per_second = config.batch_size * config.bptt / step_seconds
+            # Scoring costs about a third of training: it has no backward pass.
+            share = EVALUATION_SHARE * self.budget.seconds / EVALUATIONS
+            trainer.set_lengths(
+                report_every=max(1, round(min(1.0 / step_seconds, expected / 20))),
+                eval_every=max(1, -(-(trainer.step + expected) // EVALUATIONS)),
+                eval_tokens=int(min(1_000_000, max(4_000, share * 3 * tokens_per_second))),
+            )
+            self.overhead = share
+            self.fixed = True
+        each = step_seconds + self.overhead / trainer.config.eval_every
+        steps = trainer.step + max(1, int(self.budget.left() / each))
+        trainer.set_lengths(steps=max(steps, fewest_steps(trainer.step, config)))
+
+
+class Keeper:
+    """Writes the model directory during a run: best weights, whole state, events."""
+
+    def __init__(self, output: ModelDir, card: Card, tokenizer_json: str) -> None:
+        self.output = output
+        self.card = card
+        self.tokenizer_json = tokenizer_json
+        self.pending: list[Event] = []  # events from before the directory exists
+        self.saved_at = time.monotonic()
+
+    def log(self, event: Event) -> Event:
+        """Append an event to metrics.jsonl."""
+        self.pending.append(event)
+        if self.output.begun:
+            self.output.append_events(self.pending)
+            self.pending = []
+        return event
+
+    def save_best(self, trainer: Trainer) -> None:
+        """Write the averaged weights as the model that inference uses."""
+        with trainer.updater.averaged():
+            weights = to_arrays(trainer.model)
+        best = {"step": trainer.best_step, "valid_nats_per_token": trainer.best}
+        if not math.isfinite(trainer.best):
+            best = {"step": trainer.step}
+        self.card = replace(self.card, train=trainer.config, extra=self.card.extra | {"best": best})
+        if self.output.begun:
+            self.output.save_best(weights)
+            self.output.save_card(self.card)
+        else:
+            self.output.begin(self.card, self.tokenizer_json, weights)
+            self.output.append_events(self.pending)
+            self.pending = []
+
+    def save_last(self, trainer: Trainer, good: "Snapshot") -> None:
+        """Write all that a resumed run needs, with the state a rescue would go back to."""
+        if not self.output.begun:
+            self.save_best(trainer)
+        self.card = replace(self.card, train=trainer.config)
+        self.output.save_card(self.card)
+        tensors, counters = trainer.capture()
+        stored = {f"now.{name}": tensor.numpy() for name, tensor in tensors.items()}
+        if good.counters["step"] != trainer.step:
+            stored |= {f"good.{name}": tensor.numpy() for name, tensor in good.tensors.items()}
+        self.output.save_last(stored, {"now": counters, "good": good.counters})
+        self.saved_at = time.monotonic()
+
+
+@dataclass
+class Snapshot:
+    """A state to go back to."""
+
+    tensors: dict[str, Tensor]
+    counters: dict[str, Any]
+
+
+def restore_last(
+    trainer: Trainer, stored: dict[str, np.ndarray], counters: dict[str, Any]
+) -> Snapshot:
+    """Put a trainer where ``Keeper.save_last`` left one; gives the state a rescue goes back to."""
+    tensors: dict[str, dict[str, Tensor]] = {"now": {}, "good": {}}
+    for name, array in stored.items():
+        which, _, rest = name.partition(".")
+        tensors[which][rest] = torch.from_numpy(array)
+    trainer.restore(tensors["now"], counters["now"])
+    if tensors["good"]:
+        return Snapshot(tensors["good"], counters["good"])
+    return Snapshot(*trainer.capture())
+
+
+def fit(
+    trainer: Trainer,
+    keeper: Keeper,
+    *,
+    budget: Budget | None = None,
+    good: Snapshot | None = None,
+    write_sample: Callable[[], str] | None = None,
+    interrupted: Callable[[], str | None] = lambda: None,
+) -> Iterator[Event]:
+    """Train until the last step, the end of patience, or an interruption.
+
+    Args:
+        trainer: The run, new or restored.
+        keeper: Where models, states and events are written.
+        budget: Turns time into ``config.steps``; None trains for the configured number.
+        good: Where the first rescue goes back to; None for the present state.
+        write_sample: Gives a text written by the present averaged weights.
+        interrupted: Asked after each step; a reason ends the run, saved such that it can go on.
+
+    Yields:
+        Events: report, eval, sample, plan, rescue, end.
+
+    Raises:
+        TrainingError: If training diverged more often than lowering the learning rate could cure.
+        SeqtoolError: If the model cannot be written.
+    """
+    pace = Pace(trainer, budget) if budget else None
+    if pace and trainer.step:  # resumed: the length is settled
+        pace = None
+    started = time.monotonic() if budget is None else budget.started
+    good = good or Snapshot(*trainer.capture())
+    rate = RateMeter(trainer)
+
+    def log(event: Event) -> Event:
+        return keeper.log(event | {"seconds": round(time.monotonic() - started, 3)})
+
+    while trainer.step < trainer.config.steps:
+        began = time.monotonic()
+        try:
+            _, norm = trainer.update()
+        except Diverged as why:
+            yield log(_rescue(trainer, good, str(why)))
+            continue
+        if pace:
+            pace.note_step(time.monotonic() - began)
+            if pace.due():
+                first = not pace.fixed
+                pace.fix()
+                if first or trainer.step >= decay_start(trainer.config):
+                    yield log(_plan_event(trainer, pace))
+        step, config = trainer.step, trainer.config
+        last = step >= config.steps
+        if step % config.report_every == 0 or last:
+            yield log(rate.report(norm))
+        if step % max(1, config.eval_every // 4) == 0:
+            good = _snapshot(trainer, good)
+        if step % config.eval_every == 0 or last:
+            began = time.monotonic()
+            yield log(_evaluate(trainer, keeper))
+            if write_sample and not config.sample_every:
+                yield log({"event": "sample", "step": step, "text": write_sample()})
+            if last or time.monotonic() - keeper.saved_at > SAVE_SECONDS:
+                keeper.save_last(trainer, good)
+            rate.restart()
+            if pace:
+                pace.note_evaluation(time.monotonic() - began)
+            if config.patience and trainer.stale >= config.patience:
+                break
+        if write_sample and config.sample_every and step % config.sample_every == 0:
+            yield log({"event": "sample", "step": step, "text": write_sample()})
+        reason = interrupted()
+        if reason and not last:
+            if pace and not pace.fixed:
+                pace.fix()
+            keeper.save_last(trainer, good)
+            yield log(_end(trainer, reason))
+            return
+    stopped_early = trainer.step < trainer.config.steps
+    if stopped_early:
+        keeper.save_last(trainer, good)
+    yield log(_end(trainer, "early stop" if stopped_early else "done"))
+
+
+class RateMeter:
+    """Tokens per second and time left, without the time that evaluations take."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.seconds = 0.0
+        self.steps = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a stretch of uninterrupted updates."""
+        self.since = time.monotonic()
+        self.step = self.trainer.step
+
+    def report(self, norm: float) -> Event:
+        """The event of one line of progress; the loss is the mean since the last one."""
+        trainer, config = self.trainer, self.trainer.config
+        now = time.monotonic()
+        seconds, steps = now - self.since, max(1, trainer.step - self.step)
+        self.seconds, self.steps = self.seconds + seconds, self.steps + steps
+        self.restart()
+        loss = trainer.loss_sum / max(1, trainer.loss_count)
+        trainer.loss_sum, trainer.loss_count = 0.0, 0
+        return {
+            "event": "report",
+            "step": trainer.step,
+            "steps": config.steps,
+            "epoch": round(trainer.streams.epoch, 4),
+            "loss": loss,
+            "bits_per_char": loss / math.log(2) * trainer.corpus.train_tokens_per_char,
+            "lr": trainer.updater.last_lr,
+            "grad_norm": norm,
+            "tokens_per_s": steps * config.batch_size * config.bptt / max(seconds, 1e-9),
+            "seconds_left": (config.steps - trainer.step) * self.seconds / self.steps,
+        }
+
+
+def _plan_event(trainer: Trainer, pace: Pace) -> Event:
+    return {
+        "event": "plan",
+        "step": trainer.step,
+        "steps": trainer.config.steps,
+        "reason": f"{pace.step_seconds * 1000:.1f} ms a step in a {pace.budget.seconds:g} s budget",
+    }
+
+
+def _snapshot(trainer: Trainer, good: Snapshot) -> Snapshot:
+    """The present state, unless the loss has been creeping up since the last good one."""
+    before = good.counters["loss_mean"]
+    if trainer.loss_mean > before + SPIKE / 2:  # false for the nan of a run's first snapshot
+        return good
+    return Snapshot(*trainer.capture())
+
+
+def _rescue(trainer: Trainer, good: Snapshot, why: str) -> Event:
+    failed, scale = trainer.step, trainer.lr_scale / 2
+    trainer.restore(good.tensors, good.counters)
+    trainer.lr_scale = scale
+    lr = trainer.config.lr * scale
+    if scale < 0.5**RESCUES:
+        raise TrainingError(
+            f"training diverged at step {failed} ({why}) even with the learning rate lowered to "
+            f"{lr:.1e}; the best model so far is kept. Try --lr {lr / 4:.0e} or --clip-norm 0.25"
+        )
+    return {
+        "event": "rescue",
+        "step": failed,
+        "reason": why,
+        "action": f"learning rate halved to a peak of {lr:.2e}",
+        "back_to": trainer.step,
+    }
+
+
+def _evaluate(trainer: Trainer, keeper: Keeper) -> Event:
+    event: Event = {"event": "eval", "step": trainer.step}
+    if trainer.corpus.valid.size == 0:
+        keeper.save_best(trainer)
+        return event | {"val_loss": None, "val_bits_per_char": None, "best": True}
+    loss = trainer.evaluate()
+    better = loss < trainer.best
+    if better:
+        trainer.best, trainer.best_step, trainer.stale = loss, trainer.step, 0
+        keeper.save_best(trainer)
+    else:
+        trainer.stale += 1
+    bits = loss / math.log(2) * trainer.corpus.valid_tokens_per_char
+    return event | {"val_loss": loss, "val_bits_per_char": bits, "best": better}
+
+
+def _end(trainer: Trainer, reason: str) -> Event:
+    return {
+        "event": "end",
+        "step": trainer.step,
+        "steps": trainer.config.steps,
+        "reason": reason,
+        "best_val_loss": trainer.best if math.isfinite(trainer.best) else None,
+        "best_step": trainer.best_step,
+    }
