@@ -38,7 +38,7 @@ class NGram:
     """An n-gram model with interpolated modified Kneser-Ney smoothing.
 
     Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling",
-    doi:10.1006/csla.1999.0128, section 3; the fallback discounts are those of KenLM (Heafield et
+    doi:10.1006/csla.1999.0128; the fallback discounts are those of KenLM (Heafield et
     al. 2013). The shortest context is interpolated with the uniform distribution, so every token of
     the vocabulary has a probability above 0 and they sum to 1.
 
@@ -156,10 +156,9 @@ def _count_levels(ids: np.ndarray, vocab_size: int, order: int) -> list[_Level]:
     num_contexts = 1
     grams = _find_grams(ids)
     for length in range(1, min(order, len(ids)) + 1):
-        counts = grams.counts
         contexts = grams.codes // vocab_size
         if length == order:
-            levels.append(_smooth(grams.codes, counts, contexts, num_contexts))
+            levels.append(_smooth(grams.codes, grams.counts, contexts, num_contexts))
             break
         longer = _find_grams(grams.ranks[:-1] * vocab_size + ids[length:])
         # All but the longest n-grams count the different tokens that precede them (Kneser-Ney):
@@ -185,7 +184,7 @@ def _smooth(
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """Discounts for counts 0, 1, 2 and 3 or more; (4,), Chen & Goodman 1999, equation 26."""
+    """Discounts for counts 0, 1, 2 and 3 or more; (4,), estimated as by Chen & Goodman."""
     having = np.bincount(np.minimum(counts, 5), minlength=6)[
         1:5
     ]  # n-grams counted 1, 2, 3, 4 times

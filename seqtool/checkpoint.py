@@ -1,9 +1,10 @@
 """The model directory: written whole, replaced whole, read strictly, without pickle.
 
 ``config.json`` (the card), ``tokenizer.json``, ``model.safetensors`` (best weights),
-``last.safetensors`` (all that ``--resume`` needs), ``metrics.jsonl`` (events). All but the last are
-written beside their place, synced and renamed, carry a SHA-256 and name their run. A directory is
-replaced the same way, so a reader sees the old model or the new one, after a crash as well.
+``last.safetensors`` (all that ``--resume`` needs), ``text.safetensors`` (the training ids, to tell
+copies and for baselines), ``metrics.jsonl`` (events). All but the last are written beside their
+place, synced and renamed, carry a SHA-256 and name their run. A directory is replaced the same way,
+so a reader sees the old model or the new one, after a crash as well.
 """
 
 import errno
@@ -31,9 +32,9 @@ ResultT = TypeVar("ResultT")
 
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
-BEST, LAST = "model.safetensors", "last.safetensors"
+BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
 _COPY_AGAIN = "copy the whole directory again from where it was trained"
-_NAMES = "|".join(map(re.escape, (CONFIG, TOKENIZER, EVENTS, BEST, LAST)))
+_NAMES = "|".join(map(re.escape, (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT)))
 _BESIDE = re.compile(rf"\.({_NAMES})\.tmp-\d+")  # a file on its way to its place
 _OURS = re.compile(rf"{_NAMES}|\.DS_Store|{_BESIDE.pattern}")  # the second is the macOS Finder's
 _UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
@@ -107,11 +108,12 @@ def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], whe
     Raises:
         CheckpointError: Naming what is missing, unexpected, or of another shape.
     """
-    faults = [f"no {name}" for name in sorted(set(expected) - set(weights))]
-    faults += [f"unexpected {name}" for name in sorted(set(weights) - set(expected))]
-    for name in sorted(set(weights) & set(expected)):
-        if weights[name].shape != expected[name]:
-            faults += [f"{name} has shape {weights[name].shape}, needed {expected[name]}"]
+    found = {name: array.shape for name, array in weights.items()}
+    faults = [
+        f"{name} has shape {found.get(name, 'none')}, needed {expected.get(name, 'none')}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
     if faults:
         raise CheckpointError(f"{where}: not as in {CONFIG}: {_listed(faults)}; {_COPY_AGAIN}")
 
@@ -153,6 +155,21 @@ def load_last(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return tensors, header["counters"]
 
 
+def load_text(path: Path) -> np.ndarray[Any, Any] | None:
+    """The training ids, (n,), or None if the model was saved without them.
+
+    Raises:
+        CheckpointError: As ``load``.
+    """
+
+    def read(directory: Path, where: str) -> np.ndarray[Any, Any] | None:
+        if not (directory / TEXT).exists():
+            return None
+        return _read_tensors(directory, where, TEXT)[1]["ids"]
+
+    return _steadily(path, read)
+
+
 class ModelDir:
     """The writer of one model directory; ``create`` or ``resume`` makes one."""
 
@@ -161,7 +178,6 @@ class ModelDir:
         self.card: Card | None = None  # as last written; None until there is a directory
         self._home = Path(os.path.realpath(path))  # no link: what is beside it is on the same disk
         self._force = force
-        self._owned = 0  # inode of the directory written to
         self._events_end: int | None = None  # cut the events here before the next one
 
     @classmethod
@@ -173,7 +189,8 @@ class ModelDir:
             SeqtoolError: If the directory above cannot be written.
         """
         model_dir = cls(path, force=force)
-        _check_place(path, model_dir._home, force=force)
+        with _writing(path, "nothing was changed"):
+            _check_place(path, model_dir._home, force=force)
         return model_dir
 
     @classmethod
@@ -187,7 +204,6 @@ class ModelDir:
         with _writing(path, "the model there is still whole"):
             _clean_up(model_dir._home)
             model_dir.card, _, header = _steadily(path, _read_tensors)
-            model_dir._owned = os.stat(model_dir._home).st_ino
         model_dir._events_end = header["events_bytes"]
         return model_dir
 
@@ -206,9 +222,10 @@ class ModelDir:
         assert self.card is None, "a directory begins once"
         tokenizer = tokenizer_json.encode("utf-8")
         # Named by its content, so that repeating a run repeats its files to the bit.
-        content = (replace(card, extra={}).to_json(), tokenizer, _pack_tensors(weights, {}))
-        run = _sha256(*content)[:16]
+        name = replace(card, extra={}, seal={}).to_json()
+        run = _sha256(name, tokenizer, _pack_tensors(weights, {}))[:16]
         card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
+        header = {"name": BEST, "run": run, "meta": {}}
         beside = self._home.with_name(f".{self._home.name}.tmp-{os.getpid()}")
         with _writing(self.path, "what was there before is untouched"):
             self._home.parent.mkdir(parents=True, exist_ok=True)
@@ -218,8 +235,7 @@ class ModelDir:
                 os.mkdir(beside)
                 _write(beside / CONFIG, card.to_json().encode("ascii"))
                 _write(beside / TOKENIZER, tokenizer)
-                _write(beside / BEST, _pack_tensors(weights, {"run": run, "meta": {}}))
-                self._owned = os.stat(beside).st_ino
+                _write(beside / BEST, _pack_tensors(weights, header))
                 _swap(beside, self._home)
             finally:
                 _discard(beside)
@@ -232,9 +248,8 @@ class ModelDir:
             SeqtoolError: Here and below: if it cannot be written; the model there stays whole.
             CheckpointError: Here and below: if another run has replaced the directory.
         """
-        assert self.card is not None, "begin() comes first"
-        card = replace(card, seal=self.card.seal)
-        with self._saving():
+        with self._saving() as seal:
+            card = replace(card, seal=seal)
             _write(self._home / CONFIG, card.to_json().encode("ascii"))
         self.card = card
 
@@ -246,13 +261,16 @@ class ModelDir:
         """Save in one rename all that ``resume`` needs.
 
         ``counters`` holds JSON values and may hold NaN and infinity; floats come back exactly. The
-        length of the events is kept with them: just before a resumed run writes its first event,
-        those after this save are cut off, so that it has the same ones as an unbroken run.
+        length of the events is kept too: a resumed run first cuts off those after this save.
         """
         with self._saving(), open(self._home / EVENTS, "ab") as file:
             size = self._cut_events(file)
             os.fsync(file.fileno())  # or their length could survive a power failure without them
         self._save(LAST, tensors, events_bytes=size, counters=counters)
+
+    def save_text(self, ids: np.ndarray[Any, Any]) -> None:
+        """Keep the training ids, (n,), with the model."""
+        self._save(TEXT, {"ids": ids})
 
     def append_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Add events to ``metrics.jsonl``: all of them or, if that fails, none."""
@@ -267,9 +285,8 @@ class ModelDir:
                     file.truncate(start)
 
     def _save(self, name: str, tensors: Tensors, **header: Any) -> None:
-        assert self.card is not None, "begin() comes first"
-        with self._saving():
-            header["run"] = self.card.seal["run"]
+        with self._saving() as seal:
+            header |= {"name": name, "run": seal["run"]}
             _write(self._home / name, _pack_tensors(tensors, header))
 
     def _cut_events(self, file: IO[bytes]) -> int:
@@ -280,11 +297,12 @@ class ModelDir:
         return size
 
     @contextmanager
-    def _saving(self) -> Iterator[None]:
+    def _saving(self) -> Iterator[dict[str, str]]:
+        assert self.card is not None, "begin() comes first"
         with _writing(self.path, "the model there is still whole", then="go on with --resume"):
-            if os.stat(self._home).st_ino != self._owned:
+            if _read_card(self._home, str(self.path)).seal != self.card.seal:
                 raise CheckpointError(f"{self.path}: replaced by another run; give each its own -o")
-            yield
+            yield self.card.seal
 
 
 def _finite(value: Any) -> Any:
@@ -326,32 +344,31 @@ def _read(directory: Path, where: str, name: str) -> bytes:
         advice = _COPY_AGAIN
         if name == LAST:
             advice = "there is nothing to resume; start anew with --force, or use --init-from"
-        found = _listed(sorted(path.name for path in directory.glob("*")))
-        raise CheckpointError(f"{where}: no {name} (found {found}); {advice}") from err
+        found: list[str] = []
+        with suppress(OSError):
+            found = sorted(os.listdir(directory))
+        raise CheckpointError(f"{where}: no {name} (found {_listed(found)}); {advice}") from err
     except OSError as err:
         raise CheckpointError(f"{where}/{name}: cannot be read ({err.strerror})") from err
 
 
-def _read_tensors(
-    directory: Path, where: str, name: str = LAST
-) -> tuple[Card, Arrays, dict[str, Any]]:
+def _read_card(home: Path, where: str) -> Card:
+    blob = _read(home, where, CONFIG)
+    return Card.from_json(blob.decode("utf-8", "replace"), f"{where}/{CONFIG}")
+
+
+def _read_tensors(home: Path, where: str, name: str = LAST) -> tuple[Card, Arrays, dict[str, Any]]:
     """The card, and a file's tensors and header, every byte of it checked."""
-    text = _read(directory, where, CONFIG).decode("utf-8", "replace")
-    card = Card.from_json(text, f"{where}/{CONFIG}")
-    blob = _read(directory, where, name)
+    card, blob = _read_card(home, where), _read(home, where, name)
     end = 8 + int.from_bytes(blob[:8], "little")  # safetensors: length, JSON header, data
     place = _DIGEST.search(blob, 8, min(end, len(blob)))
     a, b = place.span(1) if place else (0, 0)
     if blob[a:b].decode("ascii") != _sha256(memoryview(blob)[:a], _UNSEALED, memoryview(blob)[b:]):
         raise CheckpointError(f"{where}/{name}: damaged or cut short; {_COPY_AGAIN}")
-    try:
-        header = dict(json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"]))
-        tensors = safetensors.numpy.load(blob)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
-        raise CheckpointError(f"{where}/{name}: not from seqtool ({err}); do not use it") from err
-    if header.get("run") != card.seal.get("run"):
-        raise CheckpointError(f"{where}: {name} is of another run than {CONFIG}; {_COPY_AGAIN}")
-    return card, tensors, header
+    header = json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"])
+    if (header["name"], header["run"]) != (name, card.seal.get("run")):
+        raise CheckpointError(f"{where}: {name} is not that of this {CONFIG}; {_COPY_AGAIN}")
+    return card, dict(sorted(safetensors.numpy.load(blob).items())), header  # any order else
 
 
 def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
@@ -362,10 +379,10 @@ def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
             if place is None:
                 near = sorted(other.name for other in path.parent.glob("*") if _is_model(other))
                 raise CheckpointError(
-                    f"{path}: no model there (models in {path.parent}: {_listed(near)}); "
-                    "train one with -o, or check the name"
+                    f"{path}: no model there (models in {path.parent}: {_listed(near)}); train one"
                 )
-            result = read(place[0], str(path))
+            with _held(place[0]):
+                result = read(place[0], str(path))
         except CheckpointError:
             if _locate(path) == place:
                 raise
@@ -377,9 +394,9 @@ def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
 def _locate(path: Path) -> tuple[Path, int] | None:
     """Where the model is and that directory's inode; mid-swap it is the one moved aside."""
     home = Path(os.path.realpath(path))
-    for place in (home, *filter(_is_model, _siblings(home, "old"))):
-        with suppress(OSError):
-            if place.is_dir():
+    for _ in range(2):  # a swap may end between the look at its one place and at the other
+        for place in [home] if home.is_dir() else filter(_is_model, _siblings(home, "old")):
+            with suppress(OSError):
                 return place, os.stat(place).st_ino
     return None
 
@@ -397,10 +414,6 @@ def _is_model(directory: Path) -> bool:
     return False
 
 
-def _is_ours(path: Path) -> bool:
-    return _OURS.fullmatch(path.name) is not None and not path.is_dir()
-
-
 def _siblings(home: Path, kind: str) -> list[Path]:
     name = re.compile(rf"\.{re.escape(home.name)}\.{kind}-\d+")
     return [path for path in home.parent.glob(".*") if name.fullmatch(path.name)]
@@ -413,9 +426,8 @@ def _check_place(shown: Path, home: Path, *, force: bool) -> None:
         raise ConfigError(f"-o {shown}: a file is in the way of that directory; choose another -o")
     if not os.access(above, os.W_OK | os.X_OK):
         raise SeqtoolError(f"-o {shown}: no right to write in {above}; choose another -o")
-    with _writing(shown, "nothing was changed"):
-        present = sorted(os.listdir(home)) if home.exists() else []
-    foreign = [name for name in present if not _is_ours(home / name)]
+    present = sorted(os.listdir(home)) if home.exists() else []
+    foreign = [name for name in present if not _OURS.fullmatch(name) or (home / name).is_dir()]
     if present and (foreign or not _is_model(home)):
         raise ConfigError(
             f"-o {shown}: not empty and not just a seqtool model (found "
@@ -423,13 +435,11 @@ def _check_place(shown: Path, home: Path, *, force: bool) -> None:
         )
     if not force and (present or (not home.exists() and _locate(home))):
         raise ConfigError(
-            f"-o {shown}: holds a model already; add --resume to go on training it, --force to "
-            "replace it, or choose another -o"
+            f"-o {shown}: holds a model; add --resume, or --force to replace it, or change -o"
         )
     if home.exists() and (home.is_mount() or Path.cwd().is_relative_to(home)):
         raise ConfigError(
-            f"-o {shown}: a mount point or the current directory cannot be replaced as a whole; "
-            f"name a directory inside it, e.g. -o {shown / 'model'}"
+            f"-o {shown}: a mount point or the current directory; use e.g. -o {shown / 'model'}"
         )
 
 
@@ -459,20 +469,27 @@ def _write(path: Path, blob: bytes | bytearray) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power failure."""
-    if os.name != "nt":  # Windows does not open directories
+@contextmanager
+def _held(directory: Path) -> Iterator[int]:
+    """Keep a directory open, so that its inode goes to no other; -1 where that is impossible."""
+    handle = -1
+    with suppress(OSError):  # Windows, or no right to list it
         handle = os.open(directory, os.O_RDONLY)
-        with suppress(OSError):  # some network file systems lack it; old or new, all is whole
-            os.fsync(handle)
-        os.close(handle)
+    try:
+        yield handle
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make its renames survive a power failure; where that fails, old or new is whole anyway."""
+    with _held(directory) as handle, suppress(OSError):
+        os.fsync(handle)
 
 
 def _swap(beside: Path, home: Path) -> None:
-    """Rename a complete directory into place; one that is there is moved aside, then deleted.
-
-    At every moment a complete model is at ``home`` or moved aside, where ``load`` finds it.
-    """
+    """Rename a directory into place; an old one is moved aside, where ``load`` finds it, first."""
     aside, done = home.with_name(f".{home.name}.old-{os.getpid()}"), False
     try:
         if home.exists():
@@ -482,9 +499,9 @@ def _swap(beside: Path, home: Path) -> None:
         done = True
     finally:
         # Asks the disk and no flag: an interrupt may strike between a rename and its flag.
-        if not done and os.path.lexists(aside):
-            if os.path.lexists(home):
-                os.rename(home, beside)
+        if not done and not os.path.lexists(beside):
+            os.rename(home, beside)
+        if not done and not os.path.lexists(home) and os.path.lexists(aside):
             os.rename(aside, home)
     _discard(aside)
 
@@ -506,6 +523,6 @@ def _discard(directory: Path) -> None:
     with suppress(OSError):
         # The card first: without it, what an interrupt leaves is not taken for a model.
         for name in sorted(os.listdir(directory), key=lambda name: name != CONFIG):
-            if _is_ours(directory / name):
+            if _OURS.fullmatch(name):
                 os.unlink(directory / name)
         os.rmdir(directory)

@@ -17,6 +17,9 @@ TokenizerKind = Literal["char", "byte", "word", "bpe"]
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
+# A table of logits for more tokens than this would be larger than the rest of the model.
+NGRAM_LOGITS_VOCABULARY = 512
+
 ConfigT = TypeVar("ConfigT")
 
 
@@ -65,6 +68,10 @@ class ModelConfig:
                 f"--tied needs --embed-size equal to --hidden-size, got {self.embed_size} "
                 f"and {self.hidden_size}"
             )
+
+    def ngram_logits(self, vocab_size: int) -> bool:
+        """Whether the n-gram tables also add to the logits, not only to the input."""
+        return self.ngram_order > 1 and vocab_size <= NGRAM_LOGITS_VOCABULARY
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,8 +143,7 @@ class Console:
     """One place through which every word to the person at the terminal goes.
 
     Args:
-        stream: Where to write; None means standard error as it is now, and nowhere if that is
-            closed.
+        stream: Where to write; None means standard error, or nowhere if that is closed.
         terminal: Whether to draw; None asks the stream and TERM.
         size: (columns, rows) to draw in; None asks the terminal each time.
     """
@@ -368,10 +367,10 @@ def _remark(event: Event) -> str:
     )
 
 
-def _rows(progress: Progress, width: int, unicode: bool, now: float) -> list[Row]:
+def _rows(progress: Progress, console: Console, width: int, now: float) -> list[Row]:
     """The live view but for the sample, in the order shown."""
     full = (width - 5) * progress.percent() // 100
-    done, missing = ("━", "─") if unicode else ("#", "-")
+    done, missing = ("━", "─") if console.unicode else ("#", "-")
     bar = [(done * full, "green"), (missing * (width - 5 - full), "dim")]
     rows: list[Row] = [(1, [*bar, (f"{progress.percent():4d}%", "bold")])]
     report, valid, best = (progress.get(kind) for kind in ("report", "eval", "best"))
@@ -390,7 +389,7 @@ def _rows(progress: Progress, width: int, unicode: bool, now: float) -> list[Row
         nats = _show(event, prefix + "loss", ".4f")
         bits = _show(event, prefix + "bits_per_char", ".3f")
         table += [(rank, [label, (f"{nats:>8}{bits:>11}", ""), (mark, "bold green")])]
-        drawing = sparkline(curve.values(), width - 12, unicode=unicode)
+        drawing = sparkline(curve.values(), width - 12, unicode=console.unicode)
         curves += [(7, [label, (drawing, "blue")])] if len(drawing) > 1 else []
     rows += [(5, [(f"{'nats':>20}{'bits/char':>11}", "dim")]), *table] if table else []
     effort = _fields(
@@ -401,16 +400,13 @@ def _rows(progress: Progress, width: int, unicode: bool, now: float) -> list[Row
     )
     rows += [*((6, [(line, "")]) for line in wrap(effort, width)), *curves]
     for rank, kind in ((8, "plan"), (2, "end")):
-        remark = printable(_remark(progress.get(kind))) if kind in progress.latest else ""
+        remark = console.one_line(_remark(progress.get(kind))) if kind in progress.latest else ""
         rows += [(rank, [(line, "")]) for line in wrap(remark, width)]
     return rows
 
 
 class TrainingDisplay:
-    """Show the events of a training run: a live view on a terminal, else plain lines.
-
-    A context manager: leaving it, by an exception too, restores the terminal.
-    """
+    """Context that shows the events of a training run: a live view on a terminal, else lines."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -435,6 +431,8 @@ class TrainingDisplay:
             self._console.live = True
             self._console.rich.push_render_hook(cast("RenderHook", self))
             self._live.start(refresh=True)
+            # rich has hidden the cursor; nothing would bring it back after an abrupt end.
+            self._console.rich.show_cursor(True)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -450,6 +448,8 @@ class TrainingDisplay:
 
     def show(self, event: Event) -> None:
         """Show one event; keys it lacks are left out, and an unknown event is ignored."""
+        if event.get("event") == "eval" and _number(event, "val_loss") is None:
+            return  # nothing is held out
         self._progress = self._progress.after(event, time.monotonic())
         if event.get("event") == "rescue":
             self._console.warn(_remark(event))
@@ -485,7 +485,7 @@ class TrainingDisplay:
 
         progress, console = self._progress, self._console
         width = max(8, min(MAX_WIDTH, rich.width - MARGIN))
-        rows = _rows(progress, width, console.unicode, time.monotonic())
+        rows = _rows(progress, console, width, time.monotonic())
         sample = progress.get("sample")
         if written := console.printable(str(sample.get("text") or "")).strip("\n"):
             rows.append((9, [(f"sample at step {_show(sample, 'step', '.0f')}", "dim")]))

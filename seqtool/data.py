@@ -182,7 +182,7 @@ def load_corpus(
         raise _too_small(files.name, stats.characters, cut, 0)
     if tokenizer is None:
         tokenizer = _learn(files, stats, cut, config)
-    train_ids, train = _part(_clip(files.documents(), 0, cut), tokenizer, cache_dir)
+    train_ids, train = _part(clip_documents(files.documents(), 0, cut), tokenizer, cache_dir)
     # A document has at least one token, so two tokens show in the first four ids.
     num_tokens = int(np.count_nonzero(train_ids[:4] != tokenizer.start_id))
     if num_tokens < 2:
@@ -190,7 +190,7 @@ def load_corpus(
 
     unknown = Counter(_unknown(tokenizer, stats))
     if valid_files is None:
-        held_out = _clip(files.documents(), cut, stats.characters)
+        held_out = clip_documents(files.documents(), cut, stats.characters)
     else:
         held_out = valid_files.documents()
         unknown.update(_unknown(tokenizer, text_stats(valid_files)))
@@ -361,12 +361,14 @@ def _learn(files: TextFiles, stats: TextStats, cut: int, config: DataConfig) -> 
     def chunks() -> Iterator[str]:
         if config.tokenizer == "char":
             return iter(stats.character_counts)  # each character once is all an alphabet needs
-        return chain.from_iterable(_clip(files.documents(), 0, cut))
+        return chain.from_iterable(clip_documents(files.documents(), 0, cut))
 
     return Tokenizer.train(config.tokenizer, chunks, vocab_size=config.vocab_size)
 
 
-def _clip(documents: Iterator[Iterator[str]], start: int, stop: int) -> Iterator[Iterator[str]]:
+def clip_documents(
+    documents: Iterator[Iterator[str]], start: int, stop: int
+) -> Iterator[Iterator[str]]:
     """The documents without what lies outside characters start to stop of their concatenation."""
     position = 0
 

@@ -240,9 +240,12 @@ class DynamicScorer(Scorer):
 
     Source: Krause, Kahembwe, Murray & Renals 2018, arXiv:1709.07432, section 5, RMS with RMS
     decay. There rms, the root mean square of each weight's gradient, is measured on the training
-    text beforehand. That text may be gone when a model is evaluated, so here it is the running mean
-    over the segments scored so far, the present one included. Of a table with sparse gradients only
-    the rows that a segment reads are touched. It works on a copy of the model.
+    text beforehand. That text may be gone when a model is evaluated, so here the mean is over the
+    segments scored so far, the present one included. Of a table with sparse gradients only the rows
+    that a segment reads are touched. It works on a copy of the model.
+
+    lr and decay suit character models of some 300 thousand weights on 1 MB of text; twice the lr
+    gained more on models trained briefly.
     """
 
     def __init__(
@@ -250,7 +253,7 @@ class DynamicScorer(Scorer):
         model: LanguageModel,
         start_id: int,
         *,
-        lr: float = 1e-4,
+        lr: float = 5e-4,
         decay: float = 2e-3,
         segment: int = 20,
     ) -> None:
@@ -263,7 +266,12 @@ class DynamicScorer(Scorer):
             decay: Fraction of the way back to the trained weights, for the average weight, at each
                 step.
             segment: Tokens scored, then learned from, at a time.
+
+        Raises:
+            ValueError: If segment is below 1.
         """
+        if segment < 1:
+            raise ValueError(f"segment must be at least 1, got {segment}")
         super().__init__(copy.deepcopy(model), start_id)
         self.block = segment
         self.lr = lr
@@ -288,22 +296,23 @@ class DynamicScorer(Scorer):
     def _adapt(self, gradients: tuple[Tensor, ...]) -> None:
         """One step on the gradients of a segment that has been scored."""
         self._num_steps += 1
-        changes = [_rows(gradient) for gradient in gradients]
+        scale = math.sqrt(self._num_steps)  # from rms to the root of the summed squares
+        touched = [_rows(gradient) for gradient in gradients]
+        roots = []  # scale * rms of the rows touched
         total, count = 0.0, 0
-        for square, (rows, change) in zip(self._squares, changes, strict=True):
+        for square, (rows, change) in zip(self._squares, touched, strict=True):
             square[rows] += change.square()
+            roots.append(square[rows].sqrt())
             if isinstance(rows, slice):  # tables of mostly zeros would drown the average
-                total += float(square.sqrt().sum())
+                total += float(roots[-1].sum())
                 count += square.numel()
-        steps = math.sqrt(self._num_steps)
-        pull = self.decay / max(total / steps / count, TINY)
-        for weight, trained, square, (rows, change) in zip(
-            self._weights, self._trained, self._squares, changes, strict=True
+        pull = self.decay / max(total / count, TINY)
+        for weight, trained, root, (rows, change) in zip(
+            self._weights, self._trained, roots, touched, strict=True
         ):
-            rms = square[rows].sqrt() / steps
             # At most the whole way back, whatever the weight's share.
-            back = (rms * pull).clamp_(max=1) * (trained[rows] - weight[rows])
-            weight[rows] += back - self.lr * change / (rms + EPSILON)
+            new = torch.lerp(weight[rows], trained[rows], (root * pull).clamp_(max=1))
+            weight[rows] = new.addcdiv_(change, root + EPSILON * scale, value=-self.lr * scale)
 
 
 def _rows(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:

@@ -61,7 +61,7 @@ class LanguageModel(nn.Module):
                 config.ngram_order,
                 config.ngram_buckets,
                 config.embed_size,
-                vocab_size,
+                vocab_size if config.ngram_logits(vocab_size) else None,
                 dropout=config.ngram_dropout,
             )
         self.output = nn.Linear(config.hidden_size, vocab_size)
@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
         """
         if state is None:
             state = self.init_state(ids.shape[0])
-        return self._run(ids, state, self.stack)
+        return self._run(ids, state, self.stack, drop=True)
 
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Score the next token after one more id; without dropout, also in training mode.
@@ -109,20 +109,20 @@ class LanguageModel(nn.Module):
         Returns:
             Logits, (B, V), and the new state.
         """
-        logits, state = self._run(ids[:, None], state, self._one_step)
+        logits, state = self._run(ids[:, None], state, self._one_step, drop=False)
         return logits[:, 0], state
 
     def _one_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         output, state = self.stack.step(x[:, 0], state)
         return output[:, None], state
 
-    def _run(self, ids: Tensor, state: State, stack: Stack) -> tuple[Tensor, State]:
+    def _run(self, ids: Tensor, state: State, stack: Stack, *, drop: bool) -> tuple[Tensor, State]:
         x = self.embedding(ids)
         if self.ngrams is None:
             output, state = stack(x, state)
             return self._logits(output), state
         rows, recent = self.ngrams.look_up(ids, state[-1])
-        weights = self.ngrams.drop(rows)
+        weights = self.ngrams.drop(rows) if drop else None
         output, state = stack(x + self.ngrams.add(self.ngrams.input, rows, weights), state[:-1])
         logits = self._logits(output)
         if self.ngrams.output is not None:

@@ -9,38 +9,10 @@ learns in seconds what that needs minutes for; the layers keep their capacity fo
 back.
 """
 
-from typing import TypeVar
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-IdsT = TypeVar("IdsT", Tensor, np.ndarray)
-
-OUTPUT_VOCABULARY = 512  # a table of logits for more tokens than this would be larger than the rest
-
-# Multipliers of a polynomial hash modulo a Mersenne prime; products stay below 2**63.
-_PRIME = 2**31 - 1
-_BASE = 1_000_003
-_SPREAD = 7_919
-
-
-def hash_rows(ids: IdsT, previous: list[IdsT], buckets: int) -> list[IdsT]:
-    """Rows of the tables of order 2, 3, ... for each token; the same on torch and numpy arrays.
-
-    Args:
-        ids: Token at time t, any shape, int64.
-        previous: Tokens at t-1, t-2, ..., each of that shape.
-        buckets: Rows of each table.
-
-    Returns:
-        For each order its row, counted through all tables, of the shape of ids.
-    """
-    rows, key = [], ids
-    for back, earlier in enumerate(previous):
-        key = (key * _BASE + earlier * _SPREAD + (back + 1)) % _PRIME
-        rows.append(key % buckets + back * buckets)
-    return rows
+from seqtool.hashing import hash_rows
 
 
 class NgramTables(nn.Module):
@@ -50,7 +22,13 @@ class NgramTables(nn.Module):
     """
 
     def __init__(
-        self, order: int, buckets: int, input_size: int, vocab_size: int, *, dropout: float = 0.0
+        self,
+        order: int,
+        buckets: int,
+        input_size: int,
+        vocab_size: int | None,
+        *,
+        dropout: float = 0.0,
     ) -> None:
         """Make tables for ``order - 1`` orders of ``buckets`` rows each.
 
@@ -58,7 +36,7 @@ class NgramTables(nn.Module):
             order: Longest n-gram, at least 2.
             buckets: Rows of each table; n-grams with the same hash share one.
             input_size: E, width of what is added to the input.
-            vocab_size: V, width of what is added to the logits.
+            vocab_size: V, width of what is added to the logits; None for no such table.
             dropout: Chance in training that a token goes without one of its n-grams, so that the
                 recurrent layers do not come to rely on n-grams seen once.
         """
@@ -70,7 +48,7 @@ class NgramTables(nn.Module):
         self.input = nn.EmbeddingBag(rows, input_size, mode="sum", sparse=True)
         nn.init.zeros_(self.input.weight)
         self.output: nn.EmbeddingBag | None = None
-        if vocab_size <= OUTPUT_VOCABULARY:
+        if vocab_size is not None:
             self.output = nn.EmbeddingBag(rows, vocab_size, mode="sum", sparse=True)
             nn.init.zeros_(self.output.weight)
 

@@ -38,8 +38,8 @@ KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
 # Pieces that no token of word or bpe crosses: clitics, words with the space before them, numbers,
 # punctuation, white space up to a line end, other white space (without a space before a word).
 # Two facts keep text in chunks exact. No piece runs from a visible character into white space, and
-# none that ends there depends on what follows, so text may be cut there. And pieces are bounded, so
-# in text without such a place a piece is settled once REACH more characters are known.
+# none that ends there depends on what follows, so text may be cut there. And pieces are bounded:
+# without such a place, a piece is settled once the REACH characters from its start are known.
 # Every tokenizer.json holds the pattern: with another one, models saved before no longer load.
 PIECES = (
     r"['\u2019][\p{L}\p{M}]{1,2}(?![\p{L}\p{M}])| ?[\p{L}\p{M}]{1,64}| ?\p{N}{1,4}"
@@ -67,8 +67,7 @@ def _byte_symbols() -> list[str]:
 BYTE_SYMBOLS = _byte_symbols()
 BYTE_OF = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
 
-# What may stand for each other, the nearest first: single quotes, double ones, dashes, spaces, line
-# ends.
+# What may stand for each other, the nearest first: quotes, dashes, spaces, line ends.
 ALIKE = (
     "'\u2019\u2018\u201a\u201b\u2032\u00b4\u02bc`",
     "\"\u201d\u201c\u201e\u201f\u2033\u00ab\u00bb'\u2019",
@@ -77,7 +76,6 @@ ALIKE = (
     "\n\r\u2028\u2029\u0085\v\f",
 )
 SPELLED = {"\u00e6": "ae", "\u0153": "oe", "\u00fe": "th", "\u00f0": "d", "\u0131": "i"}
-FRACTION_SLASH = "\u2044"  # NFKD writes a half as 1, this, 2
 INVISIBLE = {"Mn", "Me", "Cf"}  # accents, enclosing marks, format characters
 CLUSTERS = re.compile(r"\r\n|\S[\u0300-\u036f]+")
 NAMELESS = {"Cc": "control", "Cs": "lone surrogate", "Co": "private use", "Cn": "unassigned"}
@@ -136,10 +134,8 @@ class Tokenizer(ABC):
             vocab_size: The most ids that word and bpe may have; the other kinds ignore it.
         """
         if kind == "char":
-            known: set[str] = set()
-            for chunk in chunks():
-                known.update(chunk)
-            return _CharTokenizer(kind, [START, UNKNOWN], []).extend(known)
+            seen = (character for chunk in chunks() for character in set(chunk))
+            return _CharTokenizer(kind, [START, UNKNOWN], []).extend(seen)
         alphabet = [START, *BYTE_SYMBOLS]
         if kind == "byte":
             return _ByteTokenizer(kind, alphabet, [])
@@ -215,10 +211,7 @@ class Tokenizer(ABC):
         return {}
 
     def extend(self, characters: Iterable[str]) -> "Tokenizer":
-        """A tokenizer that also knows these characters, sorted, after the ids of this one.
-
-        Only char has anything to learn; the other kinds return themselves.
-        """
+        """One that also knows these characters, sorted, behind the old ids; only char changes."""
         return self
 
     def line_end_ids(self) -> Ids:
@@ -329,9 +322,15 @@ def _last_cut(text: str) -> int:
         ends = [match.end() for match in CUT.finditer(text, start)]
         if ends:
             return ends[-1]
-    # No white space at all, as in Chinese: walk along the pieces from the start, which is a cut.
-    pieces = _piece_splitter().pre_tokenize_str(text)
-    return next(end for _, (begin, end) in reversed(pieces) if begin + REACH <= len(text))
+    # No such place, as in a long line of Chinese: walk along the pieces from the start, a cut.
+    splitter = _piece_splitter()
+    pieces = splitter.pre_tokenize_str(text)
+    while pieces[-1][1][0] + REACH > len(text):
+        pieces.pop()
+    # The end of a text can turn white space before it into other pieces; then cut earlier.
+    while splitter.pre_tokenize_str(text[: pieces[-1][1][1]]) != pieces:
+        pieces.pop()
+    return pieces[-1][1][1]
 
 
 def _piece_splitter() -> "tokenizers.pre_tokenizers.PreTokenizer":
@@ -364,7 +363,7 @@ def _learn(kind: TokenizerKind, chunks: Chunks, vocab_size: int) -> tuple[list[s
     trainer = trainers.BpeTrainer(initial_alphabet=BYTE_SYMBOLS, **options)
     library.train_from_iterator(texts, trainer)
     pairs = json.loads(library.to_str())["model"]["merges"]
-    # Two merges can spell the same token.
+    # Should two merges spell the same token, it has one id, as in the library.
     return list(dict.fromkeys(map("".join, pairs))), list(map(" ".join, pairs))
 
 
@@ -429,7 +428,7 @@ def _forms(character: str) -> Iterator[str]:
     for alike in ALIKE:
         if character in alike:
             yield from alike
-    compatible = unicodedata.normalize("NFKD", character).replace(FRACTION_SLASH, "/")
+    compatible = unicodedata.normalize("NFKD", character).replace("\N{FRACTION SLASH}", "/")
     bare = "".join(c for c in compatible if unicodedata.category(c) not in INVISIBLE)
     spelled = SPELLED.get(character.lower(), character)
     forms = [compatible, bare, spelled.upper() if character.isupper() else spelled]

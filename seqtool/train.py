@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seqtool.cells import detach, reset
 from seqtool.checkpoint import Card, ModelDir
 from seqtool.config import TrainConfig
 from seqtool.data import Corpus, Streams
@@ -96,8 +97,8 @@ class Trainer:
         batch = self.streams.next()
         inputs = torch.from_numpy(batch.inputs).to(self.device)
         targets = torch.from_numpy(batch.targets).to(self.device)
-        keep = torch.from_numpy(~batch.restart).to(self.device)[None, :, None]
-        state = tuple(s.detach() * keep.to(s.dtype) for s in self.state)
+        restart = torch.from_numpy(batch.restart).to(self.device)
+        state = reset(detach(self.state), restart)
         self.model.train()
         logits, self.state = self.model(inputs, state)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -229,8 +230,11 @@ class Pace:
 class Keeper:
     """Writes the model directory during a run: best weights, whole state, events."""
 
-    def __init__(self, output: ModelDir, card: Card, tokenizer_json: str) -> None:
+    def __init__(
+        self, output: ModelDir, card: Card, tokenizer_json: str, text: np.ndarray | None = None
+    ) -> None:
         self.output = output
+        self.text = text  # training ids to keep with the model
         self.card = card
         self.tokenizer_json = tokenizer_json
         self.pending: list[Event] = []  # events from before the directory exists
@@ -257,6 +261,8 @@ class Keeper:
             self.output.save_card(self.card)
         else:
             self.output.begin(self.card, self.tokenizer_json, weights)
+            if self.text is not None:
+                self.output.save_text(self.text)
             self.output.append_events(self.pending)
             self.pending = []
 

@@ -73,11 +73,12 @@ def train(request: TrainRequest, console: Console) -> int:
     console.status("loading PyTorch")
     import torch
 
+    from seqtool.devices import set_up
     from seqtool.models import build_model
     from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops
     from seqtool.train import Budget, Keeper, Trainer
 
-    device = _set_up_torch(request, console)
+    device = set_up(request.device, request.threads)
     seconds = request.seconds
     if seconds is None and request.epochs is None and "steps" not in settings.values:
         seconds = DEFAULT_SECONDS
@@ -115,7 +116,8 @@ def train(request: TrainRequest, console: Console) -> int:
         extra={"budget_seconds": seconds} if seconds else {},
     )
     trainer = Trainer(model, corpus, train_config)
-    keeper = Keeper(output, card, tokenizer.to_json())
+    text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
+    keeper = Keeper(output, card, tokenizer.to_json(), text)
     budget = Budget(seconds, request.started) if seconds else None
     return _run(request, console, trainer, keeper, budget=budget)
 
@@ -134,10 +136,11 @@ def _resume(request: TrainRequest, console: Console) -> int:
             f"({card.source['name']}); resume with that, or start anew with --init-from"
         )
     console.status("loading PyTorch")
+    from seqtool.devices import set_up
     from seqtool.models import build_model, shapes
     from seqtool.train import Keeper, Trainer, restore_last
 
-    device = _set_up_torch(request, console)
+    device = set_up(request.device, request.threads)
     model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
     check_weights(saved.weights, shapes(model), str(request.out))
     model.to(device)
@@ -307,22 +310,6 @@ def _fit_to_text(
         return settings.add(rhythm, "chosen by seqtool")
     # The real number comes from timed steps; until then the schedule is flat, so any will do.
     return settings.add({"steps": 10**9}, "to be measured")
-
-
-def _set_up_torch(request: TrainRequest, console: Console) -> str:
-    """Threads, denormals and device; gives the device's name."""
-    import torch
-
-    if request.threads:
-        torch.set_num_threads(request.threads)
-    torch.set_flush_denormal(True)  # saturated units make denormals, a hundred times slower
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device, True):
-        raise ConfigError(f"--device {device}: PyTorch finds no such device here; use --device cpu")
-    return device
 
 
 def _copy_weights(model: "LanguageModel", parent: Saved, tokenizer: Tokenizer) -> None:

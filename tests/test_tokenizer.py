@@ -167,8 +167,9 @@ def cut_up(text, cuts):
 @FUZZ
 @given(data=st.data())
 def test_chunks_give_the_ids_of_the_whole(kind, data):
-    unbroken = st.sampled_from(["a", "\u732b", "\n", " ", "\t", ".", "7", "'s", "\udc80", "\x1c"])
-    runs = st.tuples(unbroken, st.integers(1, 900)).map(lambda run: run[0] * run[1])
+    unbroken = st.sampled_from(["a", "\u732b", "\n", " ", "\t", ".", "7", "'s", "\udc80", "\u3000"])
+    lengths = st.sampled_from([1, 2, 8, 63, 64, 65, 66, 130, 300])  # pieces end at 16 and 64
+    runs = st.tuples(unbroken, lengths).map(lambda run: run[0] * run[1])
     text = data.draw(st.lists(st.one_of(runs, mixed_text, st.just(TEXT)), max_size=6).map("".join))
     chunks = cut_up(text, data.draw(st.lists(st.integers(0, 10_000), max_size=6)))
     whole = TRAINED[kind].encode(text)  # shorter than one segment
@@ -180,23 +181,34 @@ def test_chunks_give_the_ids_of_the_whole(kind, data):
         assert whole.tolist() == LIBRARY[kind].encode(text).ids
 
 
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+@pytest.mark.parametrize("last", ["7", "\x1c", "\n", "x", " ", "\u3000"])
+@pytest.mark.parametrize("length", [1, 54, 55, 56, 57, 63, 64, 65, 66, 127, 128, 129])
+def test_long_white_space_is_cut_where_its_pieces_stay_the_same(kind, last, length, monkeypatch):
+    # Long enough behind the white space for it to be settled, too short for what follows it.
+    text = " " * 8 + "\u3000" * length + last + "7" * 63 + "\u2019" * 63
+    whole = TRAINED[kind].encode(text)
+    monkeypatch.setattr("seqtool.tokenizer.SEGMENT", len(text))
+    parts = TRAINED[kind].encode_chunks([text])
+    assert np.concatenate(list(parts)).tolist() == whole.tolist()
+
+
 @pytest.mark.parametrize("kind", SPELL_ALL)
 @pytest.mark.parametrize("unit", ["\u732b", " ", "word ", "\n", "\udc80"])
 def test_chunks_are_encoded_as_they_come(kind, unit, monkeypatch):
     """Constant memory: what has been read but not yet encoded stays bounded."""
     monkeypatch.setattr("seqtool.tokenizer.SEGMENT", 1000)
-    read = 0
+    read = encoded = 0
 
     def chunks():
         nonlocal read
         for _ in range(50):
             read += 1000
+            assert read - encoded <= 10_000  # eight segments side by side, and what is left over
             yield unit * (1000 // len(unit))
 
-    encoded = 0
     for ids in TRAINED[kind].encode_chunks(chunks()):
         encoded += len(TRAINED[kind].decode(ids))
-        assert read - encoded <= 10_000
     assert encoded == read == 50_000
 
 

@@ -1,0 +1,345 @@
+"""The ``generate`` command: a prompt goes in, text comes out as its characters become complete.
+
+Torch is loaded only for a device that is not the CPU.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqtool.checkpoint import Saved, check_weights, load, load_text
+from seqtool.config import DecodeConfig, Device, OnUnknown
+from seqtool.console import Console
+from seqtool.copies import CopyMeter, Track
+from seqtool.decode import Generation, Steppable, restore_rngs, row_rngs
+from seqtool.engine import Engine, weight_shapes
+from seqtool.errors import ConfigError
+from seqtool.states import Place, fingerprint, load_place, save_place
+from seqtool.text import open_text
+from seqtool.tokenizer import TextStream, Tokenizer, apply_unknown_policy
+
+REPORTED_RUN = 20  # shared runs of at least this many tokens count as copied
+
+
+@dataclass(frozen=True)
+class WriteRequest:
+    """What the user asked ``generate`` for."""
+
+    model: Path
+    prompt: str | None  # "-" is standard input
+    stop: tuple[str, ...]
+    on_unknown: OnUnknown
+    state: Path | None
+    save_state: Path | None
+    device: Device
+    json: bool
+    decode: DecodeConfig
+    seed_given: bool
+
+
+class StopFinder:
+    """Passes text on, but holds back what might be the beginning of a stop text."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops = stops
+        self.held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """More text; gives what can be shown, up to the first stop text."""
+        if self.found:
+            return ""
+        self.held += text
+        places = [(self.held.find(stop), stop) for stop in self.stops]
+        first = min((place for place, _ in places if place >= 0), default=-1)
+        if first >= 0:
+            self.found = True
+            shown, self.held = self.held[:first], ""
+            return shown
+        keep = max((self._overlap(stop) for stop in self.stops), default=0)
+        cut = len(self.held) - keep
+        shown, self.held = self.held[:cut], self.held[cut:]
+        return shown
+
+    def _overlap(self, stop: str) -> int:
+        """Length of the longest end of the held text that begins the stop text."""
+        most = min(len(stop) - 1, len(self.held))
+        return next((n for n in range(most, 0, -1) if self.held.endswith(stop[:n])), 0)
+
+    def flush(self) -> str:
+        """What was held back for nothing."""
+        shown, self.held = self.held, ""
+        return shown
+
+
+class Text:
+    """One text in the making: its ids, its characters, and why it ended."""
+
+    def __init__(self, stream: TextStream, stops: tuple[str, ...], track: Track | None) -> None:
+        self.stream = stream
+        self.stops = StopFinder(stops)
+        self.track = track
+        self.ids: list[int] = []
+        self.text = ""
+        self.ended = ""  # "stop", "document end" or "length"
+
+    def push(self, token: int, start_id: int) -> str:
+        """Add a token; gives the characters that can be shown now."""
+        if token == start_id:
+            self.ended = "document end"
+            return ""
+        self.ids.append(token)
+        if self.track:
+            self.track.push(token)
+        return self._show(self.stops.push(self.stream.push(token)), "stop")
+
+    def finish(self) -> str:
+        """Close the text; gives its last characters."""
+        self.ended = self.ended or "length"
+        if self.stops.found:
+            return ""
+        return self._show(self.stops.push(self.stream.flush()), "stop") + self._show(
+            self.stops.flush(), ""
+        )
+
+    def _show(self, piece: str, reason: str) -> str:
+        if self.stops.found:
+            self.ended = self.ended or reason
+        self.text += piece
+        return piece
+
+
+def write(request: WriteRequest, console: Console) -> int:
+    """Write text with a model; gives the exit status.
+
+    Raises:
+        SeqtoolError: If model, prompt, state or options do not fit.
+    """
+    saved = load(request.model)
+    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
+    stepper = load_stepper(saved, tokenizer, str(request.model), request.device)
+    model = fingerprint(saved.weights) if request.state or request.save_state else ""
+    prompt = _prompt(request, tokenizer, console)
+    place = _starting_place(request, stepper, tokenizer, prompt, model)
+    meter = _copy_meter(request, console)
+    num, config = len(place.last_ids), request.decode
+    tracks = [meter.start() for _ in range(num)] if meter else []
+    for track, tail in zip(tracks, place.tails or [[]] * num, strict=True):
+        for token in tail:
+            track.push(token)
+    texts = [
+        Text(tokenizer.stream(), request.stop, tracks[row] if tracks else None)
+        for row in range(num)
+    ]
+    logits, state = stepper.step(place.last_ids, place.state)
+    banned = [] if tokenizer.unknown_id is None else [tokenizer.unknown_id]
+    generation = Generation(
+        stepper,
+        config,
+        logits=logits,
+        state=state,
+        rngs=restore_rngs(place.rngs, f"--state {request.state}"),
+        banned_ids=banned,
+        vetoes=[partial(t.extensions_beyond, config.max_copy) for t in tracks]
+        if config.max_copy
+        else None,
+    )
+    writer = Output(request, prompt)
+    ends = _write_texts(generation, texts, place, tokenizer.start_id, config.length, writer)
+    writer.close(texts)
+    if request.save_state:
+        save_place(request.save_state, _join_places(ends, texts), model)
+    _report(texts, console)
+    return 0
+
+
+def load_stepper(saved: Saved, tokenizer: Tokenizer, where: str, device: Device) -> Steppable:
+    """The model behind the numpy contract: without torch, unless another device is asked for."""
+    config, vocab_size = saved.card.model, saved.card.vocab_size
+    check_weights(saved.weights, weight_shapes(config, vocab_size), where)
+    if device in ("auto", "cpu"):
+        return Engine(config, vocab_size, saved.weights)
+    from seqtool.devices import torch_device
+    from seqtool.models import Stepper, build_model
+
+    model = build_model(config, vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights)
+    return Stepper(model.to(torch_device(device)))
+
+
+def _prompt(request: WriteRequest, tokenizer: Tokenizer, console: Console) -> str:
+    if request.prompt is None:
+        return ""
+    text, where = request.prompt, "--prompt"
+    if text == "-":
+        where = "standard input"
+        files = open_text("-", encoding="utf-8", binary_ok=tokenizer.kind == "byte")
+        text = "".join(chunk for document in files.documents() for chunk in document)
+    text, unknown = apply_unknown_policy(text, tokenizer, request.on_unknown, where)
+    if unknown:
+        done = {"skip": "left out", "replace": "read as unknown", "nearest": "read as near forms"}
+        console.notice(
+            f"{where}: {sum(unknown.values())} unknown characters {done[request.on_unknown]}: "
+            f"{' '.join(map(repr, unknown))}"
+        )
+    return text
+
+
+def _starting_place(
+    request: WriteRequest, stepper: Steppable, tokenizer: Tokenizer, prompt: str, model: str
+) -> Place:
+    """Where all texts begin: after an earlier call, after the prompt, or at the start of a text."""
+    config = request.decode
+    if request.state:
+        place = load_place(request.state, model)
+    else:
+        start = np.array([tokenizer.start_id], dtype=np.int64)
+        place = Place(stepper.init_state(1), start)
+    state, last_ids = place.state, place.last_ids
+    more = [*place.pending, *tokenizer.encode(prompt)]
+    for token in more:
+        _, state = stepper.step(last_ids, state)
+        last_ids = np.full(len(last_ids), token, dtype=np.int64)
+    num = len(last_ids)
+    if num not in (1, config.num):
+        raise ConfigError(
+            f"--num {config.num}: {request.state} holds {num} texts; leave --num out or say {num}"
+        )
+    if num != config.num:
+        rows = np.zeros(config.num, dtype=np.int64)
+        state, last_ids = tuple(part[:, rows] for part in state), last_ids[rows]
+    rngs = place.rngs if len(place.rngs) == config.num and not request.seed_given else []
+    fresh = [dict(rng.bit_generator.state) for rng in row_rngs(config.seed, config.num)]
+    tails = place.tails if len(place.tails) == config.num and not prompt else []
+    return Place(state, last_ids, rngs=rngs or fresh, tails=tails)
+
+
+def _copy_meter(request: WriteRequest, console: Console) -> CopyMeter | None:
+    ids = load_text(request.model)
+    if ids is not None:
+        return CopyMeter(ids)
+    if request.decode.max_copy:
+        raise ConfigError(
+            f"--max-copy {request.decode.max_copy}: {request.model} does not hold its training "
+            "text, so copies cannot be told; leave --max-copy out"
+        )
+    console.debug(f"{request.model} does not hold its training text: no copies are reported")
+    return None
+
+
+class Output:
+    """Where the texts go: one as it is written, several one after the other."""
+
+    def __init__(self, request: WriteRequest, prompt: str) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.streaming = request.decode.num == 1 and not request.json
+        self.last = "\n"
+        if self.streaming:
+            self.show(prompt)
+
+    def show(self, text: str) -> None:
+        """Print text at once; bytes that are no UTF-8 go out as they are."""
+        if text:
+            # A byte model may write any bytes; they travel in str as surrogate escapes.
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+            sys.stdout.buffer.flush()
+            self.last = text[-1]
+
+    def close(self, texts: list[Text]) -> None:
+        """Print what was not streamed; leave a terminal's cursor on a line of its own."""
+        if self.request.json:
+            for text in texts:
+                self.show(json.dumps(self._as_dict(text)) + "\n")
+            return
+        if not self.streaming:
+            for number, text in enumerate(texts, 1):
+                self.show(f"--- {number}\n{self.prompt}{text.text}\n")
+        elif sys.stdout.isatty() and self.last != "\n":
+            self.show("\n")
+
+    def _as_dict(self, text: Text) -> dict[str, Any]:
+        printable = text.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        values = {
+            "prompt": self.prompt,
+            "text": printable,
+            "tokens": len(text.ids),
+            "ended": text.ended,
+            "seed": self.request.decode.seed,
+        }
+        if text.track:
+            values["longest_copy"] = text.track.longest.length
+            values["copied_share"] = round(text.track.share(REPORTED_RUN), 4)
+        return values
+
+
+def _write_texts(
+    generation: Generation,
+    texts: list[Text],
+    place: Place,
+    start_id: int,
+    length: int,
+    output: Output,
+) -> list[Place]:
+    """Write until every text has ended; gives the place where each of them stands."""
+    ends = [_row_of(place, row) for row in range(len(texts))]
+    live = list(range(len(texts)))
+    for _ in range(length):
+        before = generation.state
+        ids = generation.next()
+        rngs = generation.rng_states
+        for column, row in enumerate(live):
+            piece = texts[row].push(int(ids[column]), start_id)
+            if output.streaming:
+                output.show(piece)
+            ends[row] = Place(
+                tuple(part[:, column : column + 1] for part in before),
+                ids[column : column + 1],
+                rngs=[rngs[column]],
+            )
+        going = [column for column, row in enumerate(live) if not texts[row].ended]
+        if len(going) < len(live):
+            live = [live[column] for column in going]
+            if not live:
+                break
+            generation.keep(going)
+    for text in texts:
+        piece = text.finish()
+        if output.streaming:
+            output.show(piece)
+    return ends
+
+
+def _row_of(place: Place, row: int) -> Place:
+    state = tuple(part[:, row : row + 1] for part in place.state)
+    return Place(state, place.last_ids[row : row + 1], rngs=place.rngs[row : row + 1])
+
+
+def _join_places(ends: list[Place], texts: list[Text]) -> Place:
+    state = tuple(
+        np.concatenate(parts, axis=1) for parts in zip(*(e.state for e in ends), strict=True)
+    )
+    return Place(
+        state,
+        np.concatenate([end.last_ids for end in ends]),
+        rngs=[rng for end in ends for rng in end.rngs],
+        tails=[text.track.tail for text in texts if text.track],
+    )
+
+
+def _report(texts: list[Text], console: Console) -> None:
+    """The copy meter's finding for each text, on standard error."""
+    for number, text in enumerate(texts, 1):
+        if text.track is None or not text.ids:
+            continue
+        run = text.track.longest
+        copied = text.track.share(REPORTED_RUN)
+        which = f"text {number}: " if len(texts) > 1 else ""
+        console.notice(
+            f"{which}longest run shared with the training text: {run.length} tokens"
+            + (f"; {copied:.0%} in runs of {REPORTED_RUN} or more" if copied else "")
+        )
