@@ -373,28 +373,28 @@ def _read_tensors(home: Path, where: str, name: str = LAST) -> tuple[Card, Array
 
 def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
     """Read a directory again if it was replaced meanwhile, so that files never mix."""
-    while True:  # a swap takes milliseconds, and every further round needs one more of them
-        place = _locate(path)
-        try:
-            if place is None:
-                near = sorted(other.name for other in path.parent.glob("*") if _is_model(other))
-                raise CheckpointError(
-                    f"{path}: no model there (models in {path.parent}: {_listed(near)}); train one"
-                )
-            with _held(place[0]):
+    while place := _locate(path):  # a swap takes milliseconds, and each round needs one more
+        with suppress(FileNotFoundError), _held(place[0]) as handle:  # gone since the look
+            if handle >= 0:  # or another has come
+                place = place[0], os.fstat(handle).st_ino
+            try:
                 result = read(place[0], str(path))
-        except CheckpointError:
-            if _locate(path) == place:
-                raise
-        else:
-            if _locate(path) == place:
-                return result
+            except CheckpointError:
+                if _locate(path) == place:
+                    raise
+            else:
+                if _locate(path) == place:
+                    return result
+    near = sorted(other.name for other in path.parent.glob("*") if _is_model(other))
+    raise CheckpointError(
+        f"{path}: no model there (models in {path.parent}: {_listed(near)}); train one"
+    )
 
 
 def _locate(path: Path) -> tuple[Path, int] | None:
     """Where the model is and that directory's inode; mid-swap it is the one moved aside."""
     home = Path(os.path.realpath(path))
-    for _ in range(2):  # a swap may end between the look at its one place and at the other
+    for _ in range(4):  # a swap may end between the look at its one place and at the other
         for place in [home] if home.is_dir() else filter(_is_model, _siblings(home, "old")):
             with suppress(OSError):
                 return place, os.stat(place).st_ino
@@ -473,7 +473,7 @@ def _write(path: Path, blob: bytes | bytearray) -> None:
 def _held(directory: Path) -> Iterator[int]:
     """Keep a directory open, so that its inode goes to no other; -1 where that is impossible."""
     handle = -1
-    with suppress(OSError):  # Windows, or no right to list it
+    with suppress(PermissionError):  # Windows, or no right to list it
         handle = os.open(directory, os.O_RDONLY)
     try:
         yield handle
@@ -484,7 +484,7 @@ def _held(directory: Path) -> Iterator[int]:
 
 def _sync_directory(directory: Path) -> None:
     """Make its renames survive a power failure; where that fails, old or new is whole anyway."""
-    with _held(directory) as handle, suppress(OSError):
+    with suppress(OSError), _held(directory) as handle:
         os.fsync(handle)
 
 

@@ -71,8 +71,8 @@ class Engine:
         self._output = np.ascontiguousarray(output.T)  # (H, V)
         self._bias = weights["output.bias"]
         self._context = config.ngram_order - 1
-        self._ngrams_in = weights.get("ngrams.input.weight")  # (K * buckets, E)
-        self._ngrams_out = weights.get("ngrams.output.weight")  # (K * buckets, V)
+        self._ngrams = weights.get("ngrams.weight")  # (K * buckets, E) or (K * buckets, E + V)
+        self._ngram_logits = config.ngram_logits(vocab_size)
         self._activation = ACTIVATIONS[config.nonlinearity]
         self._parts = 2 if config.cell == "lstm" else 1
 
@@ -80,7 +80,7 @@ class Engine:
         """The zero state of a batch of texts."""
         shape = (self.config.num_layers, batch, self.config.hidden_size)
         state: State = tuple(np.zeros(shape, np.float32) for _ in range(self._parts))
-        if self._ngrams_in is None:
+        if self._ngrams is None:
             return state
         return (*state, np.zeros((1, batch, self._context), np.int64))
 
@@ -95,13 +95,13 @@ class Engine:
             Logits of the next id, (B, V) float32, and the new state.
         """
         x = self._embedding[ids]
-        rows: list[np.ndarray] = []
-        if self._ngrams_in is not None:
+        if self._ngrams is not None:
             ids = np.asarray(ids, dtype=np.int64)
             recent = state[-1][0]  # (B, K), oldest first
             previous = [recent[:, -back] for back in range(1, self._context + 1)]
             rows = hash_rows(ids, previous, self.config.ngram_buckets)
-            x = x + sum(self._ngrams_in[row] for row in rows)
+            added = np.sum([self._ngrams[row] for row in rows], axis=0)  # (B, E) or (B, E + V)
+            x = x + added[:, : x.shape[1]]
         layers = []
         for index, layer in enumerate(self._layers):
             before = tuple(part[index] for part in state[: self._parts])
@@ -110,10 +110,10 @@ class Engine:
             x = after[0]
         logits = x @ self._output + self._bias
         new: State = tuple(np.stack(parts) for parts in zip(*layers, strict=True))
-        if self._ngrams_in is None:
+        if self._ngrams is None:
             return logits, new
-        if self._ngrams_out is not None:
-            logits = logits + sum(self._ngrams_out[row] for row in rows)
+        if self._ngram_logits:
+            logits = logits + added[:, self.config.embed_size :]
         return logits, (*new, np.concatenate([recent[:, 1:], ids[:, None]], axis=1)[None])
 
     def _advance(self, layer: _Layer, x: Floats, state: tuple[Floats, ...]) -> tuple[Floats, ...]:
@@ -149,9 +149,8 @@ def weight_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, 
         shapes[f"stack.bias_ih_l{layer}"] = shapes[f"stack.bias_hh_l{layer}"] = (rows,)
     if config.ngram_order > 1:
         buckets = (config.ngram_order - 1) * config.ngram_buckets
-        shapes["ngrams.input.weight"] = (buckets, config.embed_size)
-        if config.ngram_logits(vocab_size):
-            shapes["ngrams.output.weight"] = (buckets, vocab_size)
+        width = config.embed_size + config.ngram_logits(vocab_size) * vocab_size
+        shapes["ngrams.weight"] = (buckets, width)
     if not config.tied:
         shapes["output.weight"] = (vocab_size, config.hidden_size)
     shapes["output.bias"] = (vocab_size,)

@@ -61,7 +61,7 @@ class LanguageModel(nn.Module):
                 config.ngram_order,
                 config.ngram_buckets,
                 config.embed_size,
-                vocab_size if config.ngram_logits(vocab_size) else None,
+                vocab_size if config.ngram_logits(vocab_size) else 0,
                 dropout=config.ngram_dropout,
             )
         self.output = nn.Linear(config.hidden_size, vocab_size)
@@ -121,12 +121,11 @@ class LanguageModel(nn.Module):
         if self.ngrams is None:
             output, state = stack(x, state)
             return self._logits(output), state
-        rows, recent = self.ngrams.look_up(ids, state[-1])
-        weights = self.ngrams.drop(rows) if drop else None
-        output, state = stack(x + self.ngrams.add(self.ngrams.input, rows, weights), state[:-1])
+        added_input, added_logits, recent = self.ngrams(ids, state[-1], drop=drop)
+        output, state = stack(x + added_input, state[:-1])
         logits = self._logits(output)
-        if self.ngrams.output is not None:
-            logits = logits + self.ngrams.add(self.ngrams.output, rows, weights)
+        if self.config.ngram_logits(self.vocab_size):
+            logits = logits + added_logits
         return logits, (*state, recent)
 
     def _logits(self, output: Tensor) -> Tensor:
@@ -235,7 +234,8 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def vocabulary_axes(model: LanguageModel) -> dict[str, int]:
-    """The parameters that have an entry for every token, and the axis that counts them."""
+    """The parameters that have an entry for every token, and the axis that ends with these."""
     axes = {"embedding.weight": 0, "output.weight": 0, "output.bias": 0}
-    axes["ngrams.output.weight"] = 1
+    if model.config.ngram_logits(model.vocab_size):
+        axes["ngrams.weight"] = 1  # to the right of what it adds to the input
     return {name: axes[name] for name, _ in model.named_parameters() if name in axes}

@@ -9,16 +9,51 @@ learns in seconds what that needs minutes for; the layers keep their capacity fo
 back.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seqtool.hashing import hash_rows
+
+
+class _SumRows(torch.autograd.Function):
+    """Weighted sum of table rows; the gradient is sparse and coalesced, one entry for each row.
+
+    embedding_bag's own sparse gradient has an entry for every use of a row and makes the optimizer
+    sort and add them, which costs more than the recurrent layer of a small model.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor | None) -> Tensor:
+        """Table (R, D), rows (N, K) and their weights (N, K) to sums (N, D)."""
+        ctx.save_for_backward(rows, weights)
+        ctx.shape = table.shape
+        return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of the sums (N, D) to that of the table."""
+        (gradient,) = gradients
+        rows, weights = ctx.saved_tensors
+        used, places = torch.unique(rows, return_inverse=True)
+        values = gradient.new_zeros(len(used), ctx.shape[1])
+        for k in range(rows.shape[1]):
+            share = gradient if weights is None else gradient * weights[:, k, None]
+            values.index_add_(0, places[:, k], share)
+        sparse = torch.sparse_coo_tensor(
+            used[None], values, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse, None, None
 
 
 class NgramTables(nn.Module):
     """Rows for n-grams of order 2 to ``order``, added to a model's input and to its logits.
 
-    All start at zero: a fresh model is the plain recurrent network. Gradients are sparse.
+    ``weight`` holds the tables one below the other, (K * buckets, E + V): what a row adds to the
+    input stands left, what it adds to the logits right. It starts at zero, so a fresh model is the
+    plain recurrent network. Its gradient is sparse.
     """
 
     def __init__(
@@ -26,7 +61,7 @@ class NgramTables(nn.Module):
         order: int,
         buckets: int,
         input_size: int,
-        vocab_size: int | None,
+        vocab_size: int,
         *,
         dropout: float = 0.0,
     ) -> None:
@@ -36,31 +71,28 @@ class NgramTables(nn.Module):
             order: Longest n-gram, at least 2.
             buckets: Rows of each table; n-grams with the same hash share one.
             input_size: E, width of what is added to the input.
-            vocab_size: V, width of what is added to the logits; None for no such table.
+            vocab_size: V, width of what is added to the logits; 0 to leave those alone.
             dropout: Chance in training that a token goes without one of its n-grams, so that the
                 recurrent layers do not come to rely on n-grams seen once.
         """
         super().__init__()
         self.context = order - 1  # earlier tokens that matter, K
         self.buckets = buckets
+        self.widths = [input_size, vocab_size]
         self.dropout = dropout
-        rows = self.context * buckets
-        self.input = nn.EmbeddingBag(rows, input_size, mode="sum", sparse=True)
-        nn.init.zeros_(self.input.weight)
-        self.output: nn.EmbeddingBag | None = None
-        if vocab_size is not None:
-            self.output = nn.EmbeddingBag(rows, vocab_size, mode="sum", sparse=True)
-            nn.init.zeros_(self.output.weight)
+        self.weight = nn.Parameter(torch.zeros(self.context * buckets, sum(self.widths)))
 
-    def look_up(self, ids: Tensor, recent: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows for a chunk of text.
+    def forward(self, ids: Tensor, recent: Tensor, *, drop: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Look up a chunk of text.
 
         Args:
             ids: (B, T) int64.
             recent: The K tokens before it, oldest first, (1, B, K) int64; start ids at a beginning.
+            drop: Whether to apply dropout.
 
         Returns:
-            Rows (B, T, K), order 2 first, and the last K tokens, (1, B, K).
+            What to add to the input, (B, T, E), and to the logits, (B, T, V), and the last K
+            tokens, (1, B, K).
         """
         steps = ids.shape[1]
         past = torch.cat([recent[0], ids], dim=1)  # (B, K + T)
@@ -68,17 +100,11 @@ class NgramTables(nn.Module):
             past[:, self.context - back : self.context - back + steps]
             for back in range(1, self.context + 1)
         ]
-        rows = torch.stack(hash_rows(ids, previous, self.buckets), dim=-1)
-        return rows, past[:, steps:][None]
-
-    def drop(self, rows: Tensor) -> Tensor | None:
-        """Weight of every row in this pass, (B * T, K): 0 or 1 / (1 - p); None outside training."""
-        if not self.training or self.dropout == 0:
-            return None
-        kept = torch.rand(rows.shape, device=rows.device) >= self.dropout
-        return (kept / (1 - self.dropout)).flatten(0, 1)
-
-    def add(self, table: nn.EmbeddingBag, rows: Tensor, weights: Tensor | None) -> Tensor:
-        """Sum of a table's rows at every time, (B, T, width)."""
-        total: Tensor = table(rows.flatten(0, 1), per_sample_weights=weights)
-        return total.view(*rows.shape[:2], -1)
+        rows = torch.stack(hash_rows(ids, previous, self.buckets), dim=-1).flatten(0, 1)  # (B*T, K)
+        weights = None
+        if drop and self.dropout:
+            kept = torch.rand(rows.shape, device=rows.device) >= self.dropout
+            weights = kept.to(self.weight.dtype) / (1 - self.dropout)
+        total: Tensor = _SumRows.apply(self.weight, rows, weights)
+        added_input, added_logits = torch.split(total.view(*ids.shape, -1), self.widths, dim=-1)
+        return added_input, added_logits, past[:, steps:][None]

@@ -319,9 +319,10 @@ def _copy_weights(model: "LanguageModel", parent: Saved, tokenizer: Tokenizer) -
     from seqtool.models import shapes, vocabulary_axes
 
     axes = vocabulary_axes(model)
+    grown = model.vocab_size - parent.card.vocab_size
     expected = {
         name: tuple(
-            parent.card.vocab_size if axes.get(name) == axis else length
+            length - grown if axes.get(name) == axis else length
             for axis, length in enumerate(shape)
         )
         for name, shape in shapes(model).items()
@@ -421,7 +422,7 @@ def _model_rows(
     if model_config.cell == "rnn":
         cell += f" ({model_config.nonlinearity})"
     size = sum(p.numel() for p in model.parameters())
-    tables = sum(p.numel() for name, p in model.named_parameters() if "ngrams." in name)
+    tables = sum(p.numel() for name, p in model.named_parameters() if name == "ngrams.weight")
     layers, hidden = model_config.num_layers, model_config.hidden_size
     rows = [
         (

@@ -12,6 +12,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqtool.config import TokenizerKind
 from seqtool.errors import CheckpointError, ConfigError
 from seqtool.tokenizer import (
     BYTE_SYMBOLS,
@@ -21,7 +22,7 @@ from seqtool.tokenizer import (
     nearest_known,
 )
 
-KINDS = ("char", "byte", "word", "bpe")
+KINDS: tuple[TokenizerKind, ...] = ("char", "byte", "word", "bpe")
 SPELL_ALL = ("byte", "word", "bpe")  # the kinds without unknown characters
 
 # A busy machine must not fail a test; what is random here is small and cheap.
