@@ -7,7 +7,6 @@ place, synced and renamed, carry a SHA-256 and name their run. A directory is re
 so a reader sees the old model or the new one, after a crash as well.
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -25,6 +24,7 @@ import safetensors.numpy
 from seqtool import __version__
 from seqtool.config import DataConfig, ModelConfig, TrainConfig, from_dict
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
+from seqtool.files import held, sync_directory, write_whole, writing
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
@@ -40,8 +40,6 @@ _OURS = re.compile(rf"{_NAMES}|\.DS_Store|{_BESIDE.pattern}")  # the second is t
 _UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
 # The hash inside a safetensors header: our one metadata string is JSON inside JSON.
 _DIGEST = re.compile(rb'\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
-_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
-_ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow writing there")
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ class ModelDir:
             SeqtoolError: If the directory above cannot be written.
         """
         model_dir = cls(path, force=force)
-        with _writing(path, "nothing was changed"):
+        with writing(path, "nothing was changed"):
             _check_place(path, model_dir._home, force=force)
         return model_dir
 
@@ -201,7 +199,7 @@ class ModelDir:
             CheckpointError: As ``load_last``.
         """
         model_dir = cls(path)
-        with _writing(path, "the model there is still whole"):
+        with writing(path, "the model there is still whole"):
             _clean_up(model_dir._home)
             model_dir.card, _, header = _steadily(path, _read_tensors)
         model_dir._events_end = header["events_bytes"]
@@ -227,15 +225,15 @@ class ModelDir:
         card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
         header = {"name": BEST, "run": run, "meta": {}}
         beside = self._home.with_name(f".{self._home.name}.tmp-{os.getpid()}")
-        with _writing(self.path, "what was there before is untouched"):
+        with writing(self.path, "what was there before is untouched"):
             self._home.parent.mkdir(parents=True, exist_ok=True)
             _clean_up(self._home)
             _check_place(self.path, self._home, force=self._force)
             try:
                 os.mkdir(beside)
-                _write(beside / CONFIG, card.to_json().encode("ascii"))
-                _write(beside / TOKENIZER, tokenizer)
-                _write(beside / BEST, _pack_tensors(weights, header))
+                write_whole(beside / CONFIG, card.to_json().encode("ascii"))
+                write_whole(beside / TOKENIZER, tokenizer)
+                write_whole(beside / BEST, _pack_tensors(weights, header))
                 _swap(beside, self._home)
             finally:
                 _discard(beside)
@@ -250,7 +248,7 @@ class ModelDir:
         """
         with self._saving() as seal:
             card = replace(card, seal=seal)
-            _write(self._home / CONFIG, card.to_json().encode("ascii"))
+            write_whole(self._home / CONFIG, card.to_json().encode("ascii"))
         self.card = card
 
     def save_best(self, weights: Tensors, meta: Mapping[str, Any] | None = None) -> None:
@@ -287,7 +285,7 @@ class ModelDir:
     def _save(self, name: str, tensors: Tensors, **header: Any) -> None:
         with self._saving() as seal:
             header |= {"name": name, "run": seal["run"]}
-            _write(self._home / name, _pack_tensors(tensors, header))
+            write_whole(self._home / name, _pack_tensors(tensors, header))
 
     def _cut_events(self, file: IO[bytes]) -> int:
         size = file.seek(0, os.SEEK_END)
@@ -299,7 +297,7 @@ class ModelDir:
     @contextmanager
     def _saving(self) -> Iterator[dict[str, str]]:
         assert self.card is not None, "begin() comes first"
-        with _writing(self.path, "the model there is still whole", then="go on with --resume"):
+        with writing(self.path, "the model there is still whole", then="go on with --resume"):
             if _read_card(self._home, str(self.path)).seal != self.card.seal:
                 raise CheckpointError(f"{self.path}: replaced by another run; give each its own -o")
             yield self.card.seal
@@ -374,7 +372,7 @@ def _read_tensors(home: Path, where: str, name: str = LAST) -> tuple[Card, Array
 def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
     """Read a directory again if it was replaced meanwhile, so that files never mix."""
     while place := _locate(path):  # a swap takes milliseconds, and each round needs one more
-        with suppress(FileNotFoundError), _held(place[0]) as handle:  # gone since the look
+        with suppress(FileNotFoundError), held(place[0]) as handle:  # gone since the look
             if handle >= 0:  # or another has come
                 place = place[0], os.fstat(handle).st_ino
             try:
@@ -443,51 +441,6 @@ def _check_place(shown: Path, home: Path, *, force: bool) -> None:
         )
 
 
-@contextmanager
-def _writing(path: Path, kept: str, then: str = "try again") -> Iterator[None]:
-    """Turn what the system refuses into one line that says what is still there."""
-    try:
-        yield
-    except OSError as err:
-        advice = _ADVICE.get(err.errno or 0, "look at the disk")
-        raise SeqtoolError(
-            f"{path}: cannot be written ({err.strerror}); {kept}; {advice} and {then}"
-        ) from err
-
-
-def _write(path: Path, blob: bytes | bytearray) -> None:
-    """Put a whole file in place at once."""
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())  # or a power failure could leave the new name without content
-        os.replace(beside, path)
-        _sync_directory(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[int]:
-    """Keep a directory open, so that its inode goes to no other; -1 where that is impossible."""
-    handle = -1
-    with suppress(PermissionError):  # Windows, or no right to list it
-        handle = os.open(directory, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        if handle >= 0:
-            os.close(handle)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make its renames survive a power failure; where that fails, old or new is whole anyway."""
-    with suppress(OSError), _held(directory) as handle:
-        os.fsync(handle)
-
-
 def _swap(beside: Path, home: Path) -> None:
     """Rename a directory into place; an old one is moved aside, where ``load`` finds it, first."""
     aside, done = home.with_name(f".{home.name}.old-{os.getpid()}"), False
@@ -495,7 +448,7 @@ def _swap(beside: Path, home: Path) -> None:
         if home.exists():
             os.rename(home, aside)
         os.rename(beside, home)
-        _sync_directory(home.parent)
+        sync_directory(home.parent)
         done = True
     finally:
         # Asks the disk and no flag: an interrupt may strike between a rename and its flag.

@@ -179,11 +179,11 @@ def train(
     ] = None,
     ngram_buckets: Annotated[
         int | None,
-        _option("Rows of each table." + _default(ModelConfig.ngram_buckets), "--ngram-buckets"),
+        _option("Rows of each table.", "--ngram-buckets", auto=True),
     ] = None,
     ngram_dropout: Annotated[
         float | None,
-        _option("N-grams dropped." + _default(ModelConfig.ngram_dropout), "--ngram-dropout"),
+        _option("N-grams dropped.", "--ngram-dropout", auto=True),
     ] = None,
     batch_size: Annotated[
         int | None, _option("Streams side by side.", "--batch-size", "-b", auto=True)

@@ -362,7 +362,7 @@ def score_streams(
             training, but not scored: they are not text.
         batch: Pieces, at most; fewer if they would be shorter than ``warm_up``.
         warm_up: Tokens read before each piece.
-        limit: Score the first ``limit`` tokens only.
+        limit: Score only so many tokens, in pieces spread evenly over the text.
 
     Returns:
         Mean nll in nats per token.
@@ -370,30 +370,30 @@ def score_streams(
     Raises:
         ValueError: If there is no token to score.
     """
-    num_targets = len(ids) - 1 if limit is None else min(len(ids) - 1, limit)
-    text = np.asarray(ids[: max(0, num_targets) + 1]).astype(np.int64)
-    count = np.count_nonzero(text[1:] != text[0]) if num_targets > 0 else 0
-    if not count:
-        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
-    num_pieces = max(1, min(batch, num_targets // max(1, warm_up)))
-    length = -(-num_targets // num_pieces)
-    starts = np.arange(num_pieces)[:, None] * length  # (B, 1)
+    num_targets = len(ids) - 1
+    wanted = num_targets if limit is None else min(num_targets, limit)
+    num_pieces = max(1, min(batch, wanted // max(1, warm_up)))
+    length = -(-wanted // num_pieces)
+    starts = np.arange(num_pieces)[:, None] * num_targets // num_pieces  # (B, 1)
+    ends = np.minimum(starts + length, np.append(starts[1:], [[num_targets]], axis=0))
     span = max(1, MAX_LOGITS // (num_pieces * model.vocab_size))
-    total = 0.0
+    total, count = 0.0, 0
     with _evaluating(model), torch.inference_mode():
         state = model.init_state(1)
         if num_pieces > 1:
             warm = model.init_state(num_pieces - 1)
             for steps in _spans(-warm_up, 0, span):
-                _, warm = _score_places(model, text, starts[1:] + steps, warm)
+                _, warm = _score_places(model, ids, starts[1:] + steps, warm)
             state = tuple(torch.cat(parts, dim=1) for parts in zip(state, warm, strict=True))
         for steps in _spans(0, length, span):
             places = starts + steps  # (B, T)
-            nll, state = _score_places(model, text, places, state)
-            targets = text[np.minimum(places + 1, num_targets)]
-            # The last piece may be shorter than the others.
-            scored = (places < num_targets) & (targets != text[0])
+            nll, state = _score_places(model, ids, places, state)
+            targets = ids[np.minimum(places + 1, num_targets)]
+            scored = (places < ends) & (targets != ids[0])
             total += float(nll[scored].sum())
+            count += int(scored.sum())
+    if not count:
+        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
     return total / count
 
 
@@ -413,6 +413,6 @@ def _score_places(
     """
     device = model.embedding.weight.device
     places = np.minimum(places, len(text) - 2)
-    logits, state = model(torch.from_numpy(text[places]).to(device), state)
-    nll = _nll(logits, torch.from_numpy(text[places + 1]).to(device))
+    logits, state = model(torch.from_numpy(text[places].astype(np.int64)).to(device), state)
+    nll = _nll(logits, torch.from_numpy(text[places + 1].astype(np.int64)).to(device))
     return nll.numpy(force=True).astype(np.float64), state

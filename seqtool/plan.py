@@ -83,6 +83,11 @@ def choose(
     if "dropout" not in given:
         model["dropout"] = _dropout(epochs)
         reasons.append(("dropout", f"{model['dropout']:g}, for about {epochs:.1f} epochs"))
+    if "ngram_buckets" not in given:
+        # Rows for the n-grams that the run will see, within what a model file should weigh.
+        model["ngram_buckets"] = 8192 if work < 5_000 else 16384
+    if "ngram_dropout" not in given:
+        model["ngram_dropout"] = round(min(0.5, 0.1 + 0.15 * max(0.0, epochs - 0.5)), 2)
     if "lr" not in given:
         train["lr"] = _learning_rate(cell, hidden, given)
         reasons.append(("learning rate", f"{train['lr']:.1e} at its peak, for this size"))

@@ -29,7 +29,9 @@ from seqtool.optim import Updater, decay_start, fewest_steps
 
 Event = dict[str, Any]
 
-EVALUATIONS = 12  # looks at the validation text that a run with a budget plans for
+EVALUATIONS = 12  # looks at the validation text in a run with a budget, at most
+CLOSING_SECONDS = 0.6  # from the last save to the end of the process
+SAVE_BYTES_PER_SECOND = 150e6  # guess before the first save is timed
 EVALUATION_SHARE = 0.04  # of the budget, for all of them together
 SETTLE = 3  # first updates, slower than the rest, that no timing counts
 RESCUES = 8  # halvings of the learning rate before a run gives up
@@ -45,8 +47,8 @@ class Budget:
     started: float  # time.monotonic() when the command began
 
     def left(self) -> float:
-        """Seconds until the budget is spent, less what closing the run takes."""
-        return self.started + self.seconds - time.monotonic() - (0.3 + 0.002 * self.seconds)
+        """Seconds until the budget is spent."""
+        return self.started + self.seconds - time.monotonic()
 
 
 class Diverged(Exception):
@@ -172,8 +174,9 @@ class Trainer:
 class Pace:
     """Turns the time that is left into a number of steps, from measured steps and evaluations."""
 
-    def __init__(self, trainer: Trainer, budget: Budget) -> None:
+    def __init__(self, trainer: Trainer, keeper: "Keeper", budget: Budget) -> None:
         self.trainer = trainer
+        self.keeper = keeper
         self.budget = budget
         self.durations: deque[float] = deque(maxlen=100)
         self.skip = SETTLE
@@ -193,6 +196,10 @@ class Pace:
         """Count one evaluation's duration."""
         self.overhead = seconds
 
+    def left(self) -> float:
+        """Seconds for updates and evaluations: until the budget is spent, less the last save."""
+        return self.budget.left() - CLOSING_SECONDS - self.keeper.save_seconds(self.trainer)
+
     @property
     def step_seconds(self) -> float:
         """Mean duration of the recent updates."""
@@ -211,19 +218,21 @@ class Pace:
         trainer, config = self.trainer, self.trainer.config
         step_seconds = max(self.step_seconds, 1e-6)
         if not self.fixed:
-            expected = max(1, int(self.budget.left() / step_seconds))
+            expected = max(1, int(self.left() / step_seconds))
+            # A short run has better things to do than to look at itself.
+            looks = min(EVALUATIONS, max(4, int(math.sqrt(self.budget.seconds))))
             tokens_per_second = config.batch_size * config.bptt / step_seconds
             # Scoring costs about a third of training: it has no backward pass.
-            share = EVALUATION_SHARE * self.budget.seconds / EVALUATIONS
+            share = EVALUATION_SHARE * self.budget.seconds / looks
             trainer.set_lengths(
                 report_every=max(1, round(min(1.0 / step_seconds, expected / 20))),
-                eval_every=max(1, -(-(trainer.step + expected) // EVALUATIONS)),
+                eval_every=max(1, -(-(trainer.step + expected) // looks)),
                 eval_tokens=int(min(1_000_000, max(4_000, share * 3 * tokens_per_second))),
             )
             self.overhead = share
             self.fixed = True
         each = step_seconds + self.overhead / trainer.config.eval_every
-        steps = trainer.step + max(1, int(self.budget.left() / each))
+        steps = trainer.step + max(1, int(self.left() / each))
         trainer.set_lengths(steps=max(steps, fewest_steps(trainer.step, config)))
 
 
@@ -238,7 +247,9 @@ class Keeper:
         self.card = card
         self.tokenizer_json = tokenizer_json
         self.pending: list[Event] = []  # events from before the directory exists
+        self.best: dict[str, np.ndarray] | None = None  # not yet written
         self.saved_at = time.monotonic()
+        self.last_save = 0.0  # how long it took
 
     def log(self, event: Event) -> Event:
         """Append an event to metrics.jsonl."""
@@ -248,36 +259,57 @@ class Keeper:
             self.pending = []
         return event
 
-    def save_best(self, trainer: Trainer) -> None:
-        """Write the averaged weights as the model that inference uses."""
+    def note_best(self, trainer: Trainer) -> None:
+        """Take the averaged weights as the model that inference uses; ``save`` writes them."""
         with trainer.updater.averaged():
-            weights = to_arrays(trainer.model)
-        best = {"step": trainer.best_step, "valid_nats_per_token": trainer.best}
-        if not math.isfinite(trainer.best):
-            best = {"step": trainer.step}
-        self.card = replace(self.card, train=trainer.config, extra=self.card.extra | {"best": best})
-        if self.output.begun:
-            self.output.save_best(weights)
-            self.output.save_card(self.card)
-        else:
-            self.output.begin(self.card, self.tokenizer_json, weights)
+            self.best = to_arrays(trainer.model)
+        best: dict[str, float] = {"step": trainer.step}
+        if math.isfinite(trainer.best):
+            best |= {"valid_nats_per_token": trainer.best}
+        self.card = replace(self.card, extra=self.card.extra | {"best": best})
+
+    def save_best(self, trainer: Trainer) -> None:
+        """Write the best weights, if they are not written yet, and the card."""
+        self.card = replace(self.card, train=trainer.config)
+        if not self.output.begun:
+            if self.best is None:
+                self.note_best(trainer)
+            assert self.best is not None
+            self.output.begin(self.card, self.tokenizer_json, self.best)
             if self.text is not None:
                 self.output.save_text(self.text)
             self.output.append_events(self.pending)
             self.pending = []
+        else:
+            if self.best is not None:
+                self.output.save_best(self.best)
+            self.output.save_card(self.card)
+        self.best = None
 
     def save_last(self, trainer: Trainer, good: "Snapshot") -> None:
         """Write all that a resumed run needs, with the state a rescue would go back to."""
-        if not self.output.begun:
-            self.save_best(trainer)
-        self.card = replace(self.card, train=trainer.config)
-        self.output.save_card(self.card)
+        began = time.monotonic()
+        self.save_best(trainer)
         tensors, counters = trainer.capture()
         stored = {f"now.{name}": tensor.numpy() for name, tensor in tensors.items()}
         if good.counters["step"] != trainer.step:
             stored |= {f"good.{name}": tensor.numpy() for name, tensor in good.tensors.items()}
         self.output.save_last(stored, {"now": counters, "good": good.counters})
         self.saved_at = time.monotonic()
+        self.last_save = self.saved_at - began
+
+    def save(self, trainer: Trainer, good: "Snapshot", *, at_once: bool) -> None:
+        """After an evaluation: begin the directory at the first, then save now and then."""
+        if at_once or time.monotonic() - self.saved_at > SAVE_SECONDS:
+            self.save_last(trainer, good)
+        elif not self.output.begun:
+            self.save_best(trainer)
+
+    def save_seconds(self, trainer: Trainer) -> float:
+        """How long saving the best model and the whole state takes, measured or guessed."""
+        floats = sum(p.numel() for p in trainer.model.parameters())
+        # Weights, their average and two moments, and the model file: four bytes each.
+        return self.last_save or 5 * 4 * floats / SAVE_BYTES_PER_SECOND
 
 
 @dataclass
@@ -328,7 +360,7 @@ def fit(
         TrainingError: If training diverged more often than lowering the learning rate could cure.
         SeqtoolError: If the model cannot be written.
     """
-    pace = Pace(trainer, budget) if budget else None
+    pace = Pace(trainer, keeper, budget) if budget else None
     if pace and trainer.step:  # resumed: the length is settled
         pace = None
     started = time.monotonic() if budget is None else budget.started
@@ -356,15 +388,13 @@ def fit(
         last = step >= config.steps
         if step % config.report_every == 0 or last:
             yield log(rate.report(norm))
-        if step % max(1, config.eval_every // 4) == 0:
-            good = _snapshot(trainer, good)
         if step % config.eval_every == 0 or last:
             began = time.monotonic()
             yield log(_evaluate(trainer, keeper))
+            good = _snapshot(trainer, good)
             if write_sample and not config.sample_every:
                 yield log({"event": "sample", "step": step, "text": write_sample()})
-            if last or time.monotonic() - keeper.saved_at > SAVE_SECONDS:
-                keeper.save_last(trainer, good)
+            keeper.save(trainer, good, at_once=last)
             rate.restart()
             if pace:
                 pace.note_evaluation(time.monotonic() - began)
@@ -461,13 +491,13 @@ def _rescue(trainer: Trainer, good: Snapshot, why: str) -> Event:
 def _evaluate(trainer: Trainer, keeper: Keeper) -> Event:
     event: Event = {"event": "eval", "step": trainer.step}
     if trainer.corpus.valid.size == 0:
-        keeper.save_best(trainer)
+        keeper.note_best(trainer)
         return event | {"val_loss": None, "val_bits_per_char": None, "best": True}
     loss = trainer.evaluate()
     better = loss < trainer.best
     if better:
         trainer.best, trainer.best_step, trainer.stale = loss, trainer.step, 0
-        keeper.save_best(trainer)
+        keeper.note_best(trainer)
     else:
         trainer.stale += 1
     bits = loss / math.log(2) * trainer.corpus.valid_tokens_per_char
