@@ -22,10 +22,10 @@ demo: $(STAMP) ## Train two minutes on sample_data, then write with the model
 	$(BIN)/seqtool generate $(DEMO) --length 600
 
 test: $(STAMP) ## Run the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 slow: $(STAMP) ## Run every test, also the slow ones
-	$(BIN)/python -m pytest -q -m 'slow or not slow'
+	$(BIN)/python -m pytest -q -n auto -m 'slow or not slow'
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .

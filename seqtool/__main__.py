@@ -1,6 +1,14 @@
-"""Entry point of ``python -m seqtool`` and ``torchrun -m seqtool``."""
+"""Entry point of ``seqtool``, ``python -m seqtool`` and ``torchrun -m seqtool``."""
 
-from seqtool.cli import main
+
+def main() -> None:
+    """Run the command line, which takes a moment to load: Ctrl-C works from the first one."""
+    try:
+        from seqtool.cli import main as run
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    run()
+
 
 if __name__ == "__main__":
     main()

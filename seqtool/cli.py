@@ -1,10 +1,14 @@
 """The command line: options become configs, each command is one call. No maths, no torch."""
 
+import errno
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -23,20 +27,24 @@ from seqtool.config import (
     TrainConfig,
 )
 from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.output import complain, emit, settle
 from seqtool.settings import (
-    Settings,
     canonical,
     check_single_dash,
+    default_out,
+    given,
     parse_duration,
     read_settings,
+    strongest,
 )
+
+if TYPE_CHECKING:
+    from seqtool.console import Console
 
 STARTED = time.monotonic()
 
 app = typer.Typer(
     name="seqtool",
-    help="Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -47,14 +55,8 @@ app = typer.Typer(
     },
 )
 
-# Options whose name differs from the field of the config that they set.
-FIELDS = {"layers": "num_layers"}
-ORIGINS = {
-    "COMMANDLINE": "flag",
-    "ENVIRONMENT": "environment",
-    "DEFAULT_MAP": "config file",
-    "PROMPT": "flag",
-}
+LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
+ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
 
 
 def _option(help_text: str, *names: str, env: str = "", auto: bool = False, **rest: Any) -> Any:
@@ -77,22 +79,19 @@ def _default(value: object) -> str:
 
 def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
-        known = {p.name for p in ctx.command.params if p.name} - {"config", "help"}
-        ctx.default_map = read_settings(path, known)
+        ctx.default_map = read_settings(path, ctx)
     return path
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"seqtool {__version__}")
+        emit(f"seqtool {__version__}\n")
         raise typer.Exit
 
 
 Quiet = Annotated[bool, _option("Show only warnings and errors.", "--quiet", "-q")]
 Verbose = Annotated[bool, _option("Show more of what goes on.", "--verbose", "-v")]
-Threads = Annotated[
-    int | None, _option("Processor threads to use [default: all].", "--threads", min=1)
-]
+Threads = Annotated[int | None, _option("Processor threads [default: all].", "--threads", min=1)]
 DeviceOption = Annotated[Device, _option("Where to compute.", "--device")]
 ConfigFile = Annotated[
     Path | None,
@@ -102,13 +101,13 @@ ConfigFile = Annotated[
 ]
 
 
+VersionFlag = typer.Option(
+    "--version", is_eager=True, callback=_show_version, help="Show the version."
+)
+
+
 @app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
-    ] = False,
-) -> None:
+def _root(version: Annotated[bool, VersionFlag] = False) -> None:
     """Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work."""
 
 
@@ -183,7 +182,9 @@ def train(
     ] = None,
     ngram_dropout: Annotated[
         float | None,
-        _option("N-grams dropped.", "--ngram-dropout", auto=True),
+        _option(
+            "Chance that a token goes without one of its n-grams.", "--ngram-dropout", auto=True
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, _option("Streams side by side.", "--batch-size", "-b", auto=True)
@@ -234,11 +235,13 @@ def train(
     ] = None,
     clip_norm: Annotated[
         float | None,
-        _option("Limit on the gradient norm, 0 = off." + _default(1.0), "--clip-norm"),
+        _option(
+            "Limit on the gradient norm, 0 = off." + _default(TrainConfig.clip_norm), "--clip-norm"
+        ),
     ] = None,
     clip_value: Annotated[
         float | None,
-        _option("Limit on each gradient entry, 0 = off." + _default(0.0), "--clip-value"),
+        _option("Limit on each entry, 0 = off." + _default(TrainConfig.clip_value), "--clip-value"),
     ] = None,
     average: Annotated[
         int | None,
@@ -289,31 +292,36 @@ def train(
 
     Example: seqtool train book.txt --budget 5m -o book
     """
-    if sum(value is not None for value in (budget, epochs, steps)) > 1:
-        raise ConfigError("--budget, --epochs and --steps each set the length of the run; give one")
+    length = strongest(ctx, LENGTHS)
     if epochs is not None and not 0 < epochs < float("inf"):
         raise ConfigError(f"--epochs must be above 0, got {epochs}")
-    from seqtool.console import Console
-    from seqtool.training import TrainRequest
-    from seqtool.training import train as run
+    if resume and force:
+        raise ConfigError("--resume goes on with the model in --out, --force replaces it; give one")
+    fields = {*asdict(ModelConfig()), *asdict(DataConfig()), *asdict(TrainConfig())}
+    # On a terminal that shows the events too, a live view would be drawn over them.
+    same = json_lines and sys.stdout is not None and sys.stdout.isatty()
+    with _console(quiet, verbose, plain=same) as console:
+        from seqtool.training import TrainRequest
+        from seqtool.training import train as run
 
-    request = TrainRequest(
-        data=data,
-        out=out or _default_out(data),
-        valid=valid,
-        seconds=parse_duration(budget) if budget else None,
-        epochs=epochs,
-        resume=resume,
-        init_from=init_from,
-        force=force,
-        show_config=show_config,
-        device=device,
-        threads=threads,
-        json=json_lines,
-        settings=_settings(ctx, (ModelConfig, DataConfig, TrainConfig)),
-        started=STARTED,
-    )
-    raise typer.Exit(run(request, Console(quiet, verbose)))
+        request = TrainRequest(
+            data=data,
+            out=out or default_out(data),
+            valid=valid,
+            seconds=parse_duration(budget) if budget and length == "budget" else None,
+            epochs=epochs if length == "epochs" else None,
+            resume=resume,
+            init_from=init_from,
+            force=force,
+            show_config=show_config,
+            device=device,
+            threads=threads,
+            json=json_lines,
+            settings=given(ctx, fields - ({*LENGTHS} - {length})),
+            others=given(ctx, {*ABOUT_RUN, length} - {"steps"}),
+            started=STARTED,
+        )
+        raise typer.Exit(run(request, console))
 
 
 @app.command()
@@ -365,27 +373,27 @@ def generate(
 
     Example: seqtool generate book -p "Once upon" -l 400 -t 0.7
     """
-    settings = _settings(ctx, (DecodeConfig,))
+    settings = given(ctx, asdict(DecodeConfig()))
     decode = DecodeConfig(**settings.values)
     if stop and "" in stop:
         raise ConfigError("--stop must be a text of at least one character, got an empty one")
     _limit_threads(threads)
-    from seqtool.console import Console
-    from seqtool.writing import WriteRequest, write
+    with _console(quiet, verbose) as console:
+        from seqtool.writing import WriteRequest, write
 
-    request = WriteRequest(
-        model=model,
-        prompt=prompt,
-        stop=tuple(stop or ()),
-        on_unknown=on_unknown,
-        state=state,
-        save_state=save_state,
-        device=device,
-        json=as_json,
-        decode=decode,
-        seed_given="seed" in settings.values,
-    )
-    raise typer.Exit(write(request, Console(quiet, verbose)))
+        request = WriteRequest(
+            model=model,
+            prompt=prompt,
+            stop=tuple(stop or ()),
+            on_unknown=on_unknown,
+            state=state,
+            save_state=save_state,
+            device=device,
+            json=as_json,
+            decode=decode,
+            given=frozenset(settings.values),
+        )
+        raise typer.Exit(write(request, console))
 
 
 @app.command()
@@ -426,26 +434,38 @@ def evaluate(
 
     Example: seqtool evaluate book other.txt
     """
-    from seqtool.console import Console
-    from seqtool.scoring import ScoreRequest
-    from seqtool.scoring import evaluate as run
+    with _console(quiet, verbose) as console:
+        from seqtool.scoring import ScoreRequest
+        from seqtool.scoring import evaluate as run
 
-    request = ScoreRequest(
-        model=model,
-        data=data,
-        held_out=held_out,
-        per_token=per_token,
-        dynamic=dynamic,
-        baselines=baselines,
-        on_unknown=on_unknown,
-        encoding=encoding,
-        state=state,
-        save_state=save_state,
-        device=device,
-        threads=threads,
-        json=as_json,
-    )
-    raise typer.Exit(run(request, Console(quiet, verbose)))
+        request = ScoreRequest(
+            model=model,
+            data=data,
+            held_out=held_out,
+            per_token=per_token,
+            dynamic=dynamic,
+            baselines=baselines,
+            on_unknown=on_unknown,
+            encoding=encoding,
+            state=state,
+            save_state=save_state,
+            device=device,
+            threads=threads,
+            json=as_json,
+        )
+        raise typer.Exit(run(request, console))
+
+
+@contextmanager
+def _console(quiet: bool, verbose: bool, *, plain: bool = False) -> "Iterator[Console]":
+    """What the person sees; leaves no unfinished line in front of what comes next."""
+    from seqtool.console import Console
+
+    console = Console(quiet, verbose, terminal=False if plain else None)
+    try:
+        yield console
+    finally:
+        console.clear_status()
 
 
 def _limit_threads(threads: int | None) -> None:
@@ -455,42 +475,26 @@ def _limit_threads(threads: int | None) -> None:
             os.environ[name] = str(threads)
 
 
-def _default_out(data: str) -> Path:
-    name = "text" if data == "-" else Path(data).resolve().name.split(".")[0]
-    return Path("runs") / (name or "text")
-
-
-def _settings(ctx: typer.Context, kinds: tuple[type, ...]) -> Settings:
-    """What the user set of the fields of these configs, and where."""
-    settings = Settings()
-    known = {name for kind in kinds for name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
-    for option, value in ctx.params.items():
-        source = ctx.get_parameter_source(option)
-        name = FIELDS.get(option, option)
-        if name in known and source is not None and source.name in ORIGINS:
-            settings = settings.add({name: value}, ORIGINS[source.name])
-    return settings
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every error that a user can cause becomes one line."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         check_single_dash(arguments)
-        status = app(arguments, standalone_mode=False)
+        status = app(arguments or ["--help"], standalone_mode=False)
     except SeqtoolError as err:
-        status = _complain(str(err), err.exit_code)
+        status = complain(str(err), err.exit_code)
     except TyperException as err:
-        status = _complain(err.format_message(), getattr(err, "exit_code", 2))
+        status = complain(err.format_message(), getattr(err, "exit_code", 2))
     except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:
-        # The reader went away, as `| head` does. Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader went away, as `| head` does
         status = 1
+    except MemoryError as err:
+        status = complain(f"not enough memory ({err}); ask for less at once", 1)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        # In typer's output, the help; what commands read and write has messages of its own.
+        status = complain(f"standard output: cannot be written ({err.strerror})", 1)
+    settle()
     raise SystemExit(status or 0)
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"seqtool: error: {' '.join(message.split())}", file=sys.stderr)
-    return status

@@ -45,7 +45,7 @@ class ModelConfig:
     dropout: float = 0.0  # one mask per sequence and chunk, on the output of every layer
     ngram_order: int = 5  # hashed tables of the last 2..n tokens feed input and output, 1 = off
     ngram_buckets: int = 16384  # rows of each table
-    ngram_dropout: float = 0.2  # chance that a token goes without one of its n-grams in training
+    ngram_dropout: float = 0.0  # chance that a token goes without one of its n-grams in training
     tied: bool = False  # the output layer shares the embedding matrix; needs embed = hidden size
 
     def __post_init__(self) -> None:
@@ -107,9 +107,9 @@ class TrainConfig:
     weight_decay: float = 0.01  # decoupled, on matrices only
     clip_norm: float = 1.0  # limit on the global gradient norm, 0 = off
     clip_value: float = 0.0  # limit on each gradient entry, 0 = off
-    table_lr: float = 1e-2  # peak learning rate of the n-gram tables
+    table_lr: float = 0.1  # peak learning rate of the n-gram tables
     average: int = 100  # horizon of the weight average in updates at peak rate, 0 = off
-    restart: float = 0.02  # chance per chunk that a stream starts afresh from the zero state
+    restart: float = 0.04  # chance per chunk that a stream starts afresh from the zero state
     report_every: int = 10  # updates between two lines of progress
     eval_every: int = 100  # updates between two looks at the validation text
     eval_tokens: int = 100_000  # how much of it each look reads, at most

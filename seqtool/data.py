@@ -230,9 +230,11 @@ class Streams:
     that no token is always the one after a cut. Besides, each stream restarts with a small
     probability before each chunk, so that the model also learns to write from the zero state.
 
-    A restart moves on to the next line end (or start id) within 512 tokens, but not beyond a
-    stream's share of the text, else it happens on the spot; there the input becomes the start id,
-    while the targets stay those of the text: what follows ``<s>`` is how lines and documents begin.
+    Half of the restarts happen on the spot: only the state is lost, which teaches the model to find
+    its feet anywhere. The other half teach it how texts begin: the stream moves on to the next line
+    end (or start id) within 512 tokens, but not beyond its share of the text, and there the input
+    becomes the start id, while the targets stay those of the text. (With this half alone, held-out
+    text costs 0.02 to 0.03 nats per character more; with no restarts at all, 0.5.)
     """
 
     def __init__(
@@ -288,10 +290,11 @@ class Streams:
             offset = self._rng.integers(num_ids)
             starts = np.arange(self.batch_size) * num_ids // self.batch_size
             self._positions = (offset + starts) % num_ids
-            restart = np.ones(self.batch_size, dtype=bool)
+            probability = 1.0
         else:
-            restart = self._rng.random(self.batch_size) < self.restart
-        streams = np.flatnonzero(restart)
+            probability = self.restart
+        chance = self._rng.random(self.batch_size)
+        streams = np.flatnonzero(chance < probability / 2)
         if len(streams):
             self._positions[streams] = self._line_ends_after(self._positions[streams])
         where = (self._positions[:, None] + self._steps) % num_ids  # (B, T + 1)
@@ -301,7 +304,7 @@ class Streams:
         self._positions = where[:, -1].copy()
         self._left -= self.bptt
         self._num_tokens += inputs.size
-        return Batch(inputs, chunk[:, 1:], restart)
+        return Batch(inputs, chunk[:, 1:], chance < probability)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the streams are and what chance will do next, as JSON-able values."""

@@ -374,8 +374,9 @@ def score_streams(
     wanted = num_targets if limit is None else min(num_targets, limit)
     num_pieces = max(1, min(batch, wanted // max(1, warm_up)))
     length = -(-wanted // num_pieces)
-    starts = np.arange(num_pieces)[:, None] * num_targets // num_pieces  # (B, 1)
-    ends = np.minimum(starts + length, np.append(starts[1:], [[num_targets]], axis=0))
+    stride = max(length, num_targets // num_pieces)
+    starts = np.arange(num_pieces)[:, None] * stride  # (B, 1)
+    ends = np.minimum(starts + length, num_targets)
     span = max(1, MAX_LOGITS // (num_pieces * model.vocab_size))
     total, count = 0.0, 0
     with _evaluating(model), torch.inference_mode():

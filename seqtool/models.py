@@ -34,7 +34,8 @@ class LanguageModel(nn.Module):
     the parameter then exists once, as ``embedding.weight``.
 
     ``unknown_id`` is a token that stands for characters never seen in training: its embedding is
-    zero and stays zero, so that reading one tells the model nothing but that time passes.
+    zero and stays zero, so that reading one tells the recurrent layers only that time passes. The
+    n-grams that hold it have rows like all others: zero as well, unless the hash made them share.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class LanguageModel(nn.Module):
         """
         if state is None:
             state = self.init_state(ids.shape[0])
-        return self._run(ids, state, self.stack, drop=True)
+        return self._run(ids, state, self.stack, drop=self.training)
 
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Score the next token after one more id; without dropout, also in training mode.

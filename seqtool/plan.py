@@ -69,7 +69,7 @@ def choose(
     else:
         work = max(1.0, seconds - START_SECONDS) * gflops * 0.7  # share of the peak that is reached
         why = f"{seconds:g} s at {gflops:.0f} GFLOP/s"
-    hidden = given.get("hidden_size") or _hidden_size(work, cell)
+    hidden = given.get("hidden_size") or _hidden_size(work, cell, tokens)
     layers = given.get("num_layers", 1)
     if "hidden_size" not in given:
         model["hidden_size"] = hidden
@@ -87,7 +87,10 @@ def choose(
         # Rows for the n-grams that the run will see, within what a model file should weigh.
         model["ngram_buckets"] = 8192 if work < 5_000 else 16384
     if "ngram_dropout" not in given:
-        model["ngram_dropout"] = round(min(0.5, 0.1 + 0.15 * max(0.0, epochs - 0.5)), 2)
+        # Tables learn a text by heart before the network does; until then dropping only slows them.
+        model["ngram_dropout"] = round(min(0.5, max(0.0, 0.15 * (epochs - 1.5))), 2)
+    if "table_lr" not in given:
+        train["table_lr"] = round(TrainConfig.table_lr * min(1.0, max(0.1, 2.5 / epochs)), 4)
     if "lr" not in given:
         train["lr"] = _learning_rate(cell, hidden, given)
         reasons.append(("learning rate", f"{train['lr']:.1e} at its peak, for this size"))
@@ -98,11 +101,13 @@ def choose(
     return Plan(model, train, reasons)
 
 
-def _hidden_size(work: float, cell: str) -> int:
-    """Units for so many GFLOP: a third power, as a compute-optimal size grows."""
-    # An LSTM of this width; cheaper cells get the units that cost the same.
-    width = 18.0 * work ** (1 / 3) * (4 / GATES[cell]) ** 0.25
-    return int(min(1024, max(64, round(width / 64) * 64)))
+def _hidden_size(work: float, cell: str, tokens: int) -> int:
+    """Units for so many GFLOP: the size grows with time, but the number of updates grows faster."""
+    # Fitted at 20 s, 2 min and 10 min; cheaper cells get some of what they save as units.
+    width: float = 24.5 * work**0.28 * (4 / GATES[cell]) ** 0.25
+    # A short text is soon known by heart; more units would only learn that faster.
+    width = min(width, 0.75 * math.sqrt(tokens), 1024)
+    return max(64, round(width / 64) * 64)
 
 
 def _epochs(
@@ -124,10 +129,9 @@ def _epochs(
 
 
 def _dropout(epochs: float) -> float:
-    """Text seen once cannot be learned by heart; text seen twenty times will be."""
-    if epochs < 2:
-        return 0.0
-    return float(round(min(0.5, 0.1 + 0.1 * math.sqrt(epochs / 4)), 2))
+    """A text read once or twice cannot be learned by heart; one read twenty times will be."""
+    wanted = 0.1 * math.log2(max(epochs, 1e-9) / 2)
+    return round(min(0.5, wanted), 2) if wanted >= 0.05 else 0.0
 
 
 def _learning_rate(cell: str, hidden: int, given: Mapping[str, Any]) -> float:

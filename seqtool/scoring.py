@@ -5,7 +5,6 @@ The text is read, encoded and scored piece by piece, so a stream of any length f
 
 import json
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.baselines import NGram, xz_cost
-from seqtool.checkpoint import Saved, check_weights, load, load_text
+from seqtool.baselines import XZ_TRAIN_BYTES, NGram, xz_cost
+from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.config import Device, OnUnknown
 from seqtool.console import Console, format_count
 from seqtool.data import Tally, clip_documents, encode_documents, text_stats
+from seqtool.engine import weight_shapes
 from seqtool.errors import ConfigError, DataError
-from seqtool.states import Place, fingerprint, load_place, save_place
+from seqtool.output import emit
+from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import TextFiles, open_text
 from seqtool.tokenizer import Tokenizer, apply_unknown_policy
 
 if TYPE_CHECKING:
-    pass
+    from seqtool.evaluation import Scorer
 
 PIECE = 8192  # tokens scored at once
 # An unknown character costs, besides the unknown token, naming one of Unicode's code points.
@@ -62,12 +63,12 @@ class Total:
         self.nll += float(nll[counted].sum())
         self.tokens += int(counted.sum())
 
-    def scores(self, tally: Tally, extra_nll: float) -> dict[str, float]:
+    def scores(self, tally: Tally) -> dict[str, float]:
         """In the units that evaluate reports."""
         from seqtool.evaluation import scores
 
         return scores(
-            self.nll + extra_nll,
+            self.nll,
             num_tokens=self.tokens,
             num_chars=tally.characters,
             num_bytes=tally.bytes,
@@ -80,21 +81,24 @@ class Baselines:
     def __init__(self, train_ids: np.ndarray, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.ngram = NGram(train_ids, tokenizer.vocab_size)
-        self.train_bytes = tokenizer.decode(train_ids).encode("utf-8", "surrogateescape")
+        # A token has a byte or more; xz reads no more of them from the end.
+        last = tokenizer.decode(train_ids[-XZ_TRAIN_BYTES:])
+        self.train_bytes = last.encode("utf-8", "surrogateescape")
         self.total = Total()
         self.history = np.array([tokenizer.start_id])
         self.text: list[str] = []  # for xz, the first megabyte
 
     def push(self, ids: np.ndarray) -> None:
         """Score a piece of the text."""
-        self.total.add(self.ngram.nll(ids, self.history), ids != self.tokenizer.start_id)
+        nll = _charged(self.ngram.nll(ids, self.history), ids, self.tokenizer)
+        self.total.add(nll, ids != self.tokenizer.start_id)
         self.history = np.concatenate([self.history, ids])[-self.ngram.order :]
         if sum(map(len, self.text)) < 1 << 20:
             self.text.append(self.tokenizer.decode(ids))
 
-    def as_dict(self, tally: Tally, spelling: float) -> dict[str, dict[str, float]]:
+    def as_dict(self, tally: Tally) -> dict[str, dict[str, float]]:
         """Their scores in the units of the model's."""
-        found = {"ngram": self.total.scores(tally, spelling)}
+        found = {"ngram": self.total.scores(tally)}
         text = "".join(self.text).encode("utf-8", "surrogateescape")
         cost = xz_cost(self.train_bytes, text)
         per_byte = cost.bits / max(1, cost.test_bytes)
@@ -112,78 +116,92 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     Raises:
         SeqtoolError: If model, text, state or options do not fit.
     """
+    if request.save_state:
+        check_place(request.save_state)
+    if request.state and request.dynamic:
+        raise ConfigError(
+            "--dynamic changes the weights, which a state file does not hold; leave --state out"
+        )
     saved = load(request.model)
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
     encoding = request.encoding or saved.card.data.encoding
     files = open_text(request.data, encoding=encoding, binary_ok=tokenizer.kind == "byte")
     documents = _documents(request, files, saved)
-    console.status("loading PyTorch")
-    from seqtool.devices import set_up
-    from seqtool.evaluation import DynamicScorer, Scorer
-    from seqtool.models import build_model, shapes
-
-    device = set_up(request.device, request.threads)
-    model = build_model(saved.card.model, saved.card.vocab_size, unknown_id=tokenizer.unknown_id)
-    check_weights(saved.weights, shapes(model), str(request.model))
-    model = build_model(
-        saved.card.model,
-        saved.card.vocab_size,
-        unknown_id=tokenizer.unknown_id,
-        weights=saved.weights,
-    ).to(device)
-    model.eval()
     name = fingerprint(saved.weights) if request.state or request.save_state else ""
-    scorer = Scorer(model, tokenizer.start_id)
-    if request.state:
-        place = load_place(request.state, name)
-        if len(place.last_ids) != 1:
-            raise ConfigError(f"--state {request.state}: holds several texts; score after one")
-        scorer = Scorer(
-            model, tokenizer.start_id, place.state, int(place.last_ids[0]), place.pending
-        )
-    scorers: list[Scorer] = [scorer]
-    if request.dynamic:
-        scorers.append(DynamicScorer(model, tokenizer.start_id))
+    place = load_place(request.state, name) if request.state else None
+    if place is not None and len(place.last_ids) != 1:
+        raise ConfigError(f"--state {request.state}: holds several texts; score after one")
+    console.status("loading PyTorch")
+    scorers = _scorers(request, saved, tokenizer, place)
     baselines = _baselines(request, tokenizer, console)
     console.status(f"scoring {files.name}")
     unknown: dict[str, int] = {}
     tally = Tally()
     documents = _known(documents, tokenizer, request.on_unknown, files.name, unknown)
+    if request.per_token:
+        console.clear_status()  # what is printed now must not stand beside it
     totals = [Total() for _ in scorers]
-    for ids in _pieces(encode_documents(documents, tokenizer, tally), goes_on=bool(request.state)):
-        for each, total in zip(scorers, totals, strict=True):
-            nll = each.push(ids)
+    for ids in _pieces(encode_documents(documents, tokenizer, tally)):
+        scored = [_charged(scorer.push(ids), ids, tokenizer) for scorer in scorers]
+        for total, nll in zip(totals, scored, strict=True):
             total.add(nll, ids != tokenizer.start_id)
-            if each is scorer and request.per_token:
-                _print_tokens(tokenizer, ids, nll, request.json)
+        if request.per_token:
+            _print_tokens(tokenizer, ids, scored[0], request.json)
         if baselines:
             baselines.push(ids)
     if totals[0].tokens == 0:
         raise DataError(f"{files.name}: no text to score")
     if request.save_state:
-        position = scorer.position
+        position = scorers[0].position
         last = np.array([position.last_id], dtype=np.int64)
         save_place(request.save_state, Place(position.state, last, position.pending), name)
-    spelling = SPELLING_NATS * sum(unknown.values()) * (request.on_unknown == "replace")
-    results = [total.scores(tally, spelling) for total in totals]
     report = {
         "task": saved.card.task,
         "tokens": totals[0].tokens,
         "characters": tally.characters,
         "bytes": tally.bytes,
         "unknown_characters": sum(unknown.values()),
-        "scores": results[0],
-        "baselines": baselines.as_dict(tally, spelling) if baselines else {},
+        "scores": totals[0].scores(tally),
+        "baselines": baselines.as_dict(tally) if baselines else {},
     }
     if request.dynamic:
-        report["dynamic"] = results[1]
+        report["dynamic"] = totals[1].scores(tally)
     console.clear_status()
     if request.json:
-        print(json.dumps(report), flush=True)
+        emit(event_line(report))
     elif not request.per_token:
         _print_table(report)
     _remark(report, unknown, console)
     return 0
+
+
+def _scorers(
+    request: ScoreRequest, saved: Saved, tokenizer: Tokenizer, place: Place | None
+) -> "list[Scorer]":
+    """The static scorer and, if asked for, the one that learns on the way."""
+    from seqtool.devices import set_up
+    from seqtool.evaluation import DynamicScorer, Scorer
+    from seqtool.models import build_model
+
+    card, start = saved.card, tokenizer.start_id
+    check_weights(saved.weights, weight_shapes(card.model, card.vocab_size), str(request.model))
+    device = set_up(request.device, request.threads)
+    model = build_model(
+        card.model, card.vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights
+    ).to(device)
+    scorers = [Scorer(model, start)]
+    if place is not None:
+        scorers = [Scorer(model, start, place.state, int(place.last_ids[0]), place.pending)]
+    if request.dynamic:
+        scorers.append(DynamicScorer(model, start))
+    return scorers
+
+
+def _charged(nll: np.ndarray, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """The costs of tokens, (T,), with what spelling costs where a character is unknown."""
+    if tokenizer.unknown_id is None:
+        return nll
+    return np.where(ids == tokenizer.unknown_id, nll + SPELLING_NATS, nll)
 
 
 def _documents(request: ScoreRequest, files: TextFiles, saved: Saved) -> Iterator[Iterator[str]]:
@@ -227,14 +245,10 @@ def _known(
         yield pieces(document)
 
 
-def _pieces(arrays: Iterator[np.ndarray], *, goes_on: bool) -> Iterator[np.ndarray]:
+def _pieces(arrays: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Arrays of bounded size, without the start id that begins the text: a scorer implies it."""
-    first = True
-    for array in arrays:
-        ids = array[1:] if first and not goes_on and len(array) == 1 else array
-        if first and goes_on:
-            ids = array[1:]
-        first = False
+    next(arrays, None)
+    for ids in arrays:
         for start in range(0, len(ids), PIECE):
             yield ids[start : start + PIECE]
 
@@ -253,14 +267,15 @@ def _baselines(request: ScoreRequest, tokenizer: Tokenizer, console: Console) ->
 def _print_tokens(tokenizer: Tokenizer, ids: np.ndarray, nll: np.ndarray, as_json: bool) -> None:
     """A line for each token: how many bits it surprised the model by, and its text as JSON."""
     lines = []
-    for token, nats in zip(ids.tolist(), nll.tolist(), strict=True):
+    text_ids = ids != tokenizer.start_id  # boundaries between documents are no text
+    for token, nats in zip(ids[text_ids].tolist(), nll[text_ids].tolist(), strict=True):
         text = json.dumps(tokenizer.decode([token]), ensure_ascii=False)
         text = text.encode("utf-8", "replace").decode("utf-8")
         bits = nats / math.log(2)
         lines.append(
             f'{{"token": {text}, "bits": {bits:.4f}}}' if as_json else f"{bits:.4f}\t{text}"
         )
-    print("\n".join(lines), flush=True)
+    emit("".join(line + "\n" for line in lines))
 
 
 def _print_table(report: dict[str, Any]) -> None:
@@ -272,12 +287,12 @@ def _print_table(report: dict[str, Any]) -> None:
     rows += [(names[name], values) for name, values in report["baselines"].items()]
     columns = ["nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"]
     heads = ["nats/token", "perplexity", "bits/char", "bits/byte"]
-    print(f"{format_count(report['characters'])} characters, {report['tokens']} tokens")
-    print(f"{'':<16}" + "".join(f"{head:>12}" for head in heads))
+    lines = [f"{format_count(report['characters'])} characters, {report['tokens']} tokens"]
+    lines.append(f"{'':<16}" + "".join(f"{head:>12}" for head in heads))
     for name, values in rows:
         cells = [f"{values[c]:.4f}" if c in values else "" for c in columns]
-        print(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
-    sys.stdout.flush()
+        lines.append(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
+    emit("".join(line.rstrip() + "\n" for line in lines))
 
 
 def _remark(report: dict[str, Any], unknown: dict[str, int], console: Console) -> None:

@@ -12,9 +12,17 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from seqtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typer import Context
+
+# Options whose name differs from the field of the config that they set.
+FIELDS = {"layers": "num_layers"}
+# What typer calls the places that a value can come from, the strongest first.
+ORIGINS = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config file"}
 
 # Spellings from char-rnn, torch-rnn, nanoGPT, fairseq, OpenNMT: not in --help, but known.
 ALIASES = {
@@ -116,11 +124,25 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
+def default_out(data: str) -> Path:
+    """Where a model goes that is trained on this text."""
+    name = "text" if data == "-" else Path(data).resolve().name.split(".")[0]
+    return Path("runs") / (name or "text")
+
+
+def read_settings(path: Path, ctx: "Context") -> dict[str, Any]:
     """Read a TOML file of option names, with dashes or underscores, and their values.
 
+    Args:
+        path: The file.
+        ctx: Of the command that takes the options.
+
+    Returns:
+        Values by the name of the parameter, as typer wants its defaults.
+
     Raises:
-        ConfigError: If it cannot be read, is not TOML, or names an unknown option.
+        ConfigError: If it cannot be read, is not TOML, names an unknown option, or has a value of
+            another type than the option.
     """
     try:
         with open(path, "rb") as file:
@@ -129,17 +151,70 @@ def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: {err.strerror}; name a TOML file") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"--config {path}: not valid TOML: {err}") from err
-    found = {}
+    hints = get_type_hints(ctx.command.callback)
+    known = {n.removeprefix("--"): p.name for p in ctx.command.params for n in p.opts if len(n) > 2}
+    del known["config"]  # it names no other file
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        option = canonical(name).replace("-", "_")
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
+        option = known.get(canonical(name))
+        if option is None:
+            near = difflib.get_close_matches(canonical(name), known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"--config {path}: unknown setting {name}{hint}")
-        if isinstance(value, dict | list):
-            raise ConfigError(f"--config {path}: {name} must be one value, got {value}")
-        found[option] = value
+        if option in found:
+            raise ConfigError(f"--config {path}: {name} is there twice, spelled in two ways")
+        found[option] = _checked(f"--config {path}: {name}", value, hints[option])
     return found
+
+
+def _checked(where: str, value: Any, hint: Any) -> Any:
+    """The value if it is of the option's type: typer would make 1 of 1.9 and of true."""
+    if type(None) in get_args(hint):
+        hint = get_args(hint)[0]
+    if get_origin(hint) is list:
+        values = value if isinstance(value, list) else [value]
+        return [_checked(where, item, str) for item in values]
+    needed, kinds = {
+        bool: ("true or false", (bool,)),
+        int: ("a whole number", (int,)),
+        float: ("a number", (int, float)),
+    }.get(hint, ("one text in quotes", (str,)))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} must be {needed}, got {_toml_value(value)}")
+    return value
+
+
+def _origin(ctx: "Context", option: str) -> str | None:
+    """The place that an option's value came from; None if nobody set it."""
+    source = ctx.get_parameter_source(option)
+    return ORIGINS.get(source.name) if source is not None else None
+
+
+def given(ctx: "Context", names: Collection[str | None]) -> "Settings":
+    """What the user set of the fields that are named so, and where."""
+    settings = Settings()
+    for option, value in ctx.params.items():
+        name, origin = FIELDS.get(option, option), _origin(ctx, option)
+        if name in names and origin is not None:
+            settings = settings.add({name: value}, origin)
+    return settings
+
+
+def strongest(ctx: "Context", options: Collection[str]) -> str | None:
+    """Which of several options that exclude each other holds: flags beat environment beat file.
+
+    Raises:
+        ConfigError: If two come from the same place.
+    """
+    for origin in ORIGINS.values():
+        here = [name for name in options if _origin(ctx, name) == origin]
+        if len(here) > 1:
+            raise ConfigError(
+                f"--{here[0]} and --{here[1]} exclude each other ({origin}); give one of them"
+            )
+        if here:
+            return here[0]
+    return None
 
 
 @dataclass(frozen=True)
@@ -161,10 +236,14 @@ class Settings:
         for name, value in self.values.items():
             if value is not None:
                 line = f"{name.replace('_', '-')} = {_toml_value(value)}"
-                lines.append(f"{line:<32}# {self.origins[name]}")
+                lines.append(f"{line:<31} # {self.origins[name]}")
         return "\n".join(lines) + "\n"
 
 
 def _toml_value(value: object) -> str:
-    # JSON's strings, numbers and booleans are TOML's too.
-    return json.dumps(value if isinstance(value, bool | int | float) else str(value))
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return repr(value)
+    # JSON's strings are TOML's too, but for one character.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

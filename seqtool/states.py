@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from seqtool.decode import State
-from seqtool.errors import CheckpointError, SeqtoolError
+from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
+from seqtool.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,24 @@ class Place:
     tails: list[list[int]] = field(default_factory=list)  # ends that the training text shares
 
 
-def fingerprint(weights: Mapping[str, np.ndarray]) -> str:
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     """Names a model by its weights: a state means nothing to any other."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name]).data)
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
     return digest.hexdigest()
+
+
+def check_place(path: Path) -> None:
+    """See before the work that a state can be saved after it.
+
+    Raises:
+        ConfigError: If the path is no place for a file.
+    """
+    found = path.is_file() or not os.path.lexists(path)
+    if not (path.name and found and path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ConfigError(f"--save-state {path}: not a place for a new file; choose another")
 
 
 def save_place(path: Path, place: Place, model: str) -> None:
@@ -48,19 +60,19 @@ def save_place(path: Path, place: Place, model: str) -> None:
     """
     tensors = {f"state.{i}": np.ascontiguousarray(part) for i, part in enumerate(place.state)}
     tensors |= {"last_ids": place.last_ids, "pending": place.pending}
-    about = {"model": model, "rngs": place.rngs, "tails": place.tails}
-    blob = save(tensors, metadata={"seqtool_state": json.dumps(about)})
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    about = json.dumps({"model": model, "rngs": place.rngs, "tails": place.tails})
+    sealed = json.dumps({"about": about, "sha256": _seal(tensors, about)})
+    blob = save(tensors, metadata={"seqtool_state": sealed})
     try:
-        try:
-            beside.write_bytes(blob)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, blob)
     except OSError as err:
         raise SeqtoolError(
             f"--save-state {path}: {err.strerror}; choose a place that can be written"
         ) from err
+
+
+def _seal(tensors: Mapping[str, np.ndarray], about: str) -> str:
+    return hashlib.sha256((fingerprint(tensors) + about).encode()).hexdigest()
 
 
 def load_place(path: Path, model: str) -> Place:
@@ -79,9 +91,16 @@ def load_place(path: Path, model: str) -> Place:
         ) from err
     except SafetensorError as err:
         raise CheckpointError(f"--state {path}: damaged or no state file ({err})") from err
-    if "seqtool_state" not in metadata:
-        raise CheckpointError(f"--state {path}: not a state file; write one with --save-state")
-    about = json.loads(metadata["seqtool_state"])
+    try:
+        sealed = json.loads(metadata["seqtool_state"])
+        whole = sealed["sha256"] == _seal(tensors, sealed["about"])
+    except (KeyError, TypeError, ValueError) as err:
+        raise CheckpointError(
+            f"--state {path}: not a state file; write one with --save-state"
+        ) from err
+    if not whole:
+        raise CheckpointError(f"--state {path}: damaged; write it anew with --save-state")
+    about = json.loads(sealed["about"])
     if about["model"] != model:
         raise CheckpointError(
             f"--state {path}: of another model, or of this one before more training; "

@@ -16,16 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from seqtool.cells import detach, reset
 from seqtool.checkpoint import Card, ModelDir
-from seqtool.config import TrainConfig
-from seqtool.data import Corpus, Streams
 from seqtool.errors import TrainingError
-from seqtool.evaluation import score_streams
-from seqtool.models import LanguageModel, to_arrays
-from seqtool.optim import Updater, decay_start, fewest_steps
+from seqtool.models import to_arrays
+from seqtool.optim import decay_start, fewest_steps
+from seqtool.trainer import SPIKE, Diverged, Snapshot, Trainer
+
+__all__ = ["Budget", "Event", "Keeper", "Snapshot", "Trainer", "fit", "restore_last"]
 
 Event = dict[str, Any]
 
@@ -35,7 +33,6 @@ SAVE_BYTES_PER_SECOND = 150e6  # guess before the first save is timed
 EVALUATION_SHARE = 0.04  # of the budget, for all of them together
 SETTLE = 3  # first updates, slower than the rest, that no timing counts
 RESCUES = 8  # halvings of the learning rate before a run gives up
-SPIKE = 1.0  # nats above the recent mean that count as divergence, or eight deviations
 SAVE_SECONDS = 30.0  # least time between two saves of the whole state
 
 
@@ -49,126 +46,6 @@ class Budget:
     def left(self) -> float:
         """Seconds until the budget is spent."""
         return self.started + self.seconds - time.monotonic()
-
-
-class Diverged(Exception):
-    """The last update must not stand; the message says why."""
-
-
-class Trainer:
-    """The state of one run: model, optimizer, data cursor, carried state, counters.
-
-    Everything the next update depends on is in ``capture`` and nothing else is.
-    """
-
-    def __init__(self, model: LanguageModel, corpus: Corpus, config: TrainConfig) -> None:
-        self.model = model
-        self.corpus = corpus
-        self.config = config
-        self.updater = Updater(model, config)
-        self.streams = Streams(
-            corpus.train,
-            batch_size=config.batch_size,
-            bptt=config.bptt,
-            restart=config.restart,
-            line_ends=corpus.tokenizer.line_end_ids(),
-            start_id=corpus.tokenizer.start_id,
-            seed=config.seed,
-        )
-        self.state: tuple[Tensor, ...] = model.init_state(config.batch_size)
-        self.device = next(model.parameters()).device
-        self.step = 0
-        self.lr_scale = 1.0
-        self.loss_sum = 0.0  # since the last report
-        self.loss_count = 0
-        self.loss_mean = math.nan  # recent mean and variance, to tell a spike
-        self.loss_variance = 0.0
-        self.best = math.inf
-        self.best_step = 0
-        self.stale = 0  # evaluations since the best
-
-    def update(self) -> tuple[float, float]:
-        """Make one update.
-
-        Returns:
-            Loss in nats per token, and the gradient norm before clipping.
-
-        Raises:
-            Diverged: If either is not finite or the loss jumped; the weights may be spoilt.
-        """
-        batch = self.streams.next()
-        inputs = torch.from_numpy(batch.inputs).to(self.device)
-        targets = torch.from_numpy(batch.targets).to(self.device)
-        restart = torch.from_numpy(batch.restart).to(self.device)
-        state = reset(detach(self.state), restart)
-        self.model.train()
-        logits, self.state = self.model(inputs, state)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        self.updater.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = loss.item()
-        self._check_loss(value)
-        norm = self.updater.update(self.step, lr_scale=self.lr_scale)
-        if not math.isfinite(norm):
-            raise Diverged("the gradient is not finite")
-        self.step += 1
-        self.loss_sum += value
-        self.loss_count += 1
-        return value, norm
-
-    def _check_loss(self, value: float) -> None:
-        if not math.isfinite(value):
-            raise Diverged("the loss is not finite")
-        if math.isnan(self.loss_mean):
-            self.loss_mean = value
-        surprise = value - self.loss_mean
-        if surprise > max(SPIKE, 8 * math.sqrt(self.loss_variance)):
-            raise Diverged(f"the loss jumped from {self.loss_mean:.2f} to {value:.2f}")
-        self.loss_mean += 0.05 * surprise
-        self.loss_variance += 0.05 * (surprise * surprise - self.loss_variance)
-
-    def evaluate(self) -> float:
-        """Mean negative log-likelihood of the validation text, nats per token, averaged weights."""
-        with self.updater.averaged():
-            return score_streams(self.model, self.corpus.valid, limit=self.config.eval_tokens)
-
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Copy everything the next update depends on: tensors, and counters fit for JSON."""
-        tensors = {f"weight.{n}": p.detach() for n, p in self.model.named_parameters()}
-        tensors |= self.updater.tensors()
-        tensors |= {f"state.{i}": s.detach() for i, s in enumerate(self.state)}
-        tensors["rng"] = torch.get_rng_state()
-        counters = {
-            "step": self.step,
-            "lr_scale": self.lr_scale,
-            "loss_sum": self.loss_sum,
-            "loss_count": self.loss_count,
-            "loss_mean": self.loss_mean,
-            "loss_variance": self.loss_variance,
-            "best": self.best,
-            "best_step": self.best_step,
-            "stale": self.stale,
-            "streams": self.streams.state_dict(),
-        }
-        return {name: tensor.clone() for name, tensor in tensors.items()}, counters
-
-    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Put back what ``capture`` gave."""
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(tensors[f"weight.{name}"])
-        self.updater.load_tensors(tensors)
-        count = len(self.state)
-        self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(count))
-        torch.set_rng_state(tensors["rng"])
-        self.streams.load_state_dict(counters["streams"])
-        for name, value in counters.items():
-            if name != "streams":
-                setattr(self, name, value)
-
-    def set_lengths(self, **lengths: Any) -> None:
-        """Fix the run's length, or how often it reports: ``steps``, ``eval_every`` and the like."""
-        self.config = self.updater.config = replace(self.config, **lengths)
 
 
 class Pace:
@@ -187,10 +64,10 @@ class Pace:
     def note_step(self, seconds: float) -> None:
         """Count one update's duration."""
         self.timed += seconds
-        if self.skip:
+        if self.skip >= 0:
             self.skip -= 1
-        else:
-            self.durations.append(seconds)
+            self.durations.clear()  # the slow ones count only until there is a better one
+        self.durations.append(seconds)
 
     def note_evaluation(self, seconds: float) -> None:
         """Count one evaluation's duration."""
@@ -209,9 +86,17 @@ class Pace:
         """Whether to look at the clock now: once the first steps are timed, then at each report."""
         trainer = self.trainer
         if not self.fixed:
-            return len(self.durations) >= 5 and self.timed >= min(2.0, 0.03 * self.budget.seconds)
+            wanted = min(2.0, 0.03 * self.budget.seconds)
+            few = len(self.durations) < 5 and self.timed < 0.2 * self.budget.seconds
+            return self.timed >= wanted and not few
         before_decay = trainer.step < decay_start(trainer.config)
         return before_decay and trainer.step % trainer.config.report_every == 0
+
+    def open(self) -> bool:
+        """Whether the next report may still change the number of steps."""
+        config = self.trainer.config
+        upcoming = (self.trainer.step // config.report_every + 1) * config.report_every
+        return upcoming < decay_start(config)
 
     def fix(self) -> None:
         """Set the run's number of steps, the first time also how often it reports and evaluates."""
@@ -286,19 +171,32 @@ class Keeper:
             self.output.save_card(self.card)
         self.best = None
 
-    def save_last(self, trainer: Trainer, good: "Snapshot") -> None:
+    def keep_best(self) -> str:
+        """At the end of a run that failed: write a better model not yet written; says what is kept.
+
+        Without an evaluation there is none, and nothing is left in the way of another try.
+        """
+        if not self.output.begun:
+            return "nothing was saved"
+        if self.best is not None:
+            self.output.save_best(self.best)
+            self.output.save_card(self.card)
+            self.best = None
+        return "the best model so far is kept"
+
+    def save_last(self, trainer: Trainer, good: Snapshot) -> None:
         """Write all that a resumed run needs, with the state a rescue would go back to."""
         began = time.monotonic()
         self.save_best(trainer)
         tensors, counters = trainer.capture()
-        stored = {f"now.{name}": tensor.numpy() for name, tensor in tensors.items()}
+        stored = {f"now.{name}": tensor.numpy(force=True) for name, tensor in tensors.items()}
         if good.counters["step"] != trainer.step:
-            stored |= {f"good.{name}": tensor.numpy() for name, tensor in good.tensors.items()}
+            stored |= {f"good.{name}": t.numpy(force=True) for name, t in good.tensors.items()}
         self.output.save_last(stored, {"now": counters, "good": good.counters})
         self.saved_at = time.monotonic()
         self.last_save = self.saved_at - began
 
-    def save(self, trainer: Trainer, good: "Snapshot", *, at_once: bool) -> None:
+    def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
         """After an evaluation: begin the directory at the first, then save now and then."""
         if at_once or time.monotonic() - self.saved_at > SAVE_SECONDS:
             self.save_last(trainer, good)
@@ -310,14 +208,6 @@ class Keeper:
         floats = sum(p.numel() for p in trainer.model.parameters())
         # Weights, their average and two moments, and the model file: four bytes each.
         return self.last_save or 5 * 4 * floats / SAVE_BYTES_PER_SECOND
-
-
-@dataclass
-class Snapshot:
-    """A state to go back to."""
-
-    tensors: dict[str, Tensor]
-    counters: dict[str, Any]
 
 
 def restore_last(
@@ -375,14 +265,14 @@ def fit(
         try:
             _, norm = trainer.update()
         except Diverged as why:
-            yield log(_rescue(trainer, good, str(why)))
+            yield log(_rescue(trainer, keeper, good, why))
             continue
         if pace:
             pace.note_step(time.monotonic() - began)
             if pace.due():
                 first = not pace.fixed
                 pace.fix()
-                if first or trainer.step >= decay_start(trainer.config):
+                if first or not pace.open():
                     yield log(_plan_event(trainer, pace))
         step, config = trainer.step, trainer.config
         last = step >= config.steps
@@ -391,9 +281,9 @@ def fit(
         if step % config.eval_every == 0 or last:
             began = time.monotonic()
             yield log(_evaluate(trainer, keeper))
-            good = _snapshot(trainer, good)
             if write_sample and not config.sample_every:
                 yield log({"event": "sample", "step": step, "text": write_sample()})
+            good = _snapshot(trainer, good)
             keeper.save(trainer, good, at_once=last)
             rate.restart()
             if pace:
@@ -464,26 +354,42 @@ def _plan_event(trainer: Trainer, pace: Pace) -> Event:
 def _snapshot(trainer: Trainer, good: Snapshot) -> Snapshot:
     """The present state, unless the loss has been creeping up since the last good one."""
     before = good.counters["loss_mean"]
-    if trainer.loss_mean > before + SPIKE / 2:  # false for the nan of a run's first snapshot
+    creeping = trainer.loss_mean > before + SPIKE / 2  # false for the nan of a first snapshot
+    if creeping and trainer.excused <= good.counters["step"]:
         return good
     return Snapshot(*trainer.capture())
 
 
-def _rescue(trainer: Trainer, good: Snapshot, why: str) -> Event:
-    failed, scale = trainer.step, trainer.lr_scale / 2
-    trainer.restore(good.tensors, good.counters)
-    trainer.lr_scale = scale
-    lr = trainer.config.lr * scale
-    if scale < 0.5**RESCUES:
+def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> Event:
+    """Go back to the last good state with half the learning rate.
+
+    A jump that comes again at the same step and nearly as high, although the rate was halved, is
+    the text's doing, such as another language: then the rate is restored and the jump let pass.
+    """
+    failed, scale, excused = trainer.step, trainer.lr_scale, trainer.excused
+    again = failed == trainer.jump_step and why.loss > 0.9 * trainer.jump_loss
+    if not again and scale / 2 < 0.5**RESCUES:
+        kept = keeper.keep_best()
+        lr = trainer.config.lr * scale
         raise TrainingError(
             f"training diverged at step {failed} ({why}) even with the learning rate lowered to "
-            f"{lr:.1e}; the best model so far is kept. Try --lr {lr / 4:.0e} or --clip-norm 0.25"
+            f"{lr:.1e}; {kept}. Try --lr {lr / 4:.0e} or --clip-norm 0.25"
         )
+    best = trainer.best, trainer.best_step, trainer.stale
+    trainer.restore(good.tensors, good.counters)
+    trainer.best, trainer.best_step, trainer.stale = best  # true of the model that is kept
+    trainer.lr_scale = min(1.0, scale * 2) if again else scale / 2
+    trainer.jump_step, trainer.jump_loss = failed, why.loss
+    trainer.excused = failed if again else excused
+    lr = trainer.config.lr * trainer.lr_scale
+    action = f"learning rate halved to a peak of {lr:.2e}"
+    if again:
+        action = f"it is the text that changes there; learning rate back to a peak of {lr:.2e}"
     return {
         "event": "rescue",
         "step": failed,
-        "reason": why,
-        "action": f"learning rate halved to a peak of {lr:.2e}",
+        "reason": str(why),
+        "action": action,
         "back_to": trainer.step,
     }
 

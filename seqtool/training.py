@@ -1,8 +1,9 @@
 """The ``train`` command once its options are known: read, choose, run, show, save."""
 
-import json
 import os
+import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -12,12 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.checkpoint import Card, ModelDir, Saved, check_weights, load, load_last
+from seqtool.checkpoint import (
+    Card,
+    ModelDir,
+    Saved,
+    check_weights,
+    event_line,
+    load,
+    load_last,
+)
 from seqtool.config import DataConfig, DecodeConfig, Device, ModelConfig, TrainConfig
-from seqtool.console import Console, TrainingDisplay, format_bytes, format_count
+from seqtool.console import Console, TrainingDisplay, format_count
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.decode import Generation, row_rngs, warm_up
-from seqtool.errors import ConfigError, DataError
+from seqtool.errors import ConfigError, DataError, SeqtoolError
+from seqtool.output import emit
+from seqtool.overview import listed, model_rows, show_corpus
 from seqtool.settings import Settings
 from seqtool.tokenizer import Tokenizer
 
@@ -26,7 +37,7 @@ if TYPE_CHECKING:
     from seqtool.train import Budget, Event, Keeper, Snapshot, Trainer
 
 SAMPLE_LENGTH = 160  # tokens of a sample shown in training
-SHOWN = 12  # rare or strange characters listed
+CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
 KEEP_TEXT_TOKENS = 64_000_000  # longer training texts are not kept with the model
 
 
@@ -47,6 +58,7 @@ class TrainRequest:
     threads: int | None
     json: bool
     settings: Settings  # fields of the configs, by name
+    others: Settings  # what else was set that belongs into a settings file
     started: float  # time.monotonic() when the command began
 
 
@@ -59,26 +71,58 @@ def train(request: TrainRequest, console: Console) -> int:
     _configs(request.settings)  # bad flags fail here, before anything is read
     if request.resume:
         return _resume(request, console)
-    output = ModelDir.create(request.out, force=request.force)
+    if not request.show_config:
+        ModelDir.create(request.out, force=request.force)  # refuses now, not after the reading
     console.status(f"reading {request.data}")
     parent = load(request.init_from) if request.init_from else None
     settings = request.settings
     if parent is not None:
         settings = _inherit(settings, parent.card, request.init_from)
     corpus, tokenizer_note = _read_corpus(request, settings, parent, console)
-    _show_corpus(corpus, console)
+    show_corpus(corpus, console)
     if tokenizer_note:
         console.notice(tokenizer_note)
+    settings, seconds = _choose(request, settings, corpus, console)
+    model_config, data_config, train_config = _configs(settings)
+    if request.show_config:
+        console.clear_status()
+        emit(_shown(settings, request.others, seconds).toml())
+        return 0
+    model = _new_model(model_config, train_config, corpus.tokenizer, parent)
 
-    console.status("loading PyTorch")
-    import torch
-
-    from seqtool.devices import set_up
-    from seqtool.models import build_model
-    from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops
+    from seqtool.devices import torch_device
     from seqtool.train import Budget, Keeper, Trainer
 
-    device = set_up(request.device, request.threads)
+    model.to(torch_device(request.device))
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    table = sizes.get("ngrams.weight", 0)
+    rows = model_rows(sum(sizes.values()), table, model_config, train_config, settings, seconds)
+    console.table("Model", rows)
+    card = Card(
+        task="generate",
+        model=model_config,
+        data=data_config,
+        train=train_config,
+        vocab_size=corpus.tokenizer.vocab_size,
+        source=_source(request, corpus),
+        extra={"budget_seconds": seconds, "epochs": request.epochs},
+    )
+    text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
+    output = ModelDir.create(request.out, force=request.force)
+    keeper = Keeper(output, card, corpus.tokenizer.to_json(), text)
+    budget = Budget(seconds, request.started) if seconds else None
+    return _run(request, console, Trainer(model, corpus, train_config), keeper, budget=budget)
+
+
+def _choose(
+    request: TrainRequest, settings: Settings, corpus: Corpus, console: Console
+) -> tuple[Settings, float | None]:
+    """Every setting that the user left open, and the budget in seconds, if that is the length."""
+    console.status("loading PyTorch")
+    from seqtool.devices import set_up
+    from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops
+
+    set_up(request.device, request.threads)
     seconds = request.seconds
     if seconds is None and request.epochs is None and "steps" not in settings.values:
         seconds = DEFAULT_SECONDS
@@ -90,36 +134,50 @@ def train(request: TrainRequest, console: Console) -> int:
         given=settings.values | ({"epochs": request.epochs} if request.epochs else {}),
     )
     why = "; ".join(f"{name} {reason}" for name, reason in plan.reasons)
+    console.debug(f"chosen because: {why}")
     settings = settings.add(plan.model | plan.train, "chosen by seqtool")
     settings = _fit_to_text(settings, corpus, request.epochs, seconds, console)
-    settings = settings.add(_defaults(), "default")
-    model_config, data_config, train_config = _configs(settings)
-    if request.show_config:
-        console.clear_status()
-        print(settings.toml(), end="")
-        return 0
-    torch.manual_seed(train_config.seed)
-    tokenizer = corpus.tokenizer
-    model = build_model(model_config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
+    return settings.add(_defaults(), "default"), seconds
+
+
+def _shown(settings: Settings, others: Settings, seconds: float | None) -> Settings:
+    """What ``--show-config`` prints: a settings file that asks for this run."""
+    if seconds is not None:
+        others = others.add({"budget": f"{seconds:g}s"}, "default")
+    left_out = {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
+    if seconds is not None:  # these follow from the first timed steps
+        rhythm = ("report_every", "eval_every", "eval_tokens")
+        left_out |= {name for name in rhythm if settings.origins[name] == "default"}
+    kept = {name: value for name, value in settings.values.items() if name not in left_out}
+    return Settings(others.values | kept, others.origins | settings.origins)
+
+
+def _new_model(
+    config: ModelConfig, train_config: TrainConfig, tokenizer: Tokenizer, parent: Saved | None
+) -> "LanguageModel":
+    """A model with fresh weights from the seed, or with those of ``--init-from``.
+
+    Raises:
+        ConfigError: If it is larger than memory.
+    """
+    import torch
+
+    from seqtool.models import build_model
+
+    torch.manual_seed(train_config.seed % 2**64)
+    try:
+        model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
+    except RuntimeError as err:
+        if "allocate memory" not in str(err):  # torch has no type of error for it
+            raise
+        raise ConfigError(
+            f"--hidden-size {config.hidden_size}, --layers {config.num_layers}, --embed-size "
+            f"{config.embed_size}, --ngram-buckets {config.ngram_buckets}: there is not enough "
+            "memory for a model of this size; lower one of them"
+        ) from err
     if parent is not None:
         _copy_weights(model, parent, tokenizer)
-    model.to(device)
-    console.table("Model", _model_rows(model, model_config, train_config, settings, seconds))
-    console.debug(f"chosen because: {why}")
-    card = Card(
-        task="generate",
-        model=model_config,
-        data=data_config,
-        train=train_config,
-        vocab_size=tokenizer.vocab_size,
-        source=_source(request, corpus),
-        extra={"budget_seconds": seconds} if seconds else {},
-    )
-    trainer = Trainer(model, corpus, train_config)
-    text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
-    keeper = Keeper(output, card, tokenizer.to_json(), text)
-    budget = Budget(seconds, request.started) if seconds else None
-    return _run(request, console, trainer, keeper, budget=budget)
+    return model
 
 
 def _resume(request: TrainRequest, console: Console) -> int:
@@ -127,14 +185,16 @@ def _resume(request: TrainRequest, console: Console) -> int:
     saved = load(request.out)
     card = saved.card
     _check_same(request, card)
+    if request.show_config:
+        seconds = card.extra.get("budget_seconds")
+        values = asdict(card.model) | asdict(card.data) | asdict(card.train)
+        others = Settings().add({"out": request.out}, "saved run")
+        emit(_shown(Settings().add(values, "saved run"), others, seconds).toml())
+        return 0
     console.status(f"reading {request.data}")
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.out))
     corpus = load_corpus(request.data, card.data, valid=request.valid, tokenizer=tokenizer)
-    if corpus.sha256 != card.source["sha256"] or corpus.valid_sha256 != card.source["valid_sha256"]:
-        raise DataError(
-            f"{request.data}: not the text that {request.out} was trained on "
-            f"({card.source['name']}); resume with that, or start anew with --init-from"
-        )
+    _check_text(request, corpus, card)
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.models import build_model, shapes
@@ -169,37 +229,59 @@ def _run(
     from seqtool.train import fit
 
     event: Event = {}
-    with _signals() as interrupted, TrainingDisplay(console) as display:
+    lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
+    display = TrainingDisplay(console)
+    with _signals(display.close) as interrupted, display:
         for event in fit(
             trainer,
             keeper,
             budget=budget,
             good=good,
             write_sample=_sampler(trainer),
-            interrupted=interrupted,
+            interrupted=lambda: "output lost" if lost else interrupted(),
         ):
-            display.show(event)
-            if request.json:
-                print(json.dumps(event), flush=True)
-    name = interrupted()
-    if name and event["reason"] == name:
-        again = f"seqtool train {request.data} -o {request.out} --resume"
-        if request.valid:
-            again += f" --valid {request.valid}"
-        console.notice(f"saved after step {trainer.step}; go on with: {again}")
+            try:
+                if not lost:
+                    display.show(event)
+                    if request.json:
+                        emit(event_line(event))
+            except (BrokenPipeError, SeqtoolError) as err:
+                lost.append(err)  # the run is saved all the same
+    name, reason = interrupted(), event["reason"]
+    saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
+    for why in lost:
+        raise why if isinstance(why, BrokenPipeError) else SeqtoolError(f"{why}; {saved}")
+    if name is not None and reason == name:
+        console.notice(saved)
         return 128 + signal.Signals[name]
     if not request.json:
-        print(request.out, flush=True)
+        emit(f"{request.out}\n")
     return 0
 
 
+def _resume_command(request: TrainRequest) -> str:
+    """What to type to go on, fit to be pasted into a shell."""
+    words = ["seqtool", "train", request.data, "-o", str(request.out), "--resume"]
+    if request.valid is not None:
+        words += ["--valid", request.valid]
+    if request.device != "auto":
+        words += ["--device", request.device]
+    if request.threads is not None:
+        words += ["--threads", str(request.threads)]
+    return shlex.join(words)
+
+
 @contextmanager
-def _signals() -> Iterator[Callable[[], str | None]]:
+def _signals(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
     """Ctrl-C and SIGTERM ask the run to save and stop; a second one stops at once."""
     caught: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if caught:
+            # Restore the terminal, in a thread since this one may hold what that needs.
+            closing = threading.Thread(target=close, daemon=True)
+            closing.start()
+            closing.join(CLOSING_SECONDS)
             os._exit(128 + number)
         caught.append(signal.Signals(number).name)
 
@@ -223,18 +305,24 @@ def _defaults() -> dict[str, Any]:
     return asdict(ModelConfig()) | asdict(DataConfig()) | asdict(TrainConfig())
 
 
+def _flag(name: str) -> str:
+    """The option that sets a field of a config."""
+    return "--" + {"num_layers": "layers"}.get(name, name).replace("_", "-")
+
+
 def _inherit(settings: Settings, card: Card, path: Path | None) -> Settings:
     """With ``--init-from``, shape and vocabulary are the parent's; a flag may not differ."""
-    shape = asdict(card.model) | {"tokenizer": card.data.tokenizer}
+    free = ("dropout", "ngram_dropout")  # of training, not of the shape
+    shape = {name: value for name, value in asdict(card.model).items() if name not in free}
+    shape |= {"tokenizer": card.data.tokenizer, "vocab_size": card.data.vocab_size}
     for name, value in shape.items():
         given = settings.values.get(name, value)
-        if given != value and name not in ("dropout", "ngram_dropout"):
-            flag = "--" + {"num_layers": "layers"}.get(name, name).replace("_", "-")
+        if given != value:
             raise ConfigError(
-                f"{flag} {given} does not fit --init-from {path}, which has {value}; leave it out"
+                f"{_flag(name)} {given} does not fit --init-from {path}, which has {value}; "
+                "leave it out"
             )
-    inherited = {n: v for n, v in shape.items() if n not in ("dropout", "ngram_dropout")}
-    return settings.add(inherited, f"--init-from {path}")
+    return settings.add(shape, f"--init-from {path}")
 
 
 def _read_corpus(
@@ -250,31 +338,55 @@ def _read_corpus(
         new = corpus.unknown
         tokenizer = tokenizer.extend(new)
         corpus = load_corpus(request.data, data_config, valid=request.valid, tokenizer=tokenizer)
-        note += f"; {len(new)} new characters extend its vocabulary: {_listed(new)}"
+        note += f"; {len(new)} new characters extend its vocabulary: {listed(new)}"
     return corpus, note
 
 
 def _check_same(request: TrainRequest, card: Card) -> None:
     """A flag that contradicts the saved run is an error, never silently ignored."""
-    if request.seconds is not None and request.seconds != card.extra.get("budget_seconds"):
-        saved = card.extra.get("budget_seconds")
-        raise ConfigError(
-            f"--budget {request.seconds:g}s contradicts the saved run, which "
-            + (f"has --budget {saved:g}s" if saved else f"has --steps {card.train.steps}")
-            + "; leave it out"
-        )
-    if request.epochs is not None and request.epochs != card.extra.get("epochs"):
-        raise ConfigError("--epochs contradicts the saved run; leave it out")
     if request.init_from is not None:
         raise ConfigError("--resume goes on with a run, --init-from starts a new one; give one")
-    saved_values = asdict(card.model) | asdict(card.data) | asdict(card.train)
-    for name, value in request.settings.values.items():
-        if value != saved_values[name]:
-            flag = "--" + {"num_layers": "layers"}.get(name, name).replace("_", "-")
+    seconds, epochs = card.extra.get("budget_seconds"), card.extra.get("epochs")
+    saved = asdict(card.model) | asdict(card.data) | asdict(card.train)
+    length = f"--steps {card.train.steps}"
+    if seconds is not None:
+        length = f"--budget {seconds:g}s"
+    elif epochs is not None:
+        length = f"--epochs {epochs:g}"
+    asked = {"budget": (request.seconds, seconds), "epochs": (request.epochs, epochs)}
+    for name, (value, before) in asked.items():
+        if value is not None and value != before:
+            shown = f"{value:g}s" if name == "budget" else f"{value:g}"
             raise ConfigError(
-                f"{flag} {value} contradicts the saved run, which has {saved_values[name]}; "
-                "leave it out, or start a new run with --init-from"
+                f"--{name} {shown} contradicts the saved run, which has {length}; leave it out"
             )
+    # The same command may be given again: a batch is then shrunk to the text as it was before.
+    values = {"batch_size": card.train.batch_size, "bptt": card.train.bptt}
+    values |= request.settings.values
+    fitted = fit_shape(card.source["train_tokens"], values["batch_size"], values["bptt"])
+    for name, value in request.settings.values.items():
+        again = dict(zip(("batch_size", "bptt"), fitted, strict=True)).get(name, value)
+        if again != saved[name]:
+            raise ConfigError(
+                f"{_flag(name)} {value} ({request.settings.origins[name]}) contradicts the saved "
+                f"run, which has {saved[name]}; leave it out, or start a new run with --init-from"
+            )
+
+
+def _check_text(request: TrainRequest, corpus: Corpus, card: Card) -> None:
+    """See that a run is resumed with the text that it began with."""
+    source = card.source
+    if corpus.sha256 != source["sha256"]:
+        raise DataError(
+            f"{request.data}: not the text that {request.out} was trained on ({source['name']}, "
+            f"{format_count(source['train_chars'] + source['valid_chars'])} characters); resume "
+            "with that, or start a new run with --init-from"
+        )
+    if corpus.valid_sha256 != source["valid_sha256"]:
+        before = f"--valid {source['valid']}" if source["valid"] else "no --valid"
+        raise DataError(
+            f"{request.out}: not the text that was held out before; resume with {before}"
+        )
 
 
 def _fit_to_text(
@@ -360,90 +472,6 @@ def _sampler(trainer: "Trainer") -> Callable[[], str]:
         return tokenizer.decode(ids)
 
     return write
-
-
-def _listed(characters: "dict[str, int]") -> str:
-    """Characters with their counts, most frequent first, the invisible ones by code point."""
-    shown = sorted(characters.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    names = [
-        f"{char if char.isprintable() and not char.isspace() else f'U+{ord(char):04X}'} x{count}"
-        for char, count in shown
-    ]
-    more = len(characters) - len(shown)
-    return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def _show_corpus(corpus: Corpus, console: Console) -> None:
-    stats = corpus.stats
-    size = f"{format_count(stats.characters)} characters, {format_bytes(stats.bytes)}"
-    if stats.documents > 1:
-        size += f" in {stats.documents} files"
-    kind = corpus.tokenizer.kind
-    rows = [
-        ("size", f"{size}, {format_count(stats.lines)} lines"),
-        ("vocabulary", f"{corpus.tokenizer.vocab_size} entries ({kind})"),
-        (
-            "split",
-            f"{format_count(corpus.train_chars)} characters to train on, the last "
-            f"{format_count(corpus.valid_chars)} held out"
-            if corpus.valid_sha256 is None
-            else f"all to train on; {format_count(corpus.valid_chars)} characters of --valid",
-        ),
-    ]
-    if kind != "char":
-        per_token = corpus.train_chars / max(1, len(corpus.train))
-        rows.append(
-            ("tokens", f"{format_count(len(corpus.train))}, {per_token:.2f} characters each")
-        )
-    if kind == "char" and stats.rare:
-        rows.append(("rare", f"{len(stats.rare)} characters: {_listed(stats.rare)}"))
-    if stats.strange:
-        rows.append(("strange", f"{len(stats.strange)} characters: {_listed(stats.strange)}"))
-    if corpus.unknown:
-        rows.append(("unknown", f"not in the vocabulary: {_listed(corpus.unknown)}"))
-    console.table(corpus.name, rows)
-    if corpus.valid.size == 0:
-        console.warn("nothing is held out, so nothing tells when the model starts to memorise")
-
-
-def _model_rows(
-    model: "LanguageModel",
-    model_config: ModelConfig,
-    config: TrainConfig,
-    settings: Settings,
-    seconds: float | None,
-) -> list[tuple[str, str]]:
-    """What was chosen, a star on what the user did not fix."""
-
-    def star(name: str) -> str:
-        return "" if settings.origins[name] in ("flag", "environment", "config file") else "*"
-
-    cell = model_config.cell.upper()
-    if model_config.cell == "rnn":
-        cell += f" ({model_config.nonlinearity})"
-    size = sum(p.numel() for p in model.parameters())
-    tables = sum(p.numel() for name, p in model.named_parameters() if name == "ngrams.weight")
-    layers, hidden = model_config.num_layers, model_config.hidden_size
-    rows = [
-        (
-            "network",
-            f"{cell}, {layers} x {hidden}{star('hidden_size')} units, "
-            f"dropout {model_config.dropout:g}{star('dropout')}",
-        ),
-        (
-            "weights",
-            f"{format_count(size - tables)} in the network, "
-            f"{format_count(tables)} in n-gram tables",
-        ),
-        (
-            "training",
-            f"{config.optimizer}, learning rate {config.lr:g}{star('lr')}, "
-            f"batch {config.batch_size}{star('batch_size')} x {config.bptt}{star('bptt')}, "
-            + (f"{config.steps} steps" if seconds is None else f"a budget of {seconds:g} s"),
-        ),
-        ("", "* chosen for this text, this budget and this machine"),
-    ]
-    return rows
 
 
 def _source(request: TrainRequest, corpus: Corpus) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from seqtool.console import Console
 from seqtool.copies import CopyMeter, Track
 from seqtool.decode import Generation, Steppable, restore_rngs, row_rngs
 from seqtool.engine import Engine, weight_shapes
-from seqtool.errors import ConfigError
-from seqtool.states import Place, fingerprint, load_place, save_place
+from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.output import emit
+from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
 from seqtool.tokenizer import TextStream, Tokenizer, apply_unknown_policy
 
@@ -39,7 +40,7 @@ class WriteRequest:
     device: Device
     json: bool
     decode: DecodeConfig
-    seed_given: bool
+    given: frozenset[str]  # fields of ``decode`` that the user set
 
 
 class StopFinder:
@@ -120,6 +121,8 @@ def write(request: WriteRequest, console: Console) -> int:
     Raises:
         SeqtoolError: If model, prompt, state or options do not fit.
     """
+    if request.save_state:
+        check_place(request.save_state)
     saved = load(request.model)
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
     stepper = load_stepper(saved, tokenizer, str(request.model), request.device)
@@ -129,9 +132,10 @@ def write(request: WriteRequest, console: Console) -> int:
     meter = _copy_meter(request, console)
     num, config = len(place.last_ids), request.decode
     tracks = [meter.start() for _ in range(num)] if meter else []
-    for track, tail in zip(tracks, place.tails or [[]] * num, strict=True):
-        for token in tail:
-            track.push(token)
+    if place.tails:
+        for track, tail in zip(tracks, place.tails, strict=bool(tracks)):
+            for token in tail:
+                track.push(token)
     texts = [
         Text(tokenizer.stream(), request.stop, tracks[row] if tracks else None)
         for row in range(num)
@@ -149,8 +153,12 @@ def write(request: WriteRequest, console: Console) -> int:
         if config.max_copy
         else None,
     )
-    writer = Output(request, prompt)
-    ends = _write_texts(generation, texts, place, tokenizer.start_id, config.length, writer)
+    writer = Writer(request, prompt, num)
+    try:
+        ends = _write_texts(generation, texts, place, tokenizer.start_id, config.length, writer)
+    except (KeyboardInterrupt, SeqtoolError):
+        writer.end_line()
+        raise
     writer.close(texts)
     if request.save_state:
         save_place(request.save_state, _join_places(ends, texts), model)
@@ -204,17 +212,19 @@ def _starting_place(
     for token in more:
         _, state = stepper.step(last_ids, state)
         last_ids = np.full(len(last_ids), token, dtype=np.int64)
-    num = len(last_ids)
-    if num not in (1, config.num):
+    found, num = len(last_ids), config.num
+    if found > 1 and "num" not in request.given:
+        num = found
+    if found not in (1, num):
         raise ConfigError(
-            f"--num {config.num}: {request.state} holds {num} texts; leave --num out or say {num}"
+            f"--num {num}: {request.state} holds {found} texts; leave --num out or say {found}"
         )
-    if num != config.num:
-        rows = np.zeros(config.num, dtype=np.int64)
+    if found != num:
+        rows = np.zeros(num, dtype=np.int64)
         state, last_ids = tuple(part[:, rows] for part in state), last_ids[rows]
-    rngs = place.rngs if len(place.rngs) == config.num and not request.seed_given else []
-    fresh = [dict(rng.bit_generator.state) for rng in row_rngs(config.seed, config.num)]
-    tails = place.tails if len(place.tails) == config.num and not prompt else []
+    rngs = place.rngs if len(place.rngs) == num and "seed" not in request.given else []
+    fresh = [dict(rng.bit_generator.state) for rng in row_rngs(config.seed, num)]
+    tails = place.tails if len(place.tails) == num and not prompt else []
     return Place(state, last_ids, rngs=rngs or fresh, tails=tails)
 
 
@@ -231,27 +241,30 @@ def _copy_meter(request: WriteRequest, console: Console) -> CopyMeter | None:
     return None
 
 
-class Output:
+class Writer:
     """Where the texts go: one as it is written, several one after the other."""
 
-    def __init__(self, request: WriteRequest, prompt: str) -> None:
+    def __init__(self, request: WriteRequest, prompt: str, num: int) -> None:
         self.request = request
         self.prompt = prompt
-        self.streaming = request.decode.num == 1 and not request.json
+        self.streaming = num == 1 and not request.json
         self.last = "\n"
         if self.streaming:
             self.show(prompt)
 
     def show(self, text: str) -> None:
-        """Print text at once; bytes that are no UTF-8 go out as they are."""
+        """Print text at once."""
         if text:
-            # A byte model may write any bytes; they travel in str as surrogate escapes.
-            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-            sys.stdout.buffer.flush()
+            emit(text)
             self.last = text[-1]
 
+    def end_line(self) -> None:
+        """Leave a terminal's cursor on a line of its own."""
+        if sys.stdout is not None and sys.stdout.isatty() and self.last != "\n":
+            self.show("\n")
+
     def close(self, texts: list[Text]) -> None:
-        """Print what was not streamed; leave a terminal's cursor on a line of its own."""
+        """Print what was not streamed."""
         if self.request.json:
             for text in texts:
                 self.show(json.dumps(self._as_dict(text)) + "\n")
@@ -259,14 +272,16 @@ class Output:
         if not self.streaming:
             for number, text in enumerate(texts, 1):
                 self.show(f"--- {number}\n{self.prompt}{text.text}\n")
-        elif sys.stdout.isatty() and self.last != "\n":
-            self.show("\n")
+        else:
+            self.end_line()
 
     def _as_dict(self, text: Text) -> dict[str, Any]:
-        printable = text.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        def valid(written: str) -> str:  # JSON has no place for bytes that are not text
+            return written.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
         values = {
-            "prompt": self.prompt,
-            "text": printable,
+            "prompt": valid(self.prompt),
+            "text": valid(text.text),
             "tokens": len(text.ids),
             "ended": text.ended,
             "seed": self.request.decode.seed,
@@ -283,7 +298,7 @@ def _write_texts(
     place: Place,
     start_id: int,
     length: int,
-    output: Output,
+    output: Writer,
 ) -> list[Place]:
     """Write until every text has ended; gives the place where each of them stands."""
     ends = [_row_of(place, row) for row in range(len(texts))]
@@ -340,6 +355,7 @@ def _report(texts: list[Text], console: Console) -> None:
         copied = text.track.share(REPORTED_RUN)
         which = f"text {number}: " if len(texts) > 1 else ""
         console.notice(
-            f"{which}longest run shared with the training text: {run.length} tokens"
+            f"{which}longest run shared with the training text: {run.length} "
+            + ("token" if run.length == 1 else "tokens")
             + (f"; {copied:.0%} in runs of {REPORTED_RUN} or more" if copied else "")
         )

@@ -72,6 +72,10 @@ class Stream(io.StringIO):
     def encoding(self) -> str:
         return self._encoding
 
+    @encoding.setter
+    def encoding(self, encoding: str) -> None:
+        self._encoding = encoding
+
 
 @pytest.fixture(autouse=True)
 def usual_terminal(monkeypatch):

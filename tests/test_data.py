@@ -349,17 +349,18 @@ def slow_streams(ids, batch_size, bptt, restart, seed=1):
         positions = [offset + b * len(ids) // batch_size for b in range(batch_size)]
         read = 0
         while read < share:
-            fresh = rng.random(batch_size) < restart if read else np.ones(batch_size, bool)
+            chance = rng.random(batch_size) / (restart + 1e-300 if read else 1)
+            fresh, begins = chance < 1, chance < 0.5
             inputs, targets = [], []
             for b in range(batch_size):
-                if fresh[b]:
+                if begins[b]:
                     for step in range(min(512, share)):
                         if ids[(positions[b] + step) % len(ids)] in (START, END):
                             positions[b] += step
                             break
                 row = [ids[(positions[b] + t) % len(ids)] for t in range(bptt + 1)]
                 targets.append(row[1:])
-                inputs.append([START if fresh[b] else row[0], *row[1:-1]])
+                inputs.append([START if begins[b] else row[0], *row[1:-1]])
                 positions[b] += bptt
             read += bptt
             yield inputs, targets, fresh
@@ -394,17 +395,18 @@ def test_targets_follow_inputs_and_chunks_follow_chunks():
     streams = make_streams(make_ids(2000, line=40), 5, 8, 0.1)
     last = streams.next()
     assert last.restart.all()
-    restarts = 0
+    restarts = begins = 0
     for _ in range(500):
         batch = streams.next()
         np.testing.assert_array_equal(batch.targets[:, :-1], batch.inputs[:, 1:])
         on = ~batch.restart
         np.testing.assert_array_equal(batch.inputs[on, 0], last.targets[on, -1])
-        assert (batch.inputs[batch.restart, 0] == START).all()
+        begins += int((batch.inputs[batch.restart, 0] == START).sum())
         restarts += int(batch.restart.sum())
         last = batch
     # 10 % by chance and, every 50 chunks, all by a new epoch; sqrt(2500 * .1 * .9) is 15.
     assert abs(restarts - (2500 * 0.98 * 0.1 + 2500 * 0.02)) < 60
+    assert abs(begins - restarts / 2) < 40
 
 
 def test_every_epoch_reads_the_whole_ring_and_offsets_are_even():
@@ -440,8 +442,9 @@ def test_line_ends_beyond_reach_do_not_move_a_stream():
     moved = 0
     for seed in range(200):
         streams = make_streams(ids, 1, 3, 0.0, seed=seed)
-        offset = int(np.random.default_rng(seed).integers(4000))
-        near = 3000 - 512 < offset <= 3000
+        rng = np.random.default_rng(seed)
+        offset = int(rng.integers(4000))
+        near = 3000 - 512 < offset <= 3000 and rng.random() < 0.5
         expected = ids[(np.arange(3) + 1 + (3000 if near else offset)) % 4000]
         np.testing.assert_array_equal(streams.next().targets[0], expected)
         moved += near

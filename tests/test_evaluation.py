@@ -226,11 +226,24 @@ def test_memory_bound_does_not_change_the_score(model, ids, monkeypatch):
     assert score_streams(model, text, batch=4, warm_up=20) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("limit", [1, 50, 99, 100, 5000])
-def test_limit_scores_the_first_tokens(model, ids, limit):
+@pytest.mark.parametrize("limit", [1, 50, 99, 5000])
+def test_limit_scores_pieces_spread_evenly_over_the_text(model, ids, limit):
     text = np.concatenate([[0], ids])
-    expected = score_streams(model, text[: limit + 1], batch=3, warm_up=20)
-    assert score_streams(model, text, batch=3, warm_up=20, limit=limit) == expected
+    nll = Scorer(model, 0).push(ids)
+    pieces = max(1, min(3, min(limit, len(ids)) // 100))
+    length = -(-min(limit, len(ids)) // pieces)
+    stride = max(length, len(ids) // pieces)
+    scored = [nll[b * stride : b * stride + length] for b in range(pieces)]
+    fast = score_streams(model, text, batch=3, warm_up=100, limit=limit)
+    assert fast == pytest.approx(np.concatenate(scored).mean(), abs=1e-4)
+
+
+def test_limit_reads_more_than_the_beginning(model, ids):
+    text = np.concatenate([[0], ids])
+    changed = text.copy()
+    changed[-len(ids) // 3 :] = changed[-len(ids) // 3 :][::-1]
+    limited = [score_streams(model, t, batch=3, warm_up=10, limit=60) for t in (text, changed)]
+    assert limited[0] != limited[1]
 
 
 def test_boundaries_between_documents_are_read_but_not_scored(model, ids):

@@ -1,0 +1,92 @@
+"""What ``train`` tells before it starts: the text that it found and the settings that it chose."""
+
+from seqtool.config import ModelConfig, TrainConfig
+from seqtool.console import Console, format_bytes, format_count
+from seqtool.data import Corpus
+from seqtool.settings import Settings
+
+SHOWN = 12  # rare or strange characters listed
+
+
+def listed(characters: dict[str, int]) -> str:
+    """Characters with their counts, most frequent first, the invisible ones by code point."""
+    shown = sorted(characters.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    names = [
+        f"{char if char.isprintable() and not char.isspace() else f'U+{ord(char):04X}'} x{count}"
+        for char, count in shown
+    ]
+    more = len(characters) - len(shown)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def show_corpus(corpus: Corpus, console: Console) -> None:
+    """What the text holds, and how it is split."""
+    stats = corpus.stats
+    size = f"{format_count(stats.characters)} characters, {format_bytes(stats.bytes)}"
+    if stats.documents > 1:
+        size += f" in {stats.documents} files"
+    kind = corpus.tokenizer.kind
+    rows = [
+        ("size", f"{size}, {format_count(stats.lines)} lines"),
+        ("vocabulary", f"{corpus.tokenizer.vocab_size} entries ({kind})"),
+        (
+            "split",
+            f"{format_count(corpus.train_chars)} characters to train on, the last "
+            f"{format_count(corpus.valid_chars)} held out"
+            if corpus.valid_sha256 is None
+            else f"all to train on; {format_count(corpus.valid_chars)} characters of --valid",
+        ),
+    ]
+    if kind != "char":
+        per_token = corpus.train_chars / max(1, len(corpus.train))
+        rows.append(
+            ("tokens", f"{format_count(len(corpus.train))}, {per_token:.2f} characters each")
+        )
+    if kind == "char" and stats.rare:
+        rows.append(("rare", f"{len(stats.rare)} characters: {listed(stats.rare)}"))
+    if stats.strange:
+        rows.append(("strange", f"{len(stats.strange)} characters: {listed(stats.strange)}"))
+    if corpus.unknown:
+        rows.append(("unknown", f"not in the vocabulary: {listed(corpus.unknown)}"))
+    console.table(corpus.name, rows)
+    if corpus.valid.size == 0:
+        console.warn("nothing is held out, so nothing tells when the model starts to memorise")
+
+
+def model_rows(
+    num_weights: int,
+    num_table: int,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    settings: Settings,
+    seconds: float | None,
+) -> list[tuple[str, str]]:
+    """What was chosen, a star on what the user did not fix."""
+
+    def star(name: str) -> str:
+        return "" if settings.origins[name] in ("flag", "environment", "config file") else "*"
+
+    cell = model_config.cell.upper()
+    if model_config.cell == "rnn":
+        cell += f" ({model_config.nonlinearity})"
+    layers, hidden = model_config.num_layers, model_config.hidden_size
+    rows = [
+        (
+            "network",
+            f"{cell}, {layers} x {hidden}{star('hidden_size')} units, "
+            f"dropout {model_config.dropout:g}{star('dropout')}",
+        ),
+        (
+            "weights",
+            f"{format_count(num_weights - num_table)} in the network, "
+            f"{format_count(num_table)} in n-gram tables",
+        ),
+        (
+            "training",
+            f"{config.optimizer}, learning rate {config.lr:g}{star('lr')}, "
+            f"batch {config.batch_size}{star('batch_size')} x {config.bptt}{star('bptt')}, "
+            + (f"{config.steps} steps" if seconds is None else f"a budget of {seconds:g} s"),
+        ),
+        ("", "* chosen for this text, this budget and this machine"),
+    ]
+    return rows

@@ -1,0 +1,168 @@
+"""Who may import whom, and what the commands must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import seqtool
+
+PACKAGE = Path(seqtool.__file__).parent
+BASIC = {"errors", "config"}
+
+# For each module the modules of seqtool that it may import: down only.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "hashing": set(),
+    "baselines": set(),
+    "copies": set(),
+    "console": set(),
+    "config": {"errors"},
+    "output": {"errors"},
+    "settings": {"errors"},
+    "text": BASIC,
+    "tokenizer": BASIC,
+    "cells": BASIC,
+    "decode": BASIC,
+    "devices": BASIC,
+    "plan": {"config"},
+    "optim": {"config", "ngrams"},
+    "ngrams": {"hashing"},
+    "files": {"errors"},
+    "checkpoint": {*BASIC, "__init__", "files"},
+    "data": {*BASIC, "text", "tokenizer"},
+    "engine": {"config", "decode", "hashing"},
+    "models": {*BASIC, "cells", "ngrams"},
+    "states": {"decode", "errors", "files"},
+    "evaluation": {*BASIC, "decode", "models"},
+    "trainer": {"config", "cells", "data", "evaluation", "models", "optim"},
+    "train": {*BASIC, "checkpoint", "models", "optim", "trainer"},
+    "overview": {"config", "console", "data", "settings"},
+}
+COMMANDS = {"training", "writing", "scoring"}  # each is one command: anything but the others
+TOP = {"cli", "__main__"}
+
+# Heavy libraries, and the modules that exist for them. Others may load them inside a function.
+HEAVY = {
+    "torch": {
+        *("cells", "devices", "evaluation", "models", "ngrams", "optim", "plan"),
+        *("train", "trainer"),
+    },
+    "tokenizers": set(),
+    "datasets": set(),
+    "numba": set(),
+    "rich": set(),
+    "typer": {"cli"},
+}
+
+
+def imports(module: str, *, top_only: bool = False) -> set[str]:
+    """The full names that a module imports, also inside functions, but not only for types."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def used_modules(module: str) -> set[str]:
+    parts = [name.split(".") for name in imports(module) if name.split(".")[0] == "seqtool"]
+    return {part[1] if len(part) > 1 else "__init__" for part in parts}
+
+
+def test_every_module_is_in_the_table() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    assert modules == ALLOWED.keys() | COMMANDS | TOP
+
+
+@pytest.mark.parametrize("module", sorted(ALLOWED))
+def test_imports_only_allowed_modules(module: str) -> None:
+    assert used_modules(module) <= ALLOWED[module]
+
+
+@pytest.mark.parametrize("module", sorted(COMMANDS))
+def test_a_command_imports_no_other_command(module: str) -> None:
+    assert not used_modules(module) & (COMMANDS | TOP)
+
+
+def test_the_table_has_no_cycle() -> None:
+    left = dict(ALLOWED)
+    while left:
+        leaves = {module for module, used in left.items() if not used & left.keys()}
+        assert leaves, f"a cycle among {sorted(left)}"
+        for module in leaves:
+            del left[module]
+
+
+@pytest.mark.parametrize("library", sorted(HEAVY))
+def test_heavy_libraries_are_loaded_at_the_top_only_where_they_belong(library: str) -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    found = {
+        module
+        for module in modules
+        if library in {name.split(".")[0] for name in imports(module, top_only=True)}
+    }
+    assert found <= HEAVY[library]
+
+
+def test_only_console_uses_rich() -> None:
+    users = {
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        if "rich" in {name.split(".")[0] for name in imports(path.stem)}
+    }
+    assert users == {"console"}
+
+
+def test_nothing_but_output_prints() -> None:
+    for path in PACKAGE.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+        assert path.stem == "output" or "print" not in calls, path
+
+
+def loaded(code: str, *libraries: str) -> list[str]:
+    """Those of the libraries that some code has loaded in a fresh interpreter."""
+    script = f"""
+import sys
+{code}
+print(" ".join(name for name in {libraries!r} if name in sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()[-1].split()
+
+
+def command(*argv: object) -> str:
+    words = [str(word) for word in argv]
+    return f"from seqtool.cli import main\ntry: main({words!r})\nexcept SystemExit: pass"
+
+
+LIBRARIES = ("torch", "numba", "datasets", "tokenizers", "safetensors", "numpy", "rich")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["train", "--help"], ["--version"], ["train", "x", "--lr", "-1"], ["nonsense"]],
+)
+def test_help_and_usage_errors_load_nothing_heavy(argv: list[str]) -> None:
+    found = loaded(command(*argv), *LIBRARIES)
+    # Bad values are found by the configs, after the command's own module is loaded.
+    light = {"numpy", "safetensors"} if "--lr" in argv else set()
+    assert set(found) <= light
+
+
+def test_generate_on_a_cpu_loads_no_torch(model: Path) -> None:
+    found = loaded(command("generate", model, "-l", 20), *LIBRARIES)
+    assert set(found) == {"numpy", "safetensors"}

@@ -1,0 +1,432 @@
+"""The train command, through the real entry point: what it reads, chooses, says, saves, resumes."""
+
+import gzip
+import json
+import lzma
+import os
+import re
+import shlex
+import shutil
+import signal
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, Run, error_line, train_tiny
+
+from seqtool import training
+from seqtool.checkpoint import load, load_last
+from seqtool.console import TrainingDisplay
+from seqtool.errors import SeqtoolError
+from seqtool.training import _signals
+
+TIMES = ("seconds", "seconds_left", "tokens_per_s")  # no two runs share them
+
+
+def weights_of(path: Path) -> dict[str, np.ndarray]:
+    return load(path).weights
+
+
+def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name], err_msg=name)
+
+
+def events_of(path: Path) -> list[dict[str, object]]:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def test_standard_output_is_the_path_of_the_model(
+    run: Run, text_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a b"
+    code, shown, err = run("train", text_file, *TINY, "--steps", 3, "-o", out)
+    assert (code, shown) == (0, f"{out}\n")
+    for part in ("characters", "entries (char)", "held out", "dropout", "3 steps", "end  "):
+        assert part in err
+    names = {"config.json", "tokenizer.json", "model.safetensors", "last.safetensors"}
+    assert set(os.listdir(out)) == names | {"metrics.jsonl", "text.safetensors"}
+    again = run("train", text_file, *TINY, "--steps", 3, "-o", out, "--force", "-q")
+    assert again == (0, f"{out}\n", "")
+
+
+def test_json_lines_are_the_events_of_the_run(run: Run, text_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    code, shown, err = run("train", text_file, *TINY, "--steps", 5, "-o", out, "--json", "-q")
+    assert (code, err) == (0, "")
+    assert shown == (out / "metrics.jsonl").read_text()
+    kinds = [json.loads(line)["event"] for line in shown.splitlines()]
+    assert kinds[-1] == "end"
+    assert {"report", "eval", "sample"} <= set(kinds)
+
+
+def test_rare_and_strange_characters_are_pointed_out(run: Run, text: str, tmp_path: Path) -> None:
+    data = tmp_path / "t.txt"
+    data.write_text(f"\u200bq{text}\x07\x07", encoding="utf-8")
+    _, _, err = run("train", data, *TINY, "--steps", 1, "-o", tmp_path / "m")
+    assert re.search(r"strange +2 characters: U\+0007 x2, U\+200B x1", err)
+    assert re.search(r"rare +\d+ characters: .*q x1", err)
+
+
+def test_a_text_shorter_than_a_batch_shrinks_it(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "t.txt"
+    data.write_text("The cat sat on the mat.\n")
+    options = ("train", data, "--steps", 2, "--hidden-size", 8, "-o", tmp_path / "m")
+    code, _, err = run(*options, "--batch-size", 50, "--bptt", 100)
+    assert code == 0
+    assert "only 22 training tokens: batch size 1 and bptt 22 instead of 50 and 100" in err
+    # The same command goes on with it.
+    code, _, err = run(*options, "--batch-size", 50, "--bptt", 100, "--resume", "-q")
+    assert "is finished" in error_line(err)
+    code, _, err = run(*options, "--batch-size", 50, "--bptt", 7, "--resume", "-q")
+    assert "contradicts the saved run" in error_line(err)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no such file"),
+        (b"", "empty"),
+        (b"a", "1 character"),
+        (b"caf\xe9 " * 99, "--encoding latin-1"),
+        (("The cat" * 99).encode("utf-16"), "--encoding utf-16"),
+        (("The cat" * 99).encode("utf-16-le"), "--encoding utf-16-le"),
+        (b"\0\1\2\3" * 99, "binary"),
+        (gzip.compress(b"The cat" * 99)[:-9], "damaged or cut short"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, content: bytes | None, expected: str
+) -> None:
+    data, out = tmp_path / "t.txt", tmp_path / "m"
+    if content is not None:
+        data.write_bytes(content)
+    code, shown, err = run("train", data, *TINY, "--steps", 1, "-o", out, "-q")
+    assert (code, shown) == (1, "")
+    assert expected in error_line(err)
+    assert str(data) in err
+    assert not out.exists()
+
+
+def test_a_directory_without_text_is_one_line(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("train", tmp_path, "-q", "-o", tmp_path / "m")
+    assert code == 1
+    assert "no .txt file" in error_line(err)
+
+
+def test_what_is_in_the_way_stays(run: Run, text_file: Path, model: Path, tmp_path: Path) -> None:
+    file, folder, old = tmp_path / "file", tmp_path / "folder", tmp_path / "old"
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    shutil.copytree(model, old)
+    for out, options, expected in (
+        (file, (), "a file is in the way"),
+        (folder, ("--force",), "not even --force"),
+        (old, (), "add --resume, or --force"),
+        (old, ("--force", "--resume"), "give one"),
+    ):
+        code, shown, err = run("train", text_file, *TINY, "-o", out, "-q", *options)
+        assert (code, shown) == (2, "")
+        assert expected in error_line(err)
+    assert file.read_text() == (folder / "mine.txt").read_text() == "mine"
+    assert_same(weights_of(old), weights_of(model))
+
+
+@pytest.mark.parametrize("form", ["gz", "xz", "stdin", "directory"])
+def test_every_way_to_give_a_text_trains_the_same(
+    run: Run, text_file: Path, model: Path, tmp_path: Path, form: str
+) -> None:
+    content, data, stdin = text_file.read_bytes(), tmp_path / "data", b""
+    if form == "directory":
+        data.mkdir()
+        (data / "a.txt").write_bytes(content)
+    elif form == "stdin":
+        data, stdin = Path("-"), content
+    else:
+        data.write_bytes((gzip if form == "gz" else lzma).compress(content))
+    out = tmp_path / "m"
+    code, _, err = run("train", data, *TINY, "--steps", 30, "-o", out, "-q", stdin=stdin)
+    assert (code, err) == (0, "")
+    assert_same(weights_of(out), weights_of(model))
+
+
+def test_several_files_are_several_documents(run: Run, text: str, tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "ignored.csv"):
+        (tmp_path / name).write_text(text)
+    _, _, err = run("train", tmp_path, *TINY, "--steps", 1, "-o", tmp_path / "m")
+    assert "in 2 files" in err
+
+
+@pytest.mark.parametrize("kind", ["byte", "word", "bpe"])
+def test_every_tokenizer_works_end_to_end(
+    run: Run, text_file: Path, tmp_path: Path, kind: str
+) -> None:
+    options = ("--tokenizer", kind, "--vocab-size", 320, "--steps", 4)
+    path = train_tiny(text_file, tmp_path / "m", *options)
+    code, out, _ = run("generate", path, "-p", "The caté😀", "-l", 9, "-q")
+    assert code == 0
+    assert out.startswith("The caté😀")
+    _, out, _ = run("evaluate", path, text_file, "--json", "-q")
+    found = json.loads(out)
+    assert found["characters"] == len(text_file.read_text())
+    assert (found["tokens"] < found["characters"]) == (kind != "byte")
+
+
+def test_epochs_are_exact_and_repeatable(text_file: Path, tmp_path: Path) -> None:
+    paths = [train_tiny(text_file, tmp_path / name, "--epochs", 0.5) for name in "ab"]
+    saved = load(paths[0])
+    tokens = saved.card.source["train_tokens"]
+    assert saved.card.train.steps == round(0.5 * tokens / (4 * 16))
+    assert events_of(paths[0])[-1]["step"] == saved.card.train.steps
+    assert_same(saved.weights, weights_of(paths[1]))
+    assert events_of(paths[0]) == events_of(paths[1])
+
+
+def test_another_text_can_be_held_out(run: Run, text: str, text_file: Path, tmp_path: Path) -> None:
+    valid, out = tmp_path / "v.txt", tmp_path / "m"
+    valid.write_text("The rain fell.\n" * 9)
+    options = ("train", text_file, *TINY, "--steps", 3, "-o", out, "--valid", valid)
+    code, _, err = run(*options)
+    assert code == 0
+    assert "all to train on; 135 characters of --valid" in err
+    assert load(out).card.source["train_chars"] == len(text)
+    code, _, err = run("train", text_file, "-o", out, "--resume", "-q")
+    assert code == 1
+    assert f"resume with --valid {valid}" in error_line(err)
+
+
+def test_new_characters_extend_the_vocabulary_of_a_parent(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "t.txt", tmp_path / "m"
+    data.write_text("Ünd the cat säß.\n" * 30)
+    options = ("train", data, "--init-from", model, "--steps", 1, "--lr", 1e-9, "-o", out)
+    code, _, err = run(*options)
+    assert code == 0
+    assert "3 new characters extend its vocabulary: Ü x30, ß x30, ä x30" in err
+    before, after = load(model), load(out)
+    assert after.card.vocab_size == before.card.vocab_size + 3
+    assert after.card.model.hidden_size == 16
+    # A step at almost no learning rate leaves the old rows where they were.
+    rows = after.weights["embedding.weight"][: before.card.vocab_size]
+    np.testing.assert_allclose(rows, before.weights["embedding.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "flag", [("--hidden-size", 17), ("--tokenizer", "byte"), ("--cell", "gru")]
+)
+def test_a_flag_that_does_not_fit_the_parent_is_refused(
+    run: Run, text_file: Path, model: Path, tmp_path: Path, flag: tuple[object, ...]
+) -> None:
+    out = tmp_path / "m"
+    code, _, err = run("train", text_file, "--init-from", model, "-o", out, "-q", *flag)
+    assert code == 2
+    assert f"{flag[0]} {flag[1]} does not fit --init-from" in error_line(err)
+
+
+def stop_at_event(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Do something when the run shows an event of this number, counted from 0."""
+    show, seen = TrainingDisplay.show, [0]
+
+    def counted(display: TrainingDisplay, event: dict[str, object]) -> None:
+        show(display, event)
+        if seen[0] == number:
+            act()
+        seen[0] += 1
+
+    monkeypatch.setattr(TrainingDisplay, "show", counted)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", [0, 7])
+def test_an_interrupted_run_goes_on_to_the_bit(
+    run: Run,
+    text_file: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    number: int,
+) -> None:
+    out = tmp_path / "it's a model"  # the command must be fit for a shell
+    stop = getattr(signal, name)
+    with monkeypatch.context() as patch:
+        stop_at_event(patch, number, lambda: os.kill(os.getpid(), stop))
+        code, shown, err = run("train", text_file, *TINY, "--steps", 30, "-o", out)
+    assert (code, shown) == (128 + stop, "")
+    last = err.splitlines()[-1]
+    step = int(re.search(r"saved after step (\d+)", last)[1])  # type: ignore[index]
+    assert 0 < step < 30
+    words = shlex.split(last.split("go on with: ")[1])
+    assert words[0] == "seqtool"
+    assert run(*words[1:], "-q") == (0, f"{out}\n", "")
+    assert_same(weights_of(out), weights_of(model))
+    assert_same(load_last(out)[0], load_last(model)[0])
+    assert events_of(out) == events_of(model)
+
+
+def test_a_second_signal_closes_the_display_and_quits(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr("os._exit", done.append)
+    before = signal.getsignal(signal.SIGTERM)
+    with _signals(lambda: done.append("closed")) as interrupted:
+        assert interrupted() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted() == "SIGTERM"
+        assert done == []
+        os.kill(os.getpid(), signal.SIGINT)
+        assert done == ["closed", 130]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("lost", [BrokenPipeError(), SeqtoolError("standard output: full")])
+def test_a_run_whose_output_is_lost_is_saved(
+    run: Run,
+    text_file: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: Exception,
+) -> None:
+    def fail(text: str) -> None:
+        raise lost
+
+    out, options = tmp_path / "m", ("train", text_file, *TINY, "--steps", 30, "--json", "-q")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "emit", fail)
+        code, shown, err = run(*options, "-o", out)
+    assert (code, shown) == (1, "")
+    if isinstance(lost, BrokenPipeError):
+        assert err == ""
+    else:
+        assert "go on with: seqtool train" in error_line(err)
+    assert run(*options, "-o", out, "--resume")[0] == 0
+    assert_same(weights_of(out), weights_of(model))
+
+
+@pytest.fixture(scope="module")
+def stopped(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted; tests only read it."""
+    out = tmp_path_factory.mktemp("models") / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at_event(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(AssertionError):  # it does not end with 0
+            train_tiny(text_file, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        (("--hidden-size", 17), "--hidden-size 17 (flag) contradicts the saved run, which has 16"),
+        (("--layers", 2), "--layers 2 (flag) contradicts the saved run, which has 1"),
+        (("--lr", 0.5), "--lr 0.5 (flag) contradicts"),
+        (("--steps", 31), "--steps 31 (flag) contradicts the saved run, which has 30"),
+        (("--budget", "9s"), "--budget 9s contradicts the saved run, which has --steps 30"),
+        (("--epochs", 2), "--epochs 2 contradicts the saved run, which has --steps 30"),
+        (("--valid-fraction", 0.2), "--valid-fraction 0.2"),
+        (("--init-from", "x"), "--init-from starts a new one"),
+    ],
+)
+def test_a_flag_that_contradicts_the_saved_run_is_refused(
+    run: Run, text_file: Path, stopped: Path, flag: tuple[object, ...], expected: str
+) -> None:
+    code, shown, err = run("train", text_file, "-o", stopped, "--resume", "-q", *flag)
+    assert (code, shown) == (2, "")
+    assert expected in error_line(err)
+
+
+def test_the_environment_may_not_contradict_the_saved_run(
+    run: Run, text_file: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEQTOOL_BPTT", "5")
+    code, _, err = run("train", text_file, "-o", stopped, "--resume", "-q")
+    assert code == 2
+    assert "--bptt 5 (environment) contradicts" in error_line(err)
+
+
+def test_another_text_cannot_be_resumed_with(
+    run: Run, text: str, stopped: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "t.txt"
+    data.write_text(f"{text[:-1]}!")
+    code, _, err = run("train", data, "-o", stopped, "--resume", "-q")
+    assert code == 1
+    assert "not the text that" in error_line(err)
+
+
+def test_nothing_to_resume_is_one_line(
+    run: Run, text_file: Path, model: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("train", text_file, "-o", tmp_path / "none", "--resume", "-q")
+    assert code == 1
+    assert "no model there" in error_line(err)
+    code, _, err = run("train", text_file, "-o", model, "--resume", "-q")
+    assert code == 2
+    assert "is finished (30 of 30 steps)" in error_line(err)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--steps", 7, "--cell", "gru"),
+        ("--epochs", 2, "--layers", 2),
+        ("--budget", "1m", "--eval-every", 5),
+        (),
+    ],
+)
+def test_settings_shown_are_a_file_that_asks_for_them(
+    run: Run, text_file: Path, tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    out = tmp_path / "m"
+    code, shown, err = run("train", text_file, "-o", out, "--show-config", "-q", *options)
+    assert (code, err, out.exists()) == (0, "", False)
+    values = tomllib.loads(shown)
+    assert all(" # " in line for line in shown.splitlines())
+    assert len({"budget", "epochs", "steps"} & values.keys()) == 1
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        shown_name = {"layers": "num-layers"}.get(str(name)[2:], str(name)[2:])
+        line = next(line for line in shown.splitlines() if line.startswith(f"{shown_name} = "))
+        assert line.endswith("# flag")
+        assert values[shown_name] == ("1m" if name == "--budget" else value)
+    path = tmp_path / "s.toml"
+    path.write_text(shown)
+    code, again, err = run("train", text_file, "--config", path, "--show-config", "-q")
+    assert (code, err) == (0, "")
+    assert tomllib.loads(again) == values
+    # A flag that sets the length in another way beats the file's.
+    _, again, _ = run("train", text_file, "-c", path, "--steps", 9, "--show-config", "-q")
+    assert {"budget", "epochs", "steps"} & tomllib.loads(again).keys() == {"steps"}
+
+
+def test_a_settings_file_trains_what_the_flags_do(
+    run: Run, text_file: Path, model: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "s.toml", tmp_path / "m"
+    options = (*TINY, "--steps", 30, "-o", out)
+    path.write_text(run("train", text_file, *options, "--show-config", "-q")[1])
+    assert run("train", text_file, "--config", path, "-q") == (0, f"{out}\n", "")
+    assert_same(weights_of(out), weights_of(model))
+
+
+def test_the_settings_of_a_saved_run_are_shown(run: Run, text_file: Path, stopped: Path) -> None:
+    code, shown, _ = run("train", text_file, "-o", stopped, "--resume", "--show-config", "-q")
+    assert code == 0
+    assert tomllib.loads(shown)["hidden-size"] == 16
+    assert all(line.endswith("# saved run") for line in shown.splitlines())
+
+
+def test_a_model_larger_than_memory_is_one_line(run: Run, text_file: Path, tmp_path: Path) -> None:
+    options = ("--steps", 1, "--hidden-size", 10**9, "-o", tmp_path / "m", "-q")
+    code, _, err = run("train", text_file, *options)
+    assert code == 2
+    assert "not enough memory" in error_line(err)
+
+
+def test_any_seed_will_do(text_file: Path, tmp_path: Path) -> None:
+    train_tiny(text_file, tmp_path / "m", "--seed", 2**80)
