@@ -94,6 +94,8 @@ def choose(
     if "lr" not in given:
         train["lr"] = _learning_rate(cell, hidden, given)
         reasons.append(("learning rate", f"{train['lr']:.1e} at its peak, for this size"))
+    if given.get("optimizer") == "sgd" and "weight_decay" not in given:
+        train["weight_decay"] = 1e-5  # decay is relative to the rate, which is high for sgd
     if "batch_size" not in given:
         train["batch_size"] = 32 if work > 40_000 else 16
     if "bptt" not in given:

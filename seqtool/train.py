@@ -42,6 +42,7 @@ class Budget:
 
     seconds: float
     started: float  # time.monotonic() when the command began
+    given: frozenset[str] = frozenset()  # settings of the rhythm that the user fixed
 
     def left(self) -> float:
         """Seconds until the budget is spent."""
@@ -109,10 +110,13 @@ class Pace:
             tokens_per_second = config.batch_size * config.bptt / step_seconds
             # Scoring costs about a third of training: it has no backward pass.
             share = EVALUATION_SHARE * self.budget.seconds / looks
+            rhythm = {
+                "report_every": max(1, round(min(1.0 / step_seconds, expected / 20))),
+                "eval_every": max(1, -(-(trainer.step + expected) // looks)),
+                "eval_tokens": int(min(1_000_000, max(4_000, share * 3 * tokens_per_second))),
+            }
             trainer.set_lengths(
-                report_every=max(1, round(min(1.0 / step_seconds, expected / 20))),
-                eval_every=max(1, -(-(trainer.step + expected) // looks)),
-                eval_tokens=int(min(1_000_000, max(4_000, share * 3 * tokens_per_second))),
+                **{name: n for name, n in rhythm.items() if name not in self.budget.given}
             )
             self.overhead = share
             self.fixed = True
@@ -276,7 +280,8 @@ def fit(
                     yield log(_plan_event(trainer, pace))
         step, config = trainer.step, trainer.config
         last = step >= config.steps
-        if step % config.report_every == 0 or last:
+        measuring = pace is not None and not pace.fixed  # nobody knows yet how far it is
+        if (step % config.report_every == 0 or last) and not measuring:
             yield log(rate.report(norm))
         if step % config.eval_every == 0 or last:
             began = time.monotonic()

@@ -110,7 +110,8 @@ def train(request: TrainRequest, console: Console) -> int:
     text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
     output = ModelDir.create(request.out, force=request.force)
     keeper = Keeper(output, card, corpus.tokenizer.to_json(), text)
-    budget = Budget(seconds, request.started) if seconds else None
+    given = frozenset(request.settings.values)
+    budget = Budget(seconds, request.started, given) if seconds else None
     return _run(request, console, Trainer(model, corpus, train_config), keeper, budget=budget)
 
 
