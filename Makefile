@@ -41,5 +41,5 @@ bench: $(STAMP) ## Measure speed beside the peers
 	$(BIN)/python -m tests.bench
 
 clean: ## Remove the environment, caches and demo output
-	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

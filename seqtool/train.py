@@ -33,7 +33,7 @@ SAVE_BYTES_PER_SECOND = 150e6  # guess before the first save is timed
 EVALUATION_SHARE = 0.04  # of the budget, for all of them together
 SETTLE = 3  # first updates, slower than the rest, that no timing counts
 RESCUES = 8  # halvings of the learning rate before a run gives up
-SAVE_SECONDS = 30.0  # least time between two saves of the whole state
+SAVE_SECONDS = 60.0  # between two saves of the whole state, about: what a crash can cost
 
 
 @dataclass
@@ -200,9 +200,13 @@ class Keeper:
         self.saved_at = time.monotonic()
         self.last_save = self.saved_at - began
 
+    def is_due(self) -> bool:
+        """Whether the last save is so long ago that a crash would cost too much."""
+        return time.monotonic() - self.saved_at > SAVE_SECONDS
+
     def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
         """After an evaluation: begin the directory at the first, then save now and then."""
-        if at_once or time.monotonic() - self.saved_at > SAVE_SECONDS:
+        if at_once or self.is_due():
             self.save_last(trainer, good)
         elif not self.output.begun:
             self.save_best(trainer)
@@ -295,6 +299,9 @@ def fit(
                 pace.note_evaluation(time.monotonic() - began)
             if config.patience and trainer.stale >= config.patience:
                 break
+        elif step % config.report_every == 0 and not measuring and keeper.is_due():
+            keeper.save_last(trainer, good)
+            rate.restart()
         if write_sample and config.sample_every and step % config.sample_every == 0:
             yield log({"event": "sample", "step": step, "text": write_sample()})
         reason = interrupted()

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ def train(request: TrainRequest, console: Console) -> int:
     Raises:
         SeqtoolError: If flags, data or the output directory make it impossible.
     """
+    request = replace(request, settings=_tied_sizes(request.settings))
     _configs(request.settings)  # bad flags fail here, before anything is read
     if request.resume:
         return _resume(request, console)
@@ -292,6 +293,15 @@ def _signals(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _tied_sizes(settings: Settings) -> Settings:
+    """With --tied, the embedding and the layers have one width: one given stands for both."""
+    if not settings.values.get("tied"):
+        return settings
+    sizes = [settings.values[n] for n in ("hidden_size", "embed_size") if n in settings.values]
+    width = sizes[0] if sizes else ModelConfig.hidden_size
+    return settings.add({"hidden_size": width, "embed_size": width}, "equal for --tied")
 
 
 def _configs(settings: Settings) -> tuple[ModelConfig, DataConfig, TrainConfig]:

@@ -430,3 +430,15 @@ def test_a_model_larger_than_memory_is_one_line(run: Run, text_file: Path, tmp_p
 
 def test_any_seed_will_do(text_file: Path, tmp_path: Path) -> None:
     train_tiny(text_file, tmp_path / "m", "--seed", 2**80)
+
+
+@pytest.mark.parametrize("sizes", [("--hidden-size", 12), ("--embed-size", 12)])
+def test_one_size_is_enough_for_tied_weights(
+    run: Run, text_file: Path, tmp_path: Path, sizes: tuple[object, ...]
+) -> None:
+    out = tmp_path / "m"
+    code, _, err = run("train", text_file, "-o", out, "--steps", 2, "--tied", "-q", *sizes)
+    assert code == 0, err
+    shape = load(out).card.model
+    assert shape.tied
+    assert shape.embed_size == shape.hidden_size == 12
