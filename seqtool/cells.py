@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqtool.config import Cell, Nonlinearity
+from seqtool.config import GATES, Cell, Nonlinearity
 
 # What a recurrent layer remembers: (h,) or, for the LSTM, (h, c). Each is (B, H) inside a cell and
 # (L*D, B, H) for a stack of L layers in D directions, ordered as in torch.nn: layer by layer, the
@@ -27,7 +27,6 @@ Step = Callable[[Tensor, State, Tensor, Tensor], State]
 # How a stack computes: "plain" runs the equations below, "fused" torch's own kernels.
 Path = Literal["plain", "fused"]
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}  # blocks of H rows in every weight and bias
 
 # Le et al. 2015: the identity start needs inputs that hardly disturb what it accumulates.
 IDENTITY_INPUT_STD = 1e-3

@@ -17,6 +17,8 @@ TokenizerKind = Literal["char", "byte", "word", "bpe"]
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
+GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a cell's weights
+
 # A table of logits for more tokens than this would be larger than the rest of the model.
 NGRAM_LOGITS_VOCABULARY = 512
 

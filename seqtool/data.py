@@ -146,6 +146,11 @@ def encode_documents(
             yield ids
 
 
+def split_at(characters: int, valid_fraction: float) -> int:
+    """How many characters train when the end of a text is held out."""
+    return int(characters * (1 - valid_fraction))
+
+
 def load_corpus(
     data: str,
     config: DataConfig,
@@ -177,7 +182,7 @@ def load_corpus(
         valid_files = open_text(valid, encoding=config.encoding, binary_ok=kind == "byte")
     stats = text_stats(files)
     fraction = config.valid_fraction if valid_files is None else 0.0
-    cut = int(stats.characters * (1 - fraction))
+    cut = split_at(stats.characters, fraction)
     if cut < 1:
         raise _too_small(files.name, stats.characters, cut, 0)
     if tokenizer is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from seqtool.config import ModelConfig
+from seqtool.config import GATES, ModelConfig
 from seqtool.decode import State
 from seqtool.hashing import hash_rows
 
@@ -140,7 +140,7 @@ class Engine:
 
 def weight_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """The name and shape of every weight of a language model: what a model file must hold."""
-    rows = {"rnn": 1, "gru": 3, "lstm": 4}[config.cell] * config.hidden_size
+    rows = GATES[config.cell] * config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, config.embed_size)}
     for layer in range(config.num_layers):
         width = config.embed_size if layer == 0 else config.hidden_size

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from seqtool.config import ModelConfig, TrainConfig
+from seqtool.config import GATES, ModelConfig, TrainConfig
 
 DEFAULT_SECONDS = 300.0  # with no budget and no number of steps or epochs
 START_SECONDS = 4.0  # of a command in which nothing is learned: imports, reading, closing
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from seqtool.baselines import XZ_TRAIN_BYTES, NGram, xz_cost
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.config import Device, OnUnknown
 from seqtool.console import Console, format_count
-from seqtool.data import Tally, clip_documents, encode_documents, text_stats
+from seqtool.data import Tally, clip_documents, encode_documents, split_at, text_stats
 from seqtool.engine import weight_shapes
 from seqtool.errors import ConfigError, DataError
 from seqtool.output import emit
@@ -221,7 +221,7 @@ def _documents(request: ScoreRequest, files: TextFiles, saved: Saved) -> Iterato
     if not saved.card.source["valid_tokens"]:
         raise ConfigError(f"--held-out: {request.model} held nothing out")
     characters = text_stats(files).characters
-    cut = int(characters * (1 - saved.card.data.valid_fraction))
+    cut = split_at(characters, saved.card.data.valid_fraction)
     return clip_documents(files.documents(), cut, characters)
 
 
