@@ -1,0 +1,235 @@
+"""The options of ``train``."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqtool import STARTED
+from seqtool.config import (
+    Cell,
+    DataConfig,
+    ModelConfig,
+    Nonlinearity,
+    Optimizer,
+    TokenizerKind,
+    TrainConfig,
+)
+from seqtool.errors import ConfigError
+from seqtool.options import (
+    ConfigFile,
+    DeviceOption,
+    Quiet,
+    Threads,
+    Verbose,
+    open_console,
+    option,
+)
+from seqtool.settings import default_out, given, parse_duration, strongest
+
+LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
+ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
+
+
+def train(
+    ctx: typer.Context,
+    data: Annotated[
+        str, typer.Argument(help="Text file (also .gz, .xz), directory of them, or -.")
+    ],
+    out: Annotated[
+        Path | None, option("Where the model goes [default: runs/NAME].", "--out", "-o")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        option("Time for the whole command: 90s, 5m, 2h [default: 5m].", "--budget"),
+    ] = None,
+    epochs: Annotated[
+        float | None, option("Passes over the text, instead of a budget.", "--epochs", "-e")
+    ] = None,
+    steps: Annotated[int | None, option("Updates, instead of a budget.", "--steps")] = None,
+    valid: Annotated[str | None, option("Text to hold out, instead of a part.", "--valid")] = None,
+    valid_fraction: Annotated[
+        float | None,
+        option("Part held out, from the end.", "--valid-fraction", shown=DataConfig.valid_fraction),
+    ] = None,
+    tokenizer: Annotated[
+        TokenizerKind | None,
+        option("What a token is.", "--tokenizer", shown=DataConfig.tokenizer),
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        option("Most words or pieces.", "--vocab-size", shown=DataConfig.vocab_size),
+    ] = None,
+    encoding: Annotated[
+        str | None, option("Encoding of the text.", "--encoding", shown=DataConfig.encoding)
+    ] = None,
+    cell: Annotated[
+        Cell | None, option("Kind of recurrence.", "--cell", shown=ModelConfig.cell)
+    ] = None,
+    nonlinearity: Annotated[
+        Nonlinearity | None,
+        option("Of --cell rnn.", "--nonlinearity", shown=ModelConfig.nonlinearity),
+    ] = None,
+    hidden_size: Annotated[
+        int | None, option("Units of a layer.", "--hidden-size", auto=True)
+    ] = None,
+    layers: Annotated[
+        int | None, option("Recurrent layers.", "--layers", shown=ModelConfig.num_layers)
+    ] = None,
+    embed_size: Annotated[
+        int | None, option("Width of the embedding.", "--embed-size", auto=True)
+    ] = None,
+    dropout: Annotated[
+        float | None, option("Units dropped per sequence.", "--dropout", auto=True)
+    ] = None,
+    tied: Annotated[
+        bool | None, option("Share embedding and output weights.", "--tied/--untied", env="tied")
+    ] = None,
+    ngram_order: Annotated[
+        int | None,
+        option(
+            "Longest n-gram in the hashed tables, 1 = none.",
+            "--ngram-order",
+            shown=ModelConfig.ngram_order,
+        ),
+    ] = None,
+    ngram_buckets: Annotated[
+        int | None,
+        option("Rows of each table.", "--ngram-buckets", auto=True),
+    ] = None,
+    ngram_dropout: Annotated[
+        float | None,
+        option(
+            "Chance that a token goes without one of its n-grams.", "--ngram-dropout", auto=True
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, option("Streams side by side.", "--batch-size", "-b", auto=True)
+    ] = None,
+    bptt: Annotated[
+        int | None, option("Time steps a gradient goes back.", "--bptt", auto=True)
+    ] = None,
+    restart: Annotated[
+        float | None,
+        option(
+            "Chance per chunk to start from the zero state.", "--restart", shown=TrainConfig.restart
+        ),
+    ] = None,
+    lr: Annotated[float | None, option("Peak learning rate.", "--lr", auto=True)] = None,
+    table_lr: Annotated[
+        float | None,
+        option("Peak rate of the n-gram tables.", "--table-lr", shown=TrainConfig.table_lr),
+    ] = None,
+    lr_floor: Annotated[
+        float | None,
+        option("Last rate, as a part of the peak.", "--lr-floor", shown=TrainConfig.lr_floor),
+    ] = None,
+    warmup: Annotated[
+        int | None, option("Updates of rising rate.", "--warmup", shown=TrainConfig.warmup)
+    ] = None,
+    decay: Annotated[
+        float | None,
+        option("Part of the run with falling rate.", "--decay", shown=TrainConfig.decay),
+    ] = None,
+    optimizer: Annotated[
+        Optimizer | None,
+        option("Kind of update.", "--optimizer", shown=TrainConfig.optimizer),
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        option("sgd's, or adam's first beta.", "--momentum", shown=TrainConfig.momentum),
+    ] = None,
+    beta2: Annotated[
+        float | None,
+        option("adam's second beta, rmsprop's smoothing.", "--beta2", shown=TrainConfig.beta2),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        option("Decay of matrices.", "--weight-decay", shown=TrainConfig.weight_decay),
+    ] = None,
+    clip_norm: Annotated[
+        float | None,
+        option("Limit on the gradient norm, 0 = off.", "--clip-norm", shown=TrainConfig.clip_norm),
+    ] = None,
+    clip_value: Annotated[
+        float | None,
+        option("Limit on each entry, 0 = off.", "--clip-value", shown=TrainConfig.clip_value),
+    ] = None,
+    average: Annotated[
+        int | None,
+        option("Updates averaged over, 0 = off.", "--average", shown=TrainConfig.average),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        option(
+            "Evaluations without a better one, 0 = never stop.",
+            "--patience",
+            shown=TrainConfig.patience,
+        ),
+    ] = None,
+    eval_every: Annotated[
+        int | None, option("Updates between evaluations.", "--eval-every", auto=True)
+    ] = None,
+    eval_tokens: Annotated[
+        int | None, option("Tokens an evaluation reads.", "--eval-tokens", auto=True)
+    ] = None,
+    report_every: Annotated[
+        int | None, option("Updates between reports.", "--report-every", auto=True)
+    ] = None,
+    sample_every: Annotated[
+        int | None,
+        option("Updates between samples [default: with evaluations].", "--sample-every"),
+    ] = None,
+    resume: Annotated[bool, option("Go on with the interrupted run in --out.", "--resume")] = False,
+    init_from: Annotated[
+        Path | None, option("Start from this model's weights.", "--init-from")
+    ] = None,
+    force: Annotated[bool, option("Replace the model in --out.", "--force")] = False,
+    seed: Annotated[int | None, option("Of all chance.", "--seed", shown=TrainConfig.seed)] = None,
+    config: ConfigFile = None,
+    show_config: Annotated[
+        bool,
+        option("Print all settings and where each came from; do not train.", "--show-config"),
+    ] = False,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    json_lines: Annotated[bool, option("Print events as JSON Lines.", "--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model that writes text like DATA.
+
+    Example: seqtool train book.txt --budget 5m -o book
+    """
+    length = strongest(ctx, LENGTHS)
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise ConfigError(f"--epochs must be above 0, got {epochs}")
+    if resume and force:
+        raise ConfigError("--resume goes on with the model in --out, --force replaces it; give one")
+    fields = {*asdict(ModelConfig()), *asdict(DataConfig()), *asdict(TrainConfig())}
+    # On a terminal that shows the events too, a live view would be drawn over them.
+    same = json_lines and sys.stdout is not None and sys.stdout.isatty()
+    with open_console(quiet, verbose, plain=same) as console:
+        from seqtool.training import TrainRequest
+        from seqtool.training import train as run
+
+        request = TrainRequest(
+            data=data,
+            out=out or default_out(data),
+            valid=valid,
+            seconds=parse_duration(budget) if budget and length == "budget" else None,
+            epochs=epochs if length == "epochs" else None,
+            resume=resume,
+            init_from=init_from,
+            force=force,
+            show_config=show_config,
+            device=device,
+            threads=threads,
+            json=json_lines,
+            settings=given(ctx, fields - ({*LENGTHS} - {length})),
+            others=given(ctx, {*ABOUT_RUN, length} - {"steps"}),
+            started=STARTED,
+        )
+        raise typer.Exit(run(request, console))

@@ -1,0 +1,151 @@
+"""The options of the commands that use a model: ``generate`` and ``evaluate``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqtool.config import DecodeConfig, OnUnknown
+from seqtool.errors import ConfigError
+from seqtool.options import (
+    ConfigFile,
+    DeviceOption,
+    Quiet,
+    Threads,
+    Verbose,
+    limit_threads,
+    open_console,
+    option,
+)
+from seqtool.settings import given
+
+
+def generate(
+    ctx: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Model directory.")],
+    prompt: Annotated[
+        str | None, option("Text to go on from; - reads standard input.", "--prompt", "-p")
+    ] = None,
+    length: Annotated[int, option("Tokens to write.", "--length", "-l")] = DecodeConfig.length,
+    num: Annotated[int, option("Texts to write, together.", "--num", "-n")] = DecodeConfig.num,
+    temperature: Annotated[
+        float, option("Below 1 safer, above 1 wilder.", "--temperature", "-t")
+    ] = DecodeConfig.temperature,
+    top_k: Annotated[
+        int, option("Only the k likeliest tokens, 0 = all.", "--top-k")
+    ] = DecodeConfig.top_k,
+    top_p: Annotated[
+        float, option("Only the likeliest that hold this much probability.", "--top-p")
+    ] = DecodeConfig.top_p,
+    min_p: Annotated[
+        float, option("Only those at least this likely beside the likeliest.", "--min-p")
+    ] = DecodeConfig.min_p,
+    greedy: Annotated[
+        bool, option("Always the likeliest token.", "--greedy")
+    ] = DecodeConfig.greedy,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")
+    ] = None,
+    max_copy: Annotated[
+        int, option("Longest run shared with the training text, 0 = any.", "--max-copy")
+    ] = DecodeConfig.max_copy,
+    on_unknown: Annotated[
+        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
+    ] = "error",
+    state: Annotated[Path | None, option("Go on where --save-state stopped.", "--state")] = None,
+    save_state: Annotated[
+        Path | None, option("Save where this call stops.", "--save-state")
+    ] = None,
+    seed: Annotated[int, option("Of all chance.", "--seed")] = DecodeConfig.seed,
+    config: ConfigFile = None,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    as_json: Annotated[bool, option("Print an object for each text.", "--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write text with MODEL.
+
+    Example: seqtool generate book -p "Once upon" -l 400 -t 0.7
+    """
+    settings = given(ctx, asdict(DecodeConfig()))
+    decode = DecodeConfig(**settings.values)
+    if stop and "" in stop:
+        raise ConfigError("--stop must be a text of at least one character, got an empty one")
+    limit_threads(threads)
+    with open_console(quiet, verbose) as console:
+        from seqtool.writing import WriteRequest, write
+
+        request = WriteRequest(
+            model=model,
+            prompt=prompt,
+            stop=tuple(stop or ()),
+            on_unknown=on_unknown,
+            state=state,
+            save_state=save_state,
+            device=device,
+            json=as_json,
+            decode=decode,
+            given=frozenset(settings.values),
+        )
+        raise typer.Exit(write(request, console))
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model directory.")],
+    data: Annotated[str, typer.Argument(help="Text to score: file, directory, or -.")],
+    held_out: Annotated[
+        bool,
+        option("DATA is the training text: score the end that was held out.", "--held-out"),
+    ] = False,
+    per_token: Annotated[
+        bool, option("Print the surprisal of each token, in bits.", "--per-token")
+    ] = False,
+    dynamic: Annotated[
+        bool, option("Also score while learning from what was scored.", "--dynamic")
+    ] = False,
+    baselines: Annotated[
+        bool, option("Score an n-gram model and xz too.", "--baselines/--no-baselines")
+    ] = True,
+    on_unknown: Annotated[
+        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
+    ] = "replace",
+    encoding: Annotated[
+        str | None, option("Encoding of the text [default: the model's].", "--encoding")
+    ] = None,
+    state: Annotated[Path | None, option("Go on where --save-state stopped.", "--state")] = None,
+    save_state: Annotated[
+        Path | None, option("Save where this call stops.", "--save-state")
+    ] = None,
+    config: ConfigFile = None,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    as_json: Annotated[bool, option("Print one JSON object.", "--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score how well MODEL predicts DATA, beside cheap methods.
+
+    Example: seqtool evaluate book other.txt
+    """
+    with open_console(quiet, verbose) as console:
+        from seqtool.scoring import ScoreRequest
+        from seqtool.scoring import evaluate as run
+
+        request = ScoreRequest(
+            model=model,
+            data=data,
+            held_out=held_out,
+            per_token=per_token,
+            dynamic=dynamic,
+            baselines=baselines,
+            on_unknown=on_unknown,
+            encoding=encoding,
+            state=state,
+            save_state=save_state,
+            device=device,
+            threads=threads,
+            json=as_json,
+        )
+        raise typer.Exit(run(request, console))
