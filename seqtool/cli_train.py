@@ -99,6 +99,15 @@ def train(
         int | None,
         option("Rows of each table.", "--ngram-buckets", auto=True),
     ] = None,
+    ngram_output: Annotated[
+        bool | None,
+        option(
+            "Let the tables add to the logits, not only to the input.",
+            "--ngram-output/--no-ngram-output",
+            env="ngram-output",
+            auto=True,
+        ),
+    ] = None,
     ngram_dropout: Annotated[
         float | None,
         option(

@@ -19,7 +19,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a cell's weights
 
-# A table of logits for more tokens than this would be larger than the rest of the model.
+# A table of logits for more tokens than this would be larger than the rest of a new model.
 NGRAM_LOGITS_VOCABULARY = 512
 
 ConfigT = TypeVar("ConfigT")
@@ -47,6 +47,8 @@ class ModelConfig:
     dropout: float = 0.0  # one mask per sequence and chunk, on the output of every layer
     ngram_order: int = 5  # hashed tables of the last 2..n tokens feed input and output, 1 = off
     ngram_buckets: int = 16384  # rows of each table
+    # The tables add to the logits too; None, as in models saved before this was: if V is small.
+    ngram_output: bool | None = None
     ngram_dropout: float = 0.0  # chance that a token goes without one of its n-grams in training
     tied: bool = False  # the output layer shares the embedding matrix; needs embed = hidden size
 
@@ -73,7 +75,11 @@ class ModelConfig:
 
     def ngram_logits(self, vocab_size: int) -> bool:
         """Whether the n-gram tables also add to the logits, not only to the input."""
-        return self.ngram_order > 1 and vocab_size <= NGRAM_LOGITS_VOCABULARY
+        if self.ngram_order == 1:
+            return False
+        if self.ngram_output is None:
+            return vocab_size <= NGRAM_LOGITS_VOCABULARY
+        return self.ngram_output
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from seqtool.config import GATES, ModelConfig, TrainConfig
+from seqtool.config import GATES, NGRAM_LOGITS_VOCABULARY, ModelConfig, TrainConfig
 
 DEFAULT_SECONDS = 300.0  # with no budget and no number of steps or epochs
 START_SECONDS = 4.0  # of a command in which nothing is learned: imports, reading, closing
@@ -85,6 +85,9 @@ def choose(
     if "ngram_buckets" not in given:
         # Rows for the n-grams that the run will see, within what a model file should weigh.
         model["ngram_buckets"] = 8192 if work < 5_000 else 16384
+    if "ngram_output" not in given:
+        # Said once, for a model keeps it when characters are added to its vocabulary.
+        model["ngram_output"] = vocab_size <= NGRAM_LOGITS_VOCABULARY
     if "ngram_dropout" not in given:
         # Tables learn a text by heart before the network does; until then dropping only slows them.
         model["ngram_dropout"] = round(min(0.5, max(0.0, 0.15 * (epochs - 1.5))), 2)

@@ -326,6 +326,7 @@ def _inherit(settings: Settings, card: Card, path: Path | None) -> Settings:
     free = ("dropout", "ngram_dropout")  # of training, not of the shape
     shape = {name: value for name, value in asdict(card.model).items() if name not in free}
     shape |= {"tokenizer": card.data.tokenizer, "vocab_size": card.data.vocab_size}
+    shape["ngram_output"] = card.model.ngram_logits(card.vocab_size)
     for name, value in shape.items():
         given = settings.values.get(name, value)
         if given != value:

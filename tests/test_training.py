@@ -18,6 +18,7 @@ from conftest import TINY, Run, error_line, train_tiny
 
 from seqtool import training
 from seqtool.checkpoint import load, load_last
+from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
 from seqtool.training import _signals
@@ -215,6 +216,25 @@ def test_new_characters_extend_the_vocabulary_of_a_parent(
     # A step at almost no learning rate leaves the old rows where they were.
     rows = after.weights["embedding.weight"][: before.card.vocab_size]
     np.testing.assert_allclose(rows, before.weights["embedding.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-ngram-output",)])
+def test_a_vocabulary_may_grow_past_the_size_for_which_a_new_model_has_logit_tables(
+    run: Run, text_file: Path, tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    parent = train_tiny(text_file, tmp_path / "parent", *options)
+    data, out = tmp_path / "t.txt", tmp_path / "m"
+    data.write_text("".join(map(chr, range(0x4E00, 0x4E00 + NGRAM_LOGITS_VOCABULARY))) * 2)
+    code, _, err = run("train", data, "--init-from", parent, "--steps", 2, "-o", out, "-q")
+    assert (code, err) == (0, "")
+    before, after = load(parent), load(out)
+    assert after.card.vocab_size == before.card.vocab_size + NGRAM_LOGITS_VOCABULARY
+    width = after.weights["ngrams.weight"].shape[1] - after.card.model.embed_size
+    assert width == (0 if options else after.card.vocab_size)
+    assert run("generate", out, "-l", 5)[0] == 0
+    # Without a parent, so large a vocabulary gets none, unless asked for.
+    code, shown, _ = run("train", data, "--steps", 2, "--show-config", "-q")
+    assert tomllib.loads(shown)["ngram-output"] is False
 
 
 @pytest.mark.parametrize(
