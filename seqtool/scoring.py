@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.baselines import XZ_TRAIN_BYTES, NGram, xz_cost
+from seqtool.backoff import NGram
+from seqtool.baselines import XZ_TRAIN_BYTES, xz_cost
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.config import Device, OnUnknown
 from seqtool.console import Console, format_count

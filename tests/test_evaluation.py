@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqtool.baselines import NGram
+from seqtool.backoff import NGram
 from seqtool.config import ModelConfig
 from seqtool.evaluation import (
     DynamicScorer,

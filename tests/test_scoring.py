@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Run, error_line, train_tiny
 
-from seqtool.baselines import NGram
+from seqtool.backoff import NGram
 from seqtool.checkpoint import load, load_text
 from seqtool.models import build_model
 from seqtool.scoring import SPELLING_NATS
