@@ -20,7 +20,7 @@ from seqtool import training
 from seqtool.checkpoint import load, load_last
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
-from seqtool.training import _signals
+from seqtool.runs import _signals
 
 TIMES = ("seconds", "seconds_left", "tokens_per_s")  # no two runs share them
 
