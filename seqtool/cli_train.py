@@ -221,7 +221,7 @@ def train(
     # On a terminal that shows the events too, a live view would be drawn over them.
     same = json_lines and sys.stdout is not None and sys.stdout.isatty()
     with open_console(quiet, verbose, plain=same) as console:
-        from seqtool.training import TrainRequest
+        from seqtool.runs import TrainRequest
         from seqtool.training import train as run
 
         request = TrainRequest(

@@ -1,4 +1,4 @@
-"""Training a language model: truncated backpropagation through time over streams of text.
+"""A training run from its first update to its end, whatever is learned.
 
 ``fit`` is a generator of events, plain dicts that are at once the progress display, the lines of
 metrics.jsonl and the output of ``train --json``. It knows neither who shows them nor where the data
@@ -9,7 +9,7 @@ saving such that a resumed run is the run that was never interrupted.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from seqtool.checkpoint import Card, ModelDir
 from seqtool.errors import TrainingError
 from seqtool.models import to_arrays
 from seqtool.optim import decay_start, fewest_steps
-from seqtool.trainer import SPIKE, Diverged, Snapshot, Trainer
+from seqtool.trainer import SPIKE, Diverged, Look, Snapshot, Trainer
 
 __all__ = ["Budget", "Event", "Keeper", "Snapshot", "Trainer", "fit", "restore_last"]
 
@@ -107,7 +107,8 @@ class Pace:
             expected = max(1, int(self.left() / step_seconds))
             # A short run has better things to do than to look at itself.
             looks = min(EVALUATIONS, max(4, int(math.sqrt(self.budget.seconds))))
-            tokens_per_second = config.batch_size * config.bptt / step_seconds
+            batch_tokens = trainer.objective.tokens / max(1, trainer.step)
+            tokens_per_second = batch_tokens / step_seconds
             # Scoring costs about a third of training: it has no backward pass.
             share = EVALUATION_SHARE * self.budget.seconds / looks
             rhythm = {
@@ -148,13 +149,14 @@ class Keeper:
             self.pending = []
         return event
 
-    def note_best(self, trainer: Trainer) -> None:
-        """Take the averaged weights as the model that inference uses; ``save`` writes them."""
+    def note_best(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
+        """Take the averaged weights as the model that inference uses; ``save`` writes them.
+
+        ``found`` is what the evaluation wants kept with them, JSON values.
+        """
         with trainer.updater.averaged():
             self.best = to_arrays(trainer.model)
-        best: dict[str, float] = {"step": trainer.step}
-        if math.isfinite(trainer.best):
-            best |= {"valid_nats_per_token": trainer.best}
+        best = {"step": trainer.step, **found}
         self.card = replace(self.card, extra=self.card.extra | {"best": best})
 
     def save_best(self, trainer: Trainer) -> None:
@@ -162,7 +164,7 @@ class Keeper:
         self.card = replace(self.card, train=trainer.config)
         if not self.output.begun:
             if self.best is None:
-                self.note_best(trainer)
+                self.note_best(trainer, {})
             assert self.best is not None
             self.output.begin(self.card, self.tokenizer_json, self.best)
             if self.text is not None:
@@ -330,12 +332,14 @@ class RateMeter:
         """Begin a stretch of uninterrupted updates."""
         self.since = time.monotonic()
         self.step = self.trainer.step
+        self.tokens = self.trainer.objective.tokens
 
     def report(self, norm: float) -> Event:
         """The event of one line of progress; the loss is the mean since the last one."""
         trainer, config = self.trainer, self.trainer.config
         now = time.monotonic()
         seconds, steps = now - self.since, max(1, trainer.step - self.step)
+        tokens = max(0, trainer.objective.tokens - self.tokens)  # a rescue goes back
         self.seconds, self.steps = self.seconds + seconds, self.steps + steps
         self.restart()
         loss = trainer.loss_sum / max(1, trainer.loss_count)
@@ -344,12 +348,12 @@ class RateMeter:
             "event": "report",
             "step": trainer.step,
             "steps": config.steps,
-            "epoch": round(trainer.streams.epoch, 4),
+            "epoch": round(trainer.objective.epoch, 4),
             "loss": loss,
-            "bits_per_char": loss / math.log(2) * trainer.corpus.train_tokens_per_char,
+            **trainer.objective.units(loss),
             "lr": trainer.updater.last_lr,
             "grad_norm": norm,
-            "tokens_per_s": steps * config.batch_size * config.bptt / max(seconds, 1e-9),
+            "tokens_per_s": tokens / max(seconds, 1e-9),
             "seconds_left": (config.steps - trainer.step) * self.seconds / self.steps,
         }
 
@@ -376,7 +380,7 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
     """Go back to the last good state with half the learning rate.
 
     A jump that comes again at the same step and nearly as high, although the rate was halved, is
-    the text's doing, such as another language: then the rate is restored and the jump let pass.
+    the data's doing, such as another language: then the rate is restored and the jump let pass.
     """
     failed, scale, excused = trainer.step, trainer.lr_scale, trainer.excused
     again = failed == trainer.jump_step and why.loss > 0.9 * trainer.jump_loss
@@ -396,7 +400,7 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
     lr = trainer.config.lr * trainer.lr_scale
     action = f"learning rate halved to a peak of {lr:.2e}"
     if again:
-        action = f"it is the text that changes there; learning rate back to a peak of {lr:.2e}"
+        action = f"it is the data that change there; learning rate back to a peak of {lr:.2e}"
     return {
         "event": "rescue",
         "step": failed,
@@ -407,19 +411,16 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
 
 
 def _evaluate(trainer: Trainer, keeper: Keeper) -> Event:
-    event: Event = {"event": "eval", "step": trainer.step}
-    if trainer.corpus.valid.size == 0:
-        keeper.note_best(trainer)
-        return event | {"val_loss": None, "val_bits_per_char": None, "best": True}
-    loss = trainer.evaluate()
-    better = loss < trainer.best
-    if better:
-        trainer.best, trainer.best_step, trainer.stale = loss, trainer.step, 0
-        keeper.note_best(trainer)
+    look: Look = trainer.evaluate()
+    better = look.loss is None or look.loss < trainer.best
+    if look.loss is None:
+        keeper.note_best(trainer, look.card)
+    elif better:
+        trainer.best, trainer.best_step, trainer.stale = look.loss, trainer.step, 0
+        keeper.note_best(trainer, look.card)
     else:
         trainer.stale += 1
-    bits = loss / math.log(2) * trainer.corpus.valid_tokens_per_char
-    return event | {"val_loss": loss, "val_bits_per_char": bits, "best": better}
+    return {"event": "eval", "step": trainer.step, **look.scores, "best": better}
 
 
 def _end(trainer: Trainer, reason: str) -> Event:

@@ -40,11 +40,13 @@ ALLOWED: dict[str, set[str]] = {
     "models": {*BASIC, "cells", "ngrams"},
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models"},
-    "trainer": {"config", "cells", "data", "evaluation", "models", "optim"},
+    "trainer": {"config", "optim"},
+    "language": {"config", "cells", "data", "evaluation", "models", "trainer"},
     "train": {*BASIC, "checkpoint", "models", "optim", "trainer"},
+    "runs": {*BASIC, "checkpoint", "console", "output", "settings", "train"},
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
-    "cli_train": {*BASIC, "__init__", "options", "settings", "training"},
+    "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
     "cli_use": {*BASIC, "options", "scoring", "settings", "writing"},
     "cli": {*BASIC, "__init__", "cli_train", "cli_use", "output", "settings"},
     "__main__": {"cli"},
@@ -55,7 +57,7 @@ TOP = {"options", "cli_train", "cli_use", "cli", "__main__"}  # what typer is fo
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {
     "torch": {
-        *("cells", "devices", "evaluation", "models", "ngrams", "optim", "plan"),
+        *("cells", "devices", "evaluation", "language", "models", "ngrams", "optim", "plan"),
         *("train", "trainer"),
     },
     "tokenizers": set(),

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from conftest import TINY, Run, error_line, train_tiny
 
-from seqtool import training
+from seqtool import runs
 from seqtool.checkpoint import load, load_last
 from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
-from seqtool.training import _signals
+from seqtool.runs import _signals
 
 TIMES = ("seconds", "seconds_left", "tokens_per_s")  # no two runs share them
 
@@ -318,7 +318,7 @@ def test_a_run_whose_output_is_lost_is_saved(
 
     out, options = tmp_path / "m", ("train", text_file, *TINY, "--steps", 30, "--json", "-q")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "emit", fail)
+        patch.setattr(runs, "emit", fail)
         code, shown, err = run(*options, "-o", out)
     assert (code, shown) == (1, "")
     if isinstance(lost, BrokenPipeError):
