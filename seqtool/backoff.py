@@ -225,12 +225,14 @@ class NGram:
         try:
             vocab_size, order = map(int, arrays["shape"])
             below = 1
+            if len(arrays) != 1 + 4 * order:
+                raise ValueError(f"{len(arrays)} arrays for order {order}")
             for length in range(order):
                 children = arrays[f"children.{length}"].astype(np.int64)
                 ranks = np.repeat(np.arange(len(children)), children)
                 codes = ranks * vocab_size + arrays[f"tokens.{length}"]
                 level = _Level(codes, arrays[f"gains.{length}"], arrays[f"backoffs.{length}"])
-                _check_level(level, below)
+                _check_level(level, below, vocab_size)
                 levels.append(level)
                 below = len(codes)
         except (KeyError, IndexError, ValueError, MemoryError) as err:
@@ -254,12 +256,14 @@ def _look_up(
     return places, seen & (level.codes[places] == codes), seen
 
 
-def _check_level(level: _Level, num_contexts: int) -> None:
+def _check_level(level: _Level, num_contexts: int, vocab_size: int) -> None:
     """See that arrays from a file fit together, so that no lookup can leave them."""
     if len(level.backoffs) != num_contexts or len(level.gains) != len(level.codes):
         raise ValueError(f"{len(level.backoffs)} contexts where {num_contexts} were expected")
     if not len(level.codes) or (np.diff(level.codes) <= 0).any():
         raise ValueError("n-grams out of order")
+    if level.codes[-1] >= num_contexts * vocab_size:
+        raise ValueError("tokens outside the vocabulary")
     for values in (level.gains, level.backoffs):
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise ValueError("probabilities outside 0 to 1")
