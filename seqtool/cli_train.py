@@ -114,6 +114,14 @@ def train(
             "Chance that a token goes without one of its n-grams.", "--ngram-dropout", auto=True
         ),
     ] = None,
+    backoff_order: Annotated[
+        int | None,
+        option(
+            "Longest n-gram of the counts mixed into the predictions, 0 = none.",
+            "--backoff-order",
+            auto=True,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, option("Streams side by side.", "--batch-size", "-b", auto=True)
     ] = None,

@@ -50,6 +50,7 @@ class ModelConfig:
     # The tables add to the logits too; None, as in models saved before this was: if V is small.
     ngram_output: bool | None = None
     ngram_dropout: float = 0.0  # chance that a token goes without one of its n-grams in training
+    backoff_order: int = 0  # longest n-gram of the counts mixed into the predictions, 0 = none
     tied: bool = False  # the output layer shares the embedding matrix; needs embed = hidden size
 
     def __post_init__(self) -> None:
@@ -60,6 +61,8 @@ class ModelConfig:
         _check(self.embed_size >= 1, "--embed-size", self.embed_size, "at least 1")
         _check(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         _check(1 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 1 (off) to 8")
+        longest = self.backoff_order
+        _check(0 <= longest <= 16, "--backoff-order", longest, "from 0 (off) to 16")
         _check(self.ngram_buckets >= 2, "--ngram-buckets", self.ngram_buckets, "at least 2")
         drop = self.ngram_dropout
         _check(0 <= drop < 1, "--ngram-dropout", drop, "at least 0 and below 1")

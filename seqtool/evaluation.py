@@ -343,6 +343,18 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
     return nll.view_as(targets)
 
 
+class Costs(NamedTuple):
+    """What tokens of a text cost, in the order of the text.
+
+    Attributes:
+        nll: (N,) float64, nats.
+        places: Where they stand in the text, (N,) int64.
+    """
+
+    nll: np.ndarray
+    places: np.ndarray
+
+
 def score_streams(
     model: LanguageModel,
     ids: np.ndarray,
@@ -350,7 +362,7 @@ def score_streams(
     batch: int = 32,
     warm_up: int = 256,
     limit: int | None = None,
-) -> float:
+) -> Costs:
     """Score a text fast and nearly exactly: in pieces, side by side.
 
     Each piece but the first is warmed up on the tokens before it; the first starts from the zero
@@ -364,13 +376,12 @@ def score_streams(
         warm_up: Tokens read before each piece.
         limit: Score only so many tokens, in pieces spread evenly over the text.
 
-    Returns:
-        Mean nll in nats per token.
-
     Raises:
         ValueError: If there is no token to score.
     """
     num_targets = len(ids) - 1
+    if num_targets < 1 or (ids[1:] == ids[0]).all():
+        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
     wanted = num_targets if limit is None else min(num_targets, limit)
     num_pieces = max(1, min(batch, wanted // max(1, warm_up)))
     length = -(-wanted // num_pieces)
@@ -378,7 +389,7 @@ def score_streams(
     starts = np.arange(num_pieces)[:, None] * stride  # (B, 1)
     ends = np.minimum(starts + length, num_targets)
     span = max(1, MAX_LOGITS // (num_pieces * model.vocab_size))
-    total, count = 0.0, 0
+    found: list[Costs] = []
     with _evaluating(model), torch.inference_mode():
         state = model.init_state(1)
         if num_pieces > 1:
@@ -391,11 +402,10 @@ def score_streams(
             nll, state = _score_places(model, ids, places, state)
             targets = ids[np.minimum(places + 1, num_targets)]
             scored = (places < ends) & (targets != ids[0])
-            total += float(nll[scored].sum())
-            count += int(scored.sum())
-    if not count:
-        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
-    return total / count
+            found.append(Costs(nll[scored], places[scored] + 1))
+    places = np.concatenate([costs.places for costs in found])
+    order = np.argsort(places)
+    return Costs(np.concatenate([costs.nll for costs in found])[order], places[order])
 
 
 def _spans(begin: int, end: int, span: int) -> Iterator[np.ndarray]:

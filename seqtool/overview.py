@@ -89,4 +89,7 @@ def model_rows(
         ),
         ("", "* chosen for this text, this budget and this machine"),
     ]
+    if model_config.backoff_order:
+        longest = f"up to {model_config.backoff_order}{star('backoff_order')} tokens"
+        rows.insert(2, ("mixed with", f"an n-gram model of the same text, n-grams of {longest}"))
     return rows

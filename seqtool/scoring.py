@@ -20,6 +20,7 @@ from seqtool.console import Console, format_count
 from seqtool.data import Tally, clip_documents, encode_documents, split_at, text_stats
 from seqtool.engine import weight_shapes
 from seqtool.errors import ConfigError, DataError
+from seqtool.mixture import Reader, load_partner
 from seqtool.output import emit
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import TextFiles, open_text
@@ -133,6 +134,7 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     if place is not None and len(place.last_ids) != 1:
         raise ConfigError(f"--state {request.state}: holds several texts; score after one")
     console.status("loading PyTorch")
+    reader = _reader(request, saved, tokenizer, place)
     scorers = _scorers(request, saved, tokenizer, place)
     baselines = _baselines(request, tokenizer, console)
     console.status(f"scoring {files.name}")
@@ -141,11 +143,17 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     documents = _known(documents, tokenizer, request.on_unknown, files.name, unknown)
     if request.per_token:
         console.clear_status()  # what is printed now must not stand beside it
-    totals = [Total() for _ in scorers]
+    totals, network = [Total() for _ in scorers], Total()
     for ids in _pieces(encode_documents(documents, tokenizer, tally)):
-        scored = [_charged(scorer.push(ids), ids, tokenizer) for scorer in scorers]
+        text = ids != tokenizer.start_id
+        scored = [scorer.push(ids) for scorer in scorers]
+        if reader:
+            network.add(_charged(scored[0], ids, tokenizer), text)
+            counted = reader.push(ids)
+            scored = [reader.mix(nll, counted) for nll in scored]
+        scored = [_charged(nll, ids, tokenizer) for nll in scored]
         for total, nll in zip(totals, scored, strict=True):
-            total.add(nll, ids != tokenizer.start_id)
+            total.add(nll, text)
         if request.per_token:
             _print_tokens(tokenizer, ids, scored[0], request.json)
         if baselines:
@@ -155,7 +163,10 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     if request.save_state:
         position = scorers[0].position
         last = np.array([position.last_id], dtype=np.int64)
-        save_place(request.save_state, Place(position.state, last, position.pending), name)
+        state = position.state
+        if reader:
+            state = (*state, reader.contexts[None, None])
+        save_place(request.save_state, Place(state, last, position.pending), name)
     report = {
         "task": saved.card.task,
         "tokens": totals[0].tokens,
@@ -165,6 +176,8 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
         "scores": totals[0].scores(tally),
         "baselines": baselines.as_dict(tally) if baselines else {},
     }
+    if reader:
+        report["network"] = network.scores(tally)
     if request.dynamic:
         report["dynamic"] = totals[1].scores(tally)
     console.clear_status()
@@ -192,10 +205,28 @@ def _scorers(
     ).to(device)
     scorers = [Scorer(model, start)]
     if place is not None:
-        scorers = [Scorer(model, start, place.state, int(place.last_ids[0]), place.pending)]
+        parts = len(model.init_state(1))  # after these comes the n-gram model's
+        state, last_id = place.state[:parts], int(place.last_ids[0])
+        scorers = [Scorer(model, start, state, last_id, place.pending)]
     if request.dynamic:
         scorers.append(DynamicScorer(model, start))
     return scorers
+
+
+def _reader(
+    request: ScoreRequest, saved: Saved, tokenizer: Tokenizer, place: Place | None
+) -> Reader | None:
+    """The n-gram model that is mixed in, if one is, where the scorer begins."""
+    from seqtool.evaluation import BLOCK
+
+    partner = load_partner(saved, request.model)
+    if partner is None:
+        return None
+    if place is None:
+        return Reader(partner, BLOCK, tokenizer.start_id)
+    reader = Reader(partner, BLOCK, int(place.last_ids[0]), place.state[-1][0, 0])
+    reader.push(place.pending)
+    return reader
 
 
 def _charged(nll: np.ndarray, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -282,6 +313,8 @@ def _print_tokens(tokenizer: Tokenizer, ids: np.ndarray, nll: np.ndarray, as_jso
 def _print_table(report: dict[str, Any]) -> None:
     """The scores, a line for each way of predicting the text."""
     rows = [("model", report["scores"])]
+    if "network" in report:
+        rows.append(("network alone", report["network"]))
     if "dynamic" in report:
         rows.append(("model, dynamic", report["dynamic"]))
     names = {"ngram": "n-gram model", "xz": "xz"}

@@ -130,10 +130,14 @@ class Keeper:
     """Writes the model directory during a run: best weights, whole state, events."""
 
     def __init__(
-        self, output: ModelDir, card: Card, tokenizer_json: str, text: np.ndarray | None = None
+        self,
+        output: ModelDir,
+        card: Card,
+        tokenizer_json: str,
+        parts: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         self.output = output
-        self.text = text  # training ids to keep with the model
+        self.parts = parts  # what is kept with the model and never changes, by file name
         self.card = card
         self.tokenizer_json = tokenizer_json
         self.pending: list[Event] = []  # events from before the directory exists
@@ -166,9 +170,7 @@ class Keeper:
             if self.best is None:
                 self.note_best(trainer, {})
             assert self.best is not None
-            self.output.begin(self.card, self.tokenizer_json, self.best)
-            if self.text is not None:
-                self.output.save_text(self.text)
+            self.output.begin(self.card, self.tokenizer_json, self.best, self.parts)
             self.output.append_events(self.pending)
             self.pending = []
         else:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqtool.backoff import NGram
 from seqtool.checkpoint import (
+    COUNTS,
+    TEXT,
     Card,
     ModelDir,
     Saved,
@@ -18,8 +21,9 @@ from seqtool.checkpoint import (
 from seqtool.config import DataConfig, DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console, format_count
 from seqtool.data import Corpus, fit_shape, load_corpus
-from seqtool.decode import Generation, row_rngs, warm_up
+from seqtool.decode import Generation, Steppable, row_rngs, warm_up
 from seqtool.errors import ConfigError, DataError
+from seqtool.mixture import Mixture
 from seqtool.output import emit
 from seqtool.overview import listed, model_rows, show_corpus
 from seqtool.runs import TrainRequest, flag, run, shown_settings
@@ -27,6 +31,7 @@ from seqtool.settings import Settings
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from seqtool.language import NextToken
     from seqtool.models import LanguageModel
     from seqtool.train import Trainer
 
@@ -68,6 +73,7 @@ def train(request: TrainRequest, console: Console) -> int:
     from seqtool.train import Budget, Keeper, Trainer
 
     model.to(torch_device(request.device))
+    ngram = _count(model_config, corpus, console)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     table = sizes.get("ngrams.weight", 0)
     rows = model_rows(sum(sizes.values()), table, model_config, train_config, settings, seconds)
@@ -81,13 +87,18 @@ def train(request: TrainRequest, console: Console) -> int:
         source=_source(request, corpus),
         extra={"budget_seconds": seconds, "epochs": request.epochs},
     )
-    text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
     output = ModelDir.create(request.out, force=request.force)
-    keeper = Keeper(output, card, corpus.tokenizer.to_json(), text)
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    if len(corpus.train) <= KEEP_TEXT_TOKENS:
+        parts[TEXT] = {"ids": corpus.train}
+    if ngram is not None:
+        parts[COUNTS] = ngram.to_arrays()
+    keeper = Keeper(output, card, corpus.tokenizer.to_json(), parts)
     given = frozenset(request.settings.values)
     budget = Budget(seconds, request.started, given) if seconds else None
-    trainer = Trainer(NextToken(model, corpus, train_config), train_config)
-    sampler = _sampler(trainer, model, corpus.tokenizer)
+    objective = NextToken(model, corpus, train_config, ngram=ngram)
+    trainer = Trainer(objective, train_config)
+    sampler = _sampler(trainer, objective)
     return run(request, console, trainer, keeper, budget=budget, write_sample=sampler)
 
 
@@ -170,7 +181,9 @@ def _resume(request: TrainRequest, console: Console) -> int:
     model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
     check_weights(saved.weights, shapes(model), str(request.out))
     model.to(device)
-    trainer = Trainer(NextToken(model, corpus, card.train), card.train)
+    ngram = _count(card.model, corpus, console)
+    objective = NextToken(model, corpus, card.train, ngram=ngram)
+    trainer = Trainer(objective, card.train)
     good = restore_last(trainer, *load_last(request.out))
     if trainer.step >= card.train.steps:
         raise ConfigError(
@@ -179,7 +192,7 @@ def _resume(request: TrainRequest, console: Console) -> int:
         )
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
     keeper = Keeper(output, card, saved.tokenizer_json)
-    sampler = _sampler(trainer, model, tokenizer)
+    sampler = _sampler(trainer, objective)
     return run(request, console, trainer, keeper, good=good, write_sample=sampler)
 
 
@@ -206,7 +219,7 @@ def _defaults() -> dict[str, Any]:
 
 def _inherit(settings: Settings, card: Card, path: Path | None) -> Settings:
     """With ``--init-from``, shape and vocabulary are the parent's; a flag may not differ."""
-    free = ("dropout", "ngram_dropout")  # of training, not of the shape
+    free = ("dropout", "ngram_dropout", "backoff_order")  # of training, not of the shape
     shape = {name: value for name, value in asdict(card.model).items() if name not in free}
     shape |= {"tokenizer": card.data.tokenizer, "vocab_size": card.data.vocab_size}
     shape["ngram_output"] = card.model.ngram_logits(card.vocab_size)
@@ -342,16 +355,27 @@ def _copy_weights(model: "LanguageModel", parent: Saved, tokenizer: Tokenizer) -
             target.narrow(axis, 0, weight.shape[axis]).copy_(weight)
 
 
-def _sampler(trainer: "Trainer", model: "LanguageModel", tokenizer: Tokenizer) -> Callable[[], str]:
+def _count(config: ModelConfig, corpus: Corpus, console: Console) -> NGram | None:
+    """The n-gram model that is mixed in, if one is."""
+    if not config.backoff_order:
+        return None
+    console.status("counting n-grams")
+    return NGram(corpus.train, corpus.tokenizer.vocab_size, order=config.backoff_order)
+
+
+def _sampler(trainer: "Trainer", objective: "NextToken") -> Callable[[], str]:
     """Writes a short text with the present averaged weights, always from the same seed."""
     from seqtool.models import Stepper
 
+    tokenizer = objective.corpus.tokenizer
     banned = [tokenizer.start_id]
     if tokenizer.unknown_id is not None:
         banned.append(tokenizer.unknown_id)
 
     def write() -> str:
-        stepper = Stepper(model)
+        stepper: Steppable = Stepper(objective.model)
+        if objective.ngram is not None:
+            stepper = Mixture(stepper, objective.ngram, objective.mixture)
         with trainer.updater.averaged():
             logits, state = warm_up(stepper, np.array([tokenizer.start_id]), stepper.init_state(1))
             generation = Generation(

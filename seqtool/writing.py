@@ -19,6 +19,7 @@ from seqtool.copies import CopyMeter, Track
 from seqtool.decode import Generation, Steppable, restore_rngs, row_rngs
 from seqtool.engine import Engine, weight_shapes
 from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.mixture import Mixture, load_partner
 from seqtool.output import emit
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
@@ -125,7 +126,7 @@ def write(request: WriteRequest, console: Console) -> int:
         check_place(request.save_state)
     saved = load(request.model)
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
-    stepper = load_stepper(saved, tokenizer, str(request.model), request.device)
+    stepper = load_stepper(saved, tokenizer, request.model, request.device)
     model = fingerprint(saved.weights) if request.state or request.save_state else ""
     prompt = _prompt(request, tokenizer, console)
     place = _starting_place(request, stepper, tokenizer, prompt, model)
@@ -166,8 +167,15 @@ def write(request: WriteRequest, console: Console) -> int:
     return 0
 
 
-def load_stepper(saved: Saved, tokenizer: Tokenizer, where: str, device: Device) -> Steppable:
-    """The model behind the numpy contract: without torch, unless another device is asked for."""
+def load_stepper(saved: Saved, tokenizer: Tokenizer, path: Path, device: Device) -> Steppable:
+    """The model behind the numpy contract, with the n-gram model that is mixed in."""
+    network = _load_network(saved, tokenizer, str(path), device)
+    partner = load_partner(saved, path)
+    return Mixture(network, partner.ngram, partner.weights) if partner else network
+
+
+def _load_network(saved: Saved, tokenizer: Tokenizer, where: str, device: Device) -> Steppable:
+    """Without torch, unless another device than the CPU is asked for."""
     config, vocab_size = saved.card.model, saved.card.vocab_size
     check_weights(saved.weights, weight_shapes(config, vocab_size), where)
     if device in ("auto", "cpu"):
