@@ -1,4 +1,4 @@
-"""Entry point of ``seqtool``, ``python -m seqtool`` and ``torchrun -m seqtool``."""
+"""Entry point of ``seqtool`` and ``python -m seqtool``."""
 
 
 def main() -> None:

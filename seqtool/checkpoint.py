@@ -92,7 +92,7 @@ class Card:
             values["model"] = from_dict(ModelConfig, values["model"], "model")
             values["data"] = from_dict(DataConfig, values["data"], "data")
             values["train"] = from_dict(TrainConfig, values["train"], "train")
-            return cls(**values)
+            return from_dict(cls, values, "card")
         except (ConfigError, KeyError, TypeError) as err:
             raise CheckpointError(f"{where}: {err}; {made}: use that version") from err
 

@@ -137,15 +137,13 @@ def train(
     lr: Annotated[float | None, option("Peak learning rate.", "--lr", auto=True)] = None,
     table_lr: Annotated[
         float | None,
-        option("Peak rate of the n-gram tables.", "--table-lr", shown=TrainConfig.table_lr),
+        option("Peak rate of the n-gram tables.", "--table-lr", auto=True),
     ] = None,
     lr_floor: Annotated[
         float | None,
         option("Last rate, as a part of the peak.", "--lr-floor", shown=TrainConfig.lr_floor),
     ] = None,
-    warmup: Annotated[
-        int | None, option("Updates of rising rate.", "--warmup", shown=TrainConfig.warmup)
-    ] = None,
+    warmup: Annotated[int | None, option("Updates of rising rate.", "--warmup", auto=True)] = None,
     decay: Annotated[
         float | None,
         option("Part of the run with falling rate.", "--decay", shown=TrainConfig.decay),
@@ -164,7 +162,7 @@ def train(
     ] = None,
     weight_decay: Annotated[
         float | None,
-        option("Decay of matrices.", "--weight-decay", shown=TrainConfig.weight_decay),
+        option("Decay of matrices.", "--weight-decay", auto=True),
     ] = None,
     clip_norm: Annotated[
         float | None,

@@ -1,5 +1,6 @@
 """The options of the commands that use a model: ``generate`` and ``evaluate``."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,12 @@ from seqtool.options import (
     open_console,
     option,
 )
-from seqtool.settings import given
+from seqtool.settings import given, origin
+
+
+def _stop_texts(ctx: typer.Context, texts: list[str] | None) -> list[str] | None:
+    """SEQTOOL_STOP holds one text; typer cuts what is for a list at white space."""
+    return [os.environ["SEQTOOL_STOP"]] if origin(ctx, "stop") == "environment" else texts
 
 
 def generate(
@@ -45,7 +51,8 @@ def generate(
         bool, option("Always the likeliest token.", "--greedy")
     ] = DecodeConfig.greedy,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")
+        list[str] | None,
+        option("End before this text; may be repeated.", "--stop", callback=_stop_texts),
     ] = None,
     max_copy: Annotated[
         int, option("Longest run shared with the training text, 0 = any.", "--max-copy")

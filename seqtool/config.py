@@ -5,8 +5,8 @@ directory. Values that depend on the budget, the data and the machine are chosen
 defaults below are what holds when nothing is known.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from seqtool.errors import ConfigError
 
@@ -173,16 +173,45 @@ class DecodeConfig:
         _check(self.seed >= 0, "--seed", self.seed, "at least 0")
 
 
-def from_dict(kind: type[ConfigT], values: dict[str, Any], where: str) -> ConfigT:
-    """Build a config from saved values, strictly.
+def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:
+    """Build a config, or another dataclass of plain values, from saved values, strictly.
 
     Raises:
-        ConfigError: If a name is unknown or a value has the wrong type or range.
+        ConfigError: If they are no settings by name, a name is unknown, or a value has the wrong
+            type or range.
     """
-    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must hold settings by name, got {values!r}")
+    known = get_type_hints(kind)
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(
             f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
+    for name, value in values.items():
+        if wanted := needed(value, known[name]):
+            raise ConfigError(f"{where}: {name} must be {wanted}, got {value!r}")
     return kind(**values)
+
+
+def needed(value: object, hint: Any) -> str:
+    """What a value from a file should have been for an annotation, "" if it is that.
+
+    Stricter than Python and typer: neither 1.0 nor true nor "1" is the whole number 1.
+    """
+    if type(None) in get_args(hint):
+        if value is None:
+            return ""
+        hint = get_args(hint)[0]
+    kind = get_origin(hint) or hint
+    text = ("one text in quotes", str)
+    kinds: dict[Any, tuple[str, Any]] = {
+        bool: ("true or false", bool),
+        int: ("a whole number", int),
+        float: ("a number", (int, float)),
+        str: text,
+        Literal: text,
+    }
+    words, types = kinds.get(kind, (f"a {kind.__name__}", kind))
+    right = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
+    return "" if right else words

@@ -6,6 +6,7 @@ from seqtool.data import Corpus
 from seqtool.settings import Settings
 
 SHOWN = 12  # rare or strange characters listed
+CHOSEN = ("chosen by seqtool", "shrunk to the text")  # origins of settings that nobody asked for
 
 
 def listed(characters: dict[str, int]) -> str:
@@ -60,11 +61,12 @@ def model_rows(
     config: TrainConfig,
     settings: Settings,
     seconds: float | None,
+    reasons: list[str],
 ) -> list[tuple[str, str]]:
-    """What was chosen, a star on what the user did not fix."""
+    """What the model is and how it is trained, a star on what was chosen, and why."""
 
     def star(name: str) -> str:
-        return "" if settings.origins[name] in ("flag", "environment", "config file") else "*"
+        return "*" if settings.origins[name] in CHOSEN else ""
 
     cell = model_config.cell.upper()
     if model_config.cell == "rnn":
@@ -87,9 +89,10 @@ def model_rows(
             f"batch {config.batch_size}{star('batch_size')} x {config.bptt}{star('bptt')}, "
             + (f"{config.steps} steps" if seconds is None else f"a budget of {seconds:g} s"),
         ),
-        ("", "* chosen for this text, this budget and this machine"),
     ]
     if model_config.backoff_order:
         longest = f"up to {model_config.backoff_order}{star('backoff_order')} tokens"
         rows.insert(2, ("mixed with", f"an n-gram model of the same text, n-grams of {longest}"))
+    if reasons:
+        rows.append(("* chosen", "; ".join(reasons)))
     return rows

@@ -26,7 +26,7 @@ class Plan:
 
     model: dict[str, Any]
     train: dict[str, Any]
-    reasons: list[tuple[str, str]]  # a line each: what was chosen, because of what
+    reasons: list[str]  # what was chosen, because of what
 
 
 def measure_gflops(seconds: float = 0.15) -> float:
@@ -62,18 +62,18 @@ def choose(
     cell = given.get("cell", ModelConfig.cell)
     model: dict[str, Any] = {}
     train: dict[str, Any] = {}
-    reasons: list[tuple[str, str]] = []
+    reasons: list[str] = []
     if seconds is None:
         work = 60.0 * min(tokens, 10**7) * 1e-3  # GFLOP as if the text were worth a minute per MB
         why = f"{tokens:,} training tokens"
     else:
         work = max(1.0, seconds - START_SECONDS) * gflops * 0.7  # share of the peak that is reached
-        why = f"{seconds:g} s at {gflops:.0f} GFLOP/s"
+        why = f"{tokens:,} training tokens and {seconds:g} s at {gflops:.0f} GFLOP/s"
     hidden = given.get("hidden_size") or _hidden_size(work, cell, tokens)
     layers = given.get("num_layers", 1)
     if "hidden_size" not in given:
         model["hidden_size"] = hidden
-        reasons.append(("hidden size", f"{hidden}, for {why}"))
+        reasons.append(f"{hidden} units for {why}")
     embed = given.get("embed_size") or (hidden if given.get("tied") else 64)
     if "embed_size" not in given:
         if vocab_size > 1000 and not given.get("tied"):
@@ -82,7 +82,7 @@ def choose(
     epochs = _epochs(work, cell, hidden, embed, layers, vocab_size, tokens, given)
     if "dropout" not in given:
         model["dropout"] = _dropout(epochs)
-        reasons.append(("dropout", f"{model['dropout']:g}, for about {epochs:.1f} epochs"))
+        reasons.append(f"dropout {model['dropout']:g} for about {epochs:.1f} epochs")
     if "ngram_buckets" not in given:
         # Rows for the n-grams that the run will see, within what a model file should weigh.
         model["ngram_buckets"] = 8192 if work < 5_000 else 16384
@@ -98,7 +98,7 @@ def choose(
         train["table_lr"] = round(TrainConfig.table_lr * min(1.0, max(0.1, 2.5 / epochs)), 4)
     if "lr" not in given:
         train["lr"] = _learning_rate(cell, hidden, given)
-        reasons.append(("learning rate", f"{train['lr']:.1e} at its peak, for this size"))
+        reasons.append(f"learning rate {train['lr']:g} for {hidden} units")
     if given.get("optimizer") == "sgd" and "weight_decay" not in given:
         train["weight_decay"] = 1e-5  # decay is relative to the rate, which is high for sgd
     if "batch_size" not in given:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from seqtool.config import needed
 from seqtool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -174,17 +175,14 @@ def _checked(where: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) is list:
         values = value if isinstance(value, list) else [value]
         return [_checked(where, item, str) for item in values]
-    needed, kinds = {
-        bool: ("true or false", (bool,)),
-        int: ("a whole number", (int,)),
-        float: ("a number", (int, float)),
-    }.get(hint, ("one text in quotes", (str,)))
-    if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} must be {needed}, got {_toml_value(value)}")
+    if wanted := needed(value, str if hint is Path else hint):
+        raise ConfigError(f"{where} must be {wanted}, got {_toml_value(value)}")
+    if isinstance(value, str) and "\0" in value:  # no flag could hold one, and no path may
+        raise ConfigError(f"{where} must not hold a NUL character, got {_toml_value(value)}")
     return value
 
 
-def _origin(ctx: "Context", option: str) -> str | None:
+def origin(ctx: "Context", option: str) -> str | None:
     """The place that an option's value came from; None if nobody set it."""
     source = ctx.get_parameter_source(option)
     return ORIGINS.get(source.name) if source is not None else None
@@ -194,9 +192,9 @@ def given(ctx: "Context", names: Collection[str | None]) -> "Settings":
     """What the user set of the fields that are named so, and where."""
     settings = Settings()
     for option, value in ctx.params.items():
-        name, origin = FIELDS.get(option, option), _origin(ctx, option)
-        if name in names and origin is not None:
-            settings = settings.add({name: value}, origin)
+        name, place = FIELDS.get(option, option), origin(ctx, option)
+        if name in names and place is not None:
+            settings = settings.add({name: value}, place)
     return settings
 
 
@@ -206,11 +204,11 @@ def strongest(ctx: "Context", options: Collection[str]) -> str | None:
     Raises:
         ConfigError: If two come from the same place.
     """
-    for origin in ORIGINS.values():
-        here = [name for name in options if _origin(ctx, name) == origin]
+    for place in ORIGINS.values():
+        here = [name for name in options if origin(ctx, name) == place]
         if len(here) > 1:
             raise ConfigError(
-                f"--{here[0]} and --{here[1]} exclude each other ({origin}); give one of them"
+                f"--{here[0]} and --{here[1]} exclude each other ({place}); give one of them"
             )
         if here:
             return here[0]

@@ -60,7 +60,7 @@ def train(request: TrainRequest, console: Console) -> int:
     show_corpus(corpus, console)
     if tokenizer_note:
         console.notice(tokenizer_note)
-    settings, seconds = _choose(request, settings, corpus, console)
+    settings, seconds, reasons = _choose(request, settings, corpus, console)
     model_config, data_config, train_config = _configs(settings)
     if request.show_config:
         console.clear_status()
@@ -76,7 +76,9 @@ def train(request: TrainRequest, console: Console) -> int:
     ngram = _count(model_config, corpus, console)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     table = sizes.get("ngrams.weight", 0)
-    rows = model_rows(sum(sizes.values()), table, model_config, train_config, settings, seconds)
+    rows = model_rows(
+        sum(sizes.values()), table, model_config, train_config, settings, seconds, reasons
+    )
     console.table("Model", rows)
     card = Card(
         task="generate",
@@ -104,8 +106,8 @@ def train(request: TrainRequest, console: Console) -> int:
 
 def _choose(
     request: TrainRequest, settings: Settings, corpus: Corpus, console: Console
-) -> tuple[Settings, float | None]:
-    """Every setting that the user left open, and the budget in seconds, if that is the length."""
+) -> tuple[Settings, float | None, list[str]]:
+    """Every setting that the user left open, the budget in seconds, if that is the length, and why."""
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops
@@ -121,11 +123,9 @@ def _choose(
         gflops=measure_gflops() if seconds else 0.0,
         given=settings.values | ({"epochs": request.epochs} if request.epochs else {}),
     )
-    why = "; ".join(f"{name} {reason}" for name, reason in plan.reasons)
-    console.debug(f"chosen because: {why}")
     settings = settings.add(plan.model | plan.train, "chosen by seqtool")
     settings = _fit_to_text(settings, corpus, request.epochs, seconds, console)
-    return settings.add(_defaults(), "default"), seconds
+    return settings.add(_defaults(), "default"), seconds, plan.reasons
 
 
 def _new_model(

@@ -190,6 +190,25 @@ def test_a_card_survives_json(extra):
     assert Card.from_json(json.dumps(json.loads(text)), "x") == card  # layout does not matter
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"vocab_size": "11"}, "vocab_size must be a whole number, got '11'"),
+        ({"source": None}, "source must be a dict, got None"),
+        ({"model": {"hidden_size": "512"}}, "hidden_size must be a whole number, got '512'"),
+        ({"model": {"hidden_size": 1e9}}, "hidden_size must be a whole number"),
+        ({"train": []}, "train must hold settings by name, got []"),
+    ],
+)
+def test_a_card_of_other_types_is_refused(tmp_path, changes, expected):
+    make(tmp_path / "m")
+    edit_config(tmp_path / "m", **changes)
+    with pytest.raises(CheckpointError) as error:
+        load(tmp_path / "m")
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_weights_are_plain_safetensors(tmp_path):
     make(tmp_path / "m")
     assert same_arrays(safetensors.numpy.load_file(tmp_path / "m" / BEST), weights_of(OLD))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Run, error_line, start
 
+from seqtool.plan import choose
+
 COMMANDS = ("train", "generate", "evaluate")
 
 
@@ -29,6 +31,16 @@ def test_every_option_says_what_it_is_for(run: Run, command: str) -> None:
     for option in options:
         assert re.search(r"  \w[\w'-].*\.", option, re.DOTALL), option
     assert "--seed" in out or command == "evaluate"
+
+
+@pytest.mark.parametrize("given", [{}, {"optimizer": "sgd"}, {"steps": 30, "tied": True}])
+def test_help_calls_chosen_what_the_plan_chooses(run: Run, given: dict[str, object]) -> None:
+    seconds = None if "steps" in given else 60.0
+    plan = choose(tokens=50_000, vocab_size=2000, seconds=seconds, gflops=50.0, given=given)
+    shown = " ".join(run("train", "--help")[1].split())
+    for name in plan.model | plan.train | {"warmup": 0, "report_every": 0, "eval_every": 0}:
+        start = shown.index(f" --{name.replace('_', '-')} ")
+        assert "[default: chosen]" in shown[start : shown.index("default:", start) + 20], name
 
 
 def test_the_version_is_shown(run: Run) -> None:

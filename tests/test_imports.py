@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "console": set(),
     "config": {"errors"},
     "output": {"errors"},
-    "settings": {"errors"},
+    "settings": BASIC,
     "text": BASIC,
     "tokenizer": BASIC,
     "cells": BASIC,

@@ -119,6 +119,7 @@ def test_every_line_shown_names_an_origin() -> None:
         ("length = 3\nmax_new_tokens = 4", "max_new_tokens is there twice"),
         ("length = ", "not valid TOML"),
         ("length = -3", "--length must be at least 0, got -3"),
+        ('state = "a\\u0000"', 'state must not hold a NUL character, got "a\\u0000"'),
     ],
 )
 def test_a_wrong_settings_file_is_refused(
@@ -163,6 +164,16 @@ def test_flags_beat_the_environment_beats_the_file(
     monkeypatch.setenv("SEQTOOL_LENGTH", "5")
     assert tokens() == 5
     assert tokens("-l", 7) == 7
+
+
+def test_a_stop_text_in_the_environment_may_hold_spaces(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run("generate", model, "-l", 200, "-q")[1]
+    stop = next(whole[i : i + 3] for i in range(9, len(whole)) if whole[i + 1] == " ")
+    monkeypatch.setenv("SEQTOOL_STOP", stop)
+    assert run("generate", model, "-l", 200, "-q")[1] == whole.partition(stop)[0]
+    assert run("generate", model, "-l", 200, "-q", "--stop", "\u20ac")[1] == whole
 
 
 def test_a_bad_value_in_the_environment_is_one_line(

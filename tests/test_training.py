@@ -47,7 +47,10 @@ def test_standard_output_is_the_path_of_the_model(
     out = tmp_path / "a b"
     code, shown, err = run("train", text_file, *TINY, "--steps", 3, "-o", out)
     assert (code, shown) == (0, f"{out}\n")
-    for part in ("characters", "entries (char)", "held out", "dropout", "3 steps", "end  "):
+    parts = ("characters", "entries (char)", "held out", "3 steps", "end  ")
+    reasons = (r"1 x 16 units, dropout 0\*", r"\* chosen +dropout 0 for about 0.0 epochs; learning")
+    assert all(re.search(reason, err) for reason in reasons)
+    for part in parts:
         assert part in err
     names = {"config.json", "tokenizer.json", "model.safetensors", "last.safetensors"}
     names |= {"metrics.jsonl", "text.safetensors", "counts.safetensors"}
@@ -211,6 +214,7 @@ def test_new_characters_extend_the_vocabulary_of_a_parent(
     code, _, err = run(*options)
     assert code == 0
     assert "3 new characters extend its vocabulary: Ü x30, ß x30, ä x30" in err
+    assert "1 x 16 units" in err  # no star: the size is the parent's, not chosen
     before, after = load(model), load(out)
     assert after.card.vocab_size == before.card.vocab_size + 3
     assert after.card.model.hidden_size == 16
