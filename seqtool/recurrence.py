@@ -12,12 +12,13 @@ from seqtool.choosing import NOT_FINITE, Options, choose
 from seqtool.compiled import compiled, inlined
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.products import Matrices, encode, multiply, sigmoid, tanh
-from seqtool.vectors import add_atomic, larger, load, load_atomic, splat, store
+from seqtool.vectors import add_atomic, larger, load, load_atomic, splat, store, yield_core
 
 Array = np.ndarray[Any, Any]
 
 TANH, RELU, SIGMOID, LSTM, GRU = range(5)  # kinds of cells
 BLOCK = 8  # units are shared among threads in blocks of so many
+PATIENCE = 4000  # looks at a counter before the core is offered to others, some microseconds
 NOUGHT, ONE = np.float32(0), np.float32(1)
 
 
@@ -54,8 +55,11 @@ def meet(counter: Array, threads: int) -> None:
         return
     arrived = add_atomic(counter, 1)
     everyone = (arrived // threads + 1) * threads
+    looks = 0
     while load_atomic(counter) < everyone:
-        pass
+        looks += 1
+        if looks > PATIENCE:  # another program has the core that we wait for
+            yield_core()
 
 
 @inlined

@@ -47,7 +47,7 @@ class Team:
         began = time.perf_counter()
         result = self._run(job, threads)
         if self.threads > 1:
-            times = self._times[like][threads]
+            times = self._times.setdefault(like, {}).setdefault(threads, [])
             times.append((time.perf_counter() - began) / amount)
             del times[:-TRIALS]
         return result

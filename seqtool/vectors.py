@@ -8,6 +8,7 @@ the products of words vpmaddwd with AVX2, vpdpwssd with VNNI, smull and saddlp o
 """
 
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -281,6 +282,18 @@ def load_atomic(typing: Any, array: Any) -> Any:
         return builder.load_atomic(data, "acquire", 8)
 
     return types.int64(array), emit
+
+
+if sys.platform == "win32":
+
+    @intrinsic
+    def yield_core(typing: Any) -> Any:
+        """Nothing here: the function of this purpose is in no library that is always loaded."""
+        return types.void(), lambda context, builder, sig, args: context.get_dummy_value()
+
+else:
+    # Let other threads that wait for this core go first (POSIX).
+    yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
 SHIFT = np.float32(1.5 * 2**23)  # added to a float, leaves its whole part in the lowest bits
