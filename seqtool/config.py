@@ -16,6 +16,7 @@ Optimizer = Literal["adam", "rmsprop", "sgd"]
 TokenizerKind = Literal["char", "byte", "word", "bpe"]
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["float32", "int8"]
 
 GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a cell's weights
 

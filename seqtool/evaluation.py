@@ -1,4 +1,4 @@
-"""How well a language model predicts a text: exact, fast, and adapting scores, and their units.
+"""How well a language model of torch predicts a text: exact, fast, and adapting scores.
 
 Ids come in, negative log-likelihoods (nll) in nats go out: nothing here reads files or sees text.
 The cheap methods to compare with are in baselines.
@@ -17,108 +17,13 @@ from torch.nn import functional
 
 from seqtool.decode import State
 from seqtool.models import LanguageModel
+from seqtool.surprisal import Position
 
 EPSILON = 1e-3  # keeps the steps of weights with hardly any gradient small
 BLOCK = 256  # tokens per call of an exact score; longer ones are hardly faster
 MAX_LOGITS = 1 << 22  # logits held at once by a fast score, 16 MB
 TINY = 1e-30  # in place of 0 as a divisor
 SEED = 0  # of the noise in stochastic units, so that a score is repeatable
-
-
-def nats_to_bits(nats: float) -> float:
-    """The same amount of information in bits."""
-    return nats / math.log(2)
-
-
-def bits_per_char(total_nll: float, num_chars: int) -> float:
-    """Average code length of a text.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_chars: Length of that text in Unicode code points, not in tokens.
-
-    Returns:
-        Bits per character; comparable between tokenizers, lower is better.
-
-    Raises:
-        ValueError: If num_chars is 0.
-    """
-    return nats_to_bits(_mean(total_nll, num_chars, "characters"))
-
-
-def bits_per_byte(total_nll: float, num_bytes: int) -> float:
-    """Average code length of a text, comparable between scripts and with compressors.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_bytes: Length of that text in UTF-8.
-
-    Returns:
-        Bits per byte, lower is better.
-
-    Raises:
-        ValueError: If num_bytes is 0.
-    """
-    return nats_to_bits(_mean(total_nll, num_bytes, "bytes"))
-
-
-def perplexity(total_nll: float, num_tokens: int) -> float:
-    """Among how many equally likely tokens the model hesitates on average.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_tokens: Number of tokens that sum is over; not comparable between tokenizers.
-
-    Returns:
-        exp of the mean nll; infinite if that is beyond a float.
-
-    Raises:
-        ValueError: If num_tokens is 0.
-    """
-    mean = _mean(total_nll, num_tokens, "tokens")
-    return math.exp(mean) if mean < math.log(np.finfo(float).max) else math.inf
-
-
-def scores(
-    total_nll: float, *, num_tokens: int, num_chars: int, num_bytes: int
-) -> dict[str, float]:
-    """The score of a text in all its units, under the names that ``evaluate --json`` prints.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_tokens: Length of that text in tokens, without document boundaries.
-        num_chars: In Unicode code points.
-        num_bytes: In bytes of UTF-8.
-
-    Raises:
-        ValueError: If a length is 0.
-    """
-    return {
-        "nats_per_token": _mean(total_nll, num_tokens, "tokens"),
-        "perplexity": perplexity(total_nll, num_tokens),
-        "bits_per_char": bits_per_char(total_nll, num_chars),
-        "bits_per_byte": bits_per_byte(total_nll, num_bytes),
-    }
-
-
-def _mean(total: float, count: int, unit: str) -> float:
-    if count < 1:
-        raise ValueError(f"a text of {count} {unit} has no mean score")
-    return total / count
-
-
-class Position(NamedTuple):
-    """Where a Scorer stands, exactly: ``Scorer(model, start_id, *position)`` goes on from there.
-
-    Attributes:
-        state: State before ``last_id`` was read, at the start of a block.
-        last_id: The token before that block.
-        pending: Tokens of that block so far, (N,) int64, N < 256; already scored.
-    """
-
-    state: State
-    last_id: int
-    pending: np.ndarray
 
 
 class Scorer:

@@ -151,7 +151,7 @@ def _saved_weights(best: Mapping[str, Any], order: int, where: str) -> np.ndarra
     return weights
 
 
-class Reader:
+class Interpolator:
     """The n-gram model of a mixture reading along with a scorer that works in blocks.
 
     It can say where it stood when the scorer's present block began, which is what a saved place

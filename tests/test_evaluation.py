@@ -13,14 +13,10 @@ from seqtool.config import ModelConfig
 from seqtool.evaluation import (
     DynamicScorer,
     Scorer,
-    bits_per_byte,
-    bits_per_char,
-    nats_to_bits,
-    perplexity,
     score_streams,
-    scores,
 )
 from seqtool.models import LanguageModel
+from seqtool.units import bits_per_byte, bits_per_char, nats_to_bits, perplexity, scores
 
 V = 11
 SMALL = ModelConfig(hidden_size=5, embed_size=3, ngram_order=3, ngram_buckets=13)
