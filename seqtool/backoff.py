@@ -23,7 +23,7 @@ CHUNK = 1 << 20  # tokens scored at a time, bounds the memory
 UNSEEN = -1  # in place of the rank of a context that the text does not hold
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """All n-grams of one length, sorted, with what each adds to the probability of its last token.
 
     The code of an n-gram is rank of its context * vocab_size + its last token, where the context is
@@ -63,6 +63,7 @@ class NGram:
     Attributes:
         order: Longest n-gram used; the last token of it is the one predicted.
         vocab_size: Number of ids, special ones included.
+        levels: The n-grams of each length from 1 on.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class NGram:
         _check_ids(ids, vocab_size)
         order = min(order, WORD_ORDER) if vocab_size > LARGE_VOCABULARY else order
         self.vocab_size = vocab_size
-        self._levels = _count_levels(ids, vocab_size, order, max_grams)
-        self.order = max(1, len(self._levels))
+        self.levels = _count_levels(ids, vocab_size, order, max_grams)
+        self.order = max(1, len(self.levels))
 
     def start(self) -> np.ndarray:
         """Where the model stands before the first token of a text, (order,) int64."""
@@ -132,7 +133,7 @@ class NGram:
         depths = np.zeros(len(ids), np.int64)
         after = self.start()
         ranks = np.zeros(len(ids), np.int64)  # of each token's context
-        for length, level in enumerate(self._levels):
+        for length, level in enumerate(self.levels):
             places, found, seen = _look_up(level, ranks, ids, self.vocab_size)
             gains = np.where(found, level.gains[places], 0)
             # A context never seen leaves all the mass to the shorter ones.
@@ -156,7 +157,7 @@ class NGram:
             Where they stand then, (B, order).
         """
         after = np.tile(self.start(), (len(ids), 1))
-        for length, level in enumerate(self._levels[:-1]):
+        for length, level in enumerate(self.levels[:-1]):
             places, found, _ = _look_up(level, contexts[:, length], ids, self.vocab_size)
             after[:, length + 1] = np.where(found, places, UNSEEN)
         return after
@@ -173,7 +174,7 @@ class NGram:
         """
         probs = np.full((len(contexts), self.vocab_size), 1 / self.vocab_size)
         depths = np.zeros(len(contexts), np.int64)
-        for length, level in enumerate(self._levels):
+        for length, level in enumerate(self.levels):
             for row in np.flatnonzero(contexts[:, length] != UNSEEN):
                 rank = contexts[row, length]
                 first = rank * self.vocab_size
@@ -199,9 +200,9 @@ class NGram:
     def to_arrays(self) -> Arrays:
         """The model as plain arrays, a third of their size in memory, for a file."""
         kind = np.min_scalar_type(self.vocab_size - 1)
-        shape = [self.vocab_size, len(self._levels)]
+        shape = [self.vocab_size, len(self.levels)]
         arrays: Arrays = {"shape": np.array(shape, np.int64)}
-        for length, level in enumerate(self._levels):
+        for length, level in enumerate(self.levels):
             counts = np.bincount(level.codes // self.vocab_size, minlength=len(level.backoffs))
             arrays[f"tokens.{length}"] = (level.codes % self.vocab_size).astype(kind)
             arrays[f"children.{length}"] = counts.astype(np.int32)  # n-grams of each context
@@ -221,7 +222,7 @@ class NGram:
             CheckpointError: If the arrays are not those of such a model.
         """
         model = cls.__new__(cls)
-        levels: list[_Level] = []
+        levels: list[Level] = []
         try:
             vocab_size, order = map(int, arrays["shape"])
             below = 1
@@ -231,7 +232,7 @@ class NGram:
                 children = arrays[f"children.{length}"].astype(np.int64)
                 ranks = np.repeat(np.arange(len(children)), children)
                 codes = ranks * vocab_size + arrays[f"tokens.{length}"]
-                level = _Level(codes, arrays[f"gains.{length}"], arrays[f"backoffs.{length}"])
+                level = Level(codes, arrays[f"gains.{length}"], arrays[f"backoffs.{length}"])
                 _check_level(level, below, vocab_size)
                 levels.append(level)
                 below = len(codes)
@@ -242,12 +243,12 @@ class NGram:
             ) from err
         model.vocab_size = vocab_size
         model.order = max(1, len(levels))
-        model._levels = levels
+        model.levels = levels
         return model
 
 
 def _look_up(
-    level: _Level, ranks: np.ndarray, ids: np.ndarray, vocab_size: int
+    level: Level, ranks: np.ndarray, ids: np.ndarray, vocab_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find n-grams: their places, whether they are there, and whether their context is known."""
     codes = ranks * vocab_size + ids
@@ -256,7 +257,7 @@ def _look_up(
     return places, seen & (level.codes[places] == codes), seen
 
 
-def _check_level(level: _Level, num_contexts: int, vocab_size: int) -> None:
+def _check_level(level: Level, num_contexts: int, vocab_size: int) -> None:
     """See that arrays from a file fit together, so that no lookup can leave them."""
     if len(level.backoffs) != num_contexts or len(level.gains) != len(level.codes):
         raise ValueError(f"{len(level.backoffs)} contexts where {num_contexts} were expected")
@@ -301,9 +302,9 @@ def _find_grams(codes: np.ndarray) -> _Grams:
     return _Grams(order[starts], ranks, places[starts], counts)
 
 
-def _count_levels(ids: np.ndarray, vocab_size: int, order: int, max_grams: int) -> list[_Level]:
+def _count_levels(ids: np.ndarray, vocab_size: int, order: int, max_grams: int) -> list[Level]:
     """Build the levels 1 to ``order``; fewer if the text is short or has too many n-grams."""
-    levels: list[_Level] = []
+    levels: list[Level] = []
     num_contexts = 1
     grams = _find_grams(ids)
     total = len(grams.codes)
@@ -328,7 +329,7 @@ def _count_levels(ids: np.ndarray, vocab_size: int, order: int, max_grams: int) 
 
 def _smooth(
     grams: np.ndarray, counts: np.ndarray, contexts: np.ndarray, num_contexts: int
-) -> _Level:
+) -> Level:
     """Turn counts into discounted probabilities and the mass that the discounts set free."""
     discounts = _discounts(counts)[np.minimum(counts, 3)]
     totals = np.bincount(contexts, counts, minlength=num_contexts)
@@ -336,7 +337,7 @@ def _smooth(
     # The last n-gram of a text may have no continuation at all: everything is left to shorter ones.
     backoffs = np.divide(freed, totals, out=np.ones(num_contexts), where=totals > 0)
     gains = (counts - discounts) / totals[contexts]
-    return _Level(grams, gains.astype(np.float32), backoffs.astype(np.float32))
+    return Level(grams, gains.astype(np.float32), backoffs.astype(np.float32))
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from numba.core import caching, event
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
-SOURCES = ("choosing", "compiled", "hashing", "products", "recurrence", "vectors")
+SOURCES = ("choosing", "compiled", "counting", "hashing", "products", "recurrence", "vectors")
 
 
 def inlined(function: FunctionT) -> FunctionT:

@@ -304,7 +304,7 @@ class Generation:
             CheckpointError: If the model's logits are not finite.
         """
         assert most >= 1, "nothing to write"
-        before, state = self.rng_states, self.state
+        before = self.rng_states
         try:
             if isinstance(self._stepper, Writer):
                 written = self._write_by(self._stepper, 1 if self._vetoes else most)

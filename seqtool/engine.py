@@ -12,6 +12,7 @@ import numpy.typing as npt
 from seqtool.config import GATES, DecodeConfig, ModelConfig, Precision
 from seqtool.decode import State, Steppable, Written
 from seqtool.errors import ConfigError
+from seqtool.mixture import Mixture, Partner
 from seqtool.numpy_engine import NumpyEngine
 from seqtool.team import Team
 
@@ -30,6 +31,7 @@ def build_engine(
     precision: Precision = "float32",
     threads: int | None = None,
     announce: Callable[[], None] = lambda: None,
+    partner: Partner | None = None,
 ) -> Steppable:
     """The fastest engine that can run a model; stochastic units need NumPy's.
 
@@ -40,26 +42,36 @@ def build_engine(
         precision: Of the weights. int8 is faster and costs some thousandths of a bit a token.
         threads: At most so many; as many as pay if not given.
         announce: Called if code has to be compiled, which takes seconds, once.
+        partner: An n-gram model to mix in.
 
     Raises:
         ConfigError: If there is no int8 for such a model.
     """
     if config.nonlinearity != "stochastic":
         return Engine(
-            config, vocab_size, weights, precision=precision, threads=threads, announce=announce
+            config,
+            vocab_size,
+            weights,
+            precision=precision,
+            threads=threads,
+            announce=announce,
+            partner=partner,
         )
     if precision == "int8":
         raise ConfigError("--precision int8: not for stochastic units; leave it out")
-    return NumpyEngine(config, vocab_size, weights)
+    network = NumpyEngine(config, vocab_size, weights)
+    return Mixture(network, *partner) if partner else network
 
 
 class Engine:
     """A language model as compiled loops, made from saved weights.
 
     The state is that of models.LanguageModel: (h,) or (h, c), each (L, B, H), and with n-gram
-    tables the last ids, (1, B, K) int64. A text's numbers are the same to the bit however many
-    texts stand beside it, whether its tokens come one by one or at once, and on any number of
-    threads.
+    tables the last ids, (1, B, K) int64. With an n-gram model mixed in, logits are those of the
+    mixture, and where that model stands, (1, B, order) int64, is the last part of the state.
+
+    A text's numbers are the same to the bit however many texts stand beside it, whether its tokens
+    come one by one or at once, and on any number of threads.
     """
 
     def __init__(
@@ -71,8 +83,10 @@ class Engine:
         precision: Precision = "float32",
         threads: int | None = None,
         announce: Callable[[], None] = lambda: None,
+        partner: Partner | None = None,
     ) -> None:
         """Lay out weights that fit the config; see ``build_engine``."""
+        from seqtool.counting import build_counts
         from seqtool.quantize import build_network, padded
 
         self.config = config
@@ -80,6 +94,8 @@ class Engine:
         self.precision = precision
         self._network = build_network(config, vocab_size, weights, precision)
         self._padded = padded(vocab_size)
+        self._partner = partner
+        self._counts = build_counts(*(partner or (None, None)))
         self._team = Team(threads)
         self._announce = announce
         self._context = config.ngram_order - 1
@@ -94,9 +110,11 @@ class Engine:
         """The zero state of a batch of texts."""
         shape = (self.config.num_layers, batch, self.config.hidden_size)
         state: State = tuple(np.zeros(shape, np.float32) for _ in range(self._parts))
-        if not self._context:
-            return state
-        return (*state, np.zeros((1, batch, self._context), np.int64))
+        if self._context:
+            state = (*state, np.zeros((1, batch, self._context), np.int64))
+        if self._partner:
+            state = (*state, np.tile(self._partner.ngram.start(), (1, batch, 1)))
+        return state
 
     def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Feed one id to each text.
@@ -148,7 +166,10 @@ class Engine:
         h, c = self._history(state, steps)
         past = np.zeros((batch, self._context + steps), np.int64)
         if self._context:
-            past[:, : self._context] = state[-1][0]
+            past[:, : self._context] = state[self._parts][0]
+        contexts = np.zeros((batch, steps + 1, len(self._counts.weights)), np.int64)
+        if self._partner:
+            contexts[:, 0] = state[-1][0]
         if ids is not None:
             past[:, self._context] = ids
         scores = np.zeros((batch, self._padded), np.float32)
@@ -165,14 +186,15 @@ class Engine:
 
         def job(thread: int, threads: int) -> int:
             return write(
-                self._network, options, thread, threads, counter, failed,
-                h, c, past, scores, allowed, uniforms, ids is not None,
+                self._network, self._counts, options, thread, threads, counter, failed,
+                h, c, past, contexts, scores, allowed, uniforms, ids is not None,
             )  # fmt: skip
 
         done = self._run(job, STEP if ids is not None else WRITE * batch, steps * batch)
 
         def state_at(step: int) -> State:
-            return self._state(h[step], c[step], past[:, step : step + self._context])
+            recent = past[:, step : step + self._context]
+            return self._state(h[step], c[step], recent, contexts[:, step])
 
         written = past[:, self._context : self._context + done]
         return Written(written, scores[:, : self.vocab_size].copy(), state_at)
@@ -203,7 +225,7 @@ class Engine:
         h, c = self._history(state, 1)
         past = np.zeros(self._context + steps, np.int64)
         if self._context:
-            past[: self._context] = state[-1][0, 0]
+            past[: self._context] = state[self._parts][0, 0]
         past[self._context :] = ids
         widest = int(self._network.matrices.layout[:, 2].max())
         flow = np.zeros((2, steps, widest), np.float32)
@@ -215,7 +237,13 @@ class Engine:
             return read(self._network, thread, threads, counter, h, c, past, flow, rows, logits)
 
         self._run(job, READ, steps)
-        after = self._state(h[1], c[1], past[None, steps:])
+        contexts = np.zeros((2, len(self._counts.weights)), np.int64)
+        if self._partner:
+            from seqtool.counting import follow_text
+
+            contexts[0] = state[-1][0, 0]
+            follow_text(self._counts, contexts, past[self._context :], logits, self.vocab_size)
+        after = self._state(h[1], c[1], past[None, steps:], contexts[1:])
         return logits[:, : self.vocab_size], after
 
     def _run(self, job: Callable[[int, int], int], like: int, amount: int) -> int:
@@ -234,12 +262,16 @@ class Engine:
             parts.append(np.zeros((steps + 1, 0, 0, 0), np.float32))
         return parts[0], parts[1]
 
-    def _state(self, h: Floats, c: Floats, recent: npt.NDArray[np.int64]) -> State:
+    def _state(
+        self, h: Floats, c: Floats, recent: npt.NDArray[np.int64], contexts: npt.NDArray[np.int64]
+    ) -> State:
         """A state as others know it: without padding, each part (L, B, H)."""
         parts: State = tuple(
             part[:, :, : self.config.hidden_size].copy() for part in (h, c)[: self._parts]
         )
-        return (*parts, recent[None].copy()) if self._context else parts
+        if self._context:
+            parts = (*parts, recent[None].copy())
+        return (*parts, contexts[None].copy()) if self._partner else parts
 
 
 def weight_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:

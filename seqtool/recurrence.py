@@ -10,6 +10,7 @@ import numpy as np
 
 from seqtool.choosing import NOT_FINITE, Options, choose
 from seqtool.compiled import compiled, inlined
+from seqtool.counting import Counts, follow, interpolate
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.products import Matrices, encode, multiply, sigmoid, tanh
 from seqtool.vectors import add_atomic, larger, load, load_atomic, splat, store, yield_core
@@ -179,6 +180,7 @@ def advance(
 @compiled
 def write(
     network: Network,
+    counts: Counts,
     options: Options,
     thread: int,
     threads: int,
@@ -187,6 +189,7 @@ def write(
     h: Array,
     c: Array,
     past: Array,
+    contexts: Array,
     logits: Array,
     allowed: Array,
     uniforms: Array,
@@ -196,6 +199,7 @@ def write(
 
     Args:
         network: The model.
+        counts: An n-gram model that is mixed in; order 0 for none.
         options: How to choose.
         thread: Which of the threads this is; 0 if alone.
         threads: How many make this call together.
@@ -205,6 +209,8 @@ def write(
         c: Memories of an LSTM alike; (N + 1, 0, 0, 0) for others.
         past: Ids, (B, K + N) int64: first the last K read, then the new ones, written here unless
             given.
+        contexts: Where the n-gram model stands, (B, N + 1, order) int64; the first is read, the
+            others are written.
         logits: Of the next token, (B, V padded) float32; read, then overwritten in each step.
         allowed: Which tokens may be chosen, (B or 1, V) bool.
         uniforms: A random number for each choice, (B, N) float64.
@@ -232,6 +238,7 @@ def write(
     first_text, last_text = 0, batch
     if batch > 1:
         first_text, last_text = batch * thread // threads, batch * (thread + 1) // threads
+    order = len(counts.weights)
     per_row = 0 if allowed.shape[0] == 1 else vocab_size
     for step in range(steps):
         now = network.context + step
@@ -287,6 +294,15 @@ def write(
                 network, table_rows[b], logits.ravel(), b * padded, first_row, last_row
             )
         meet(counter, threads)
+        if order:
+            # A lone text's logits are mixed by one thread: the others read them.
+            for b in range(first_text, last_text if batch > 1 or thread == 0 else first_text):
+                known = (b * (steps + 1) + step) * order
+                follow(counts, contexts.ravel(), known, known + order, past[b, now], vocab_size)
+                interpolate(
+                    counts, contexts.ravel(), known + order, logits.ravel(), b * padded, weights
+                )
+            meet(counter, threads)
     return steps
 
 

@@ -204,7 +204,7 @@ def _scorers(
         # What follows the network's state is where the n-gram model stands.
         state = place.state[:-1] if saved.card.model.backoff_order else place.state
         position = Position(state, int(place.last_ids[0]), place.pending)
-    found: "dict[str, Surprisal | Scorer]" = {}
+    found: dict[str, Any] = {}
     on_cpu = request.device in ("auto", "cpu")
     if request.precision != "float32" and not on_cpu:
         raise ConfigError(

@@ -107,7 +107,7 @@ def train(request: TrainRequest, console: Console) -> int:
 def _choose(
     request: TrainRequest, settings: Settings, corpus: Corpus, console: Console
 ) -> tuple[Settings, float | None, list[str]]:
-    """Every setting that the user left open; the budget in seconds, if it is the length; and why."""
+    """Every setting that the user left open; the budget in seconds, if there is one; and why."""
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops

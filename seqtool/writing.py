@@ -202,18 +202,10 @@ def write(request: WriteRequest, console: Console) -> int:
 def load_stepper(
     request: WriteRequest, saved: Saved, tokenizer: Tokenizer, console: Console
 ) -> Steppable:
-    """The model behind the numpy contract, with the n-gram model that is mixed in."""
-    network = _load_network(request, saved, tokenizer, console)
-    partner = load_partner(saved, request.model)
-    return Mixture(network, partner.ngram, partner.weights) if partner else network
-
-
-def _load_network(
-    request: WriteRequest, saved: Saved, tokenizer: Tokenizer, console: Console
-) -> Steppable:
-    """Without torch, unless another device than the CPU is asked for."""
+    """The model behind the numpy contract: without torch, unless another device is asked for."""
     config, vocab_size = saved.card.model, saved.card.vocab_size
     check_weights(saved.weights, weight_shapes(config, vocab_size), str(request.model))
+    partner = load_partner(saved, request.model)
     if request.device in ("auto", "cpu"):
         return build_engine(
             config,
@@ -222,6 +214,7 @@ def _load_network(
             precision=request.precision,
             threads=request.threads,
             announce=lambda: console.status("compiling for this processor, once"),
+            partner=partner,
         )
     if request.precision != "float32":
         raise ConfigError(
@@ -231,7 +224,8 @@ def _load_network(
     from seqtool.models import Stepper, build_model
 
     model = build_model(config, vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights)
-    return Stepper(model.to(torch_device(request.device)))
+    network = Stepper(model.to(torch_device(request.device)))
+    return Mixture(network, *partner) if partner else network
 
 
 def _prompt(request: WriteRequest, tokenizer: Tokenizer, console: Console) -> str:

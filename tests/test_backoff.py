@@ -174,7 +174,7 @@ def test_depth_is_the_longest_context_that_the_text_holds():
 
 def test_too_many_ngrams_end_the_order_early(text):
     full = NGram(text, 9, order=4)
-    most = sum(len(level.codes) for level in full._levels[:3])
+    most = sum(len(level.codes) for level in full.levels[:3])
     cut = NGram(text, 9, order=4, max_grams=most)
     assert cut.order == 3
     held_out = text[:50]
