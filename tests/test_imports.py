@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "checkpoint": {*BASIC, "__init__", "files"},
     "data": {*BASIC, "text", "tokenizer"},
+    "counting": {"backoff", "compiled"},
     "mixture": {"backoff", "checkpoint", "decode", "errors"},
     "engine": {"config", "decode", "hashing"},
     "models": {*BASIC, "cells", "ngrams"},
