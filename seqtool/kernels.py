@@ -200,7 +200,7 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_OUTPUT: grad_output.contiguous(),
             Job.GRAD_STATE: grad_state,
             Job.GRAD_CELL: grad_cell,
-            Job.GRAD_GATES: x.new_zeros(rows, width),
+            Job.GRAD_GATES: x.new_zeros(rows, width + COLUMNS),
             Job.GRAD_X: grad_x,
             Job.GATE_PANELS: x.new_empty(steps * rows * width),
             Job.X_PANELS: x.new_empty(steps * rows * padded(inputs)),

@@ -53,7 +53,7 @@ class Job(IntEnum):
     GRAD_OUTPUT = 16  # (T, B, H)
     GRAD_STATE = 17  # (B, P): of the final h, turned into that of the first
     GRAD_CELL = 18  # (B, H): the same of c
-    GRAD_GATES = 19  # (B, areas P): of one time step; zeros in the padding
+    GRAD_GATES = 19  # (B, areas P + 16): of one time step; zeros in the padding
     GRAD_X = 20  # (T, B, E rounded up), zeros
     GATE_PANELS = 21  # (areas P / 16, T B, 16): gradient of the gates at all times
     X_PANELS = 22  # (E rounded up / 16, T B, 16)
@@ -329,7 +329,9 @@ def backward(job, unit):  # type: ignore[no-untyped-def]
     grad_output = view(job, Job.GRAD_OUTPUT, steps * rows * size, unit)
     grad_state = view(job, Job.GRAD_STATE, rows * padded, unit)
     grad_cell = view(job, Job.GRAD_CELL, rows * size if kind == Kind.LSTM else 0, unit)
-    grad_gates = view(job, Job.GRAD_GATES, rows * width, unit)
+    # Rows a power of two apart would meet in the same places of the cache.
+    row_width = width + COLUMNS
+    grad_gates = view(job, Job.GRAD_GATES, rows * row_width, unit)
     x_width = x_panels * COLUMNS if job[Job.GRAD_X] else 0
     grad_x = view(job, Job.GRAD_X, steps * rows * x_width, unit)
     all_steps = steps * rows
@@ -354,7 +356,7 @@ def backward(job, unit):  # type: ignore[no-untyped-def]
                 h_before, h = states[b : b + size], states[a : a + size]
                 out = grad_output[(first + r) * size : (first + r + 1) * size]
                 grad_h = grad_state[(low + r) * padded : (low + r + 1) * padded]
-                grad_row = grad_gates[(low + r) * width : (low + r + 1) * width]
+                grad_row = grad_gates[(low + r) * row_width : (low + r) * row_width + width]
                 if len(lengths) and t >= lengths[low + r]:
                     clear(grad_row)
                 elif kind == Kind.LSTM:
@@ -366,16 +368,17 @@ def backward(job, unit):  # type: ignore[no-untyped-def]
                 else:
                     rnn_backward(kind, h, out, grad_h, grad_row, size, unit)
             product(
-                *(grad_gates, low * width + state_at, width, high - low, depth),
+                *(grad_gates, low * row_width + state_at, row_width, high - low, depth),
                 *(weight_hh, h_panels, grad_state, low * padded, padded),
             )
             if x_width:
                 product(
-                    *(grad_gates, low * width, width, high - low, depth),
+                    *(grad_gates, low * row_width, row_width, high - low, depth),
                     *(weight_ih, x_panels, grad_x, first * x_width, x_width),
                 )
             to_panels(
-                grad_gates, low * width, width, high - low, width, gates_out, all_steps, first
+                *(grad_gates, low * row_width, row_width, high - low, width),
+                *(gates_out, all_steps, first),
             )
             to_panels(x, first * inputs, inputs, high - low, inputs, x_out, all_steps, first)
             to_panels(states, before, size, high - low, size, h_out, all_steps, first)

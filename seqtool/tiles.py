@@ -49,6 +49,26 @@ def claim(context: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
+@intrinsic
+def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
+    """Copy the sixteen entries of a flat array from an index on to another; as one vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, target = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 2)
+        )
+        number = context.get_value_type(signature.args[0].dtype)
+        vector = ir.VectorType(number, COLUMNS).as_pointer()
+        align = 4 if number == ir.FloatType() else 8
+        row = builder.load(
+            builder.bitcast(builder.gep(source, [args[1]]), vector), align=align
+        )
+        builder.store(row, builder.bitcast(builder.gep(target, [args[3]]), vector), align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.int64, b, types.int64), generate
+
+
 def _make_tile(rows: int) -> Any:
     """Code for ``rows`` rows of a tile: c += a b.
 
@@ -208,21 +228,17 @@ def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ign
         height: Rows of the panels.
         top: Which row of the panels gets the first.
     """
-    for panel in range((width + COLUMNS - 1) // COLUMNS):
-        columns = min(COLUMNS, width - panel * COLUMNS)
+    whole = width // COLUMNS
+    for panel in range(whole):
         for r in range(rows):
-            start = a_start + r * a_row + panel * COLUMNS
-            source = a[start : start + columns]
-            start = (panel * height + top + r) * COLUMNS
-            target = panels[start : start + COLUMNS]
-            if columns == COLUMNS:
-                for j in range(COLUMNS):
-                    target[j] = source[j]
-            else:
-                for j in range(columns):
-                    target[j] = source[j]
-                for j in range(columns, COLUMNS):
-                    target[j] = 0
+            at = (panel * height + top + r) * COLUMNS
+            _copy_row(a, a_start + r * a_row + panel * COLUMNS, panels, at)
+    if whole * COLUMNS < width:
+        for r in range(rows):
+            at = (whole * height + top + r) * COLUMNS
+            source = a_start + r * a_row + whole * COLUMNS
+            for j in range(COLUMNS):
+                panels[at + j] = a[source + j] if whole * COLUMNS + j < width else 0
 
 
 @njit(nogil=True, cache=True, no_cpython_wrapper=True)
