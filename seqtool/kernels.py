@@ -18,17 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seqtool import loops
-from seqtool.loops import Job, Kind
+from seqtool.loops import GROUP, KINDS, Job
 from seqtool.tiles import COLUMNS
-
-KINDS = {
-    "lstm": Kind.LSTM,
-    "gru": Kind.GRU,
-    "rnn_tanh": Kind.TANH,
-    "rnn_relu": Kind.RELU,
-    "rnn_sigmoid": Kind.SIGMOID,
-}
-AREAS = {Kind.LSTM: 4, Kind.GRU: 4}  # blocks of numbers that a unit keeps of a time step, or 1
 
 # Rows that go through time together: enough that reading the weights does not set the pace, few
 # enough that their gates stay in the second-level cache.
@@ -58,19 +49,23 @@ def _team(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
 
 
-def run(loop: str, job: np.ndarray, unit: np.floating, count: int) -> None:
-    """Run a loop on as many threads as torch uses, in so many blocks."""
+def run(loop: int, job: np.ndarray, count: int) -> None:
+    """Run a compiled loop on as many threads as torch uses.
+
+    Args:
+        loop: Its address.
+        job: What it works on, see Job.
+        count: Blocks to cut that into.
+    """
     job[Job.NEXT], job[Job.BLOCKS] = 0, count
     threads = min(torch.get_num_threads(), count)
-    if threads == 1 or unit.dtype != np.float32:
-        getattr(loops, loop)(job, unit)
-        return
     start = _openmp()
-    if start is not None:
-        start(getattr(loops, f"{loop}_entry").address, job.ctypes.data, threads, 0)
+    if threads > 1 and start is not None:
+        start(loop, job.ctypes.data, threads, 0)
         return
-    others = [_team(threads - 1).submit(getattr(loops, loop), job, unit) for _ in range(threads - 1)]
-    getattr(loops, loop)(job, unit)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loop)  # lets other Python threads run
+    others = [_team(threads - 1).submit(call, job.ctypes.data) for _ in range(threads - 1)]
+    call(job.ctypes.data)
     for other in others:
         other.result()
 
@@ -94,14 +89,19 @@ def pad(matrix: Tensor, *sizes: int) -> Tensor:
     return functional.pad(matrix, [n for size in reversed(missing) for n in (0, size)])
 
 
-def areas(blocks: Tensor, kind: Kind, *, of_input: bool) -> Tensor:
+def num_areas(kind: str) -> int:
+    """Blocks of numbers that a unit keeps of a time step."""
+    return loops.areas(KINDS.index(kind))[0]
+
+
+def areas(blocks: Tensor, kind: str, *, of_input: bool) -> Tensor:
     """Gate blocks (G, ...) in torch's order to the order of areas, where the GRU's n is first."""
-    return blocks.roll(1, 0) if kind == Kind.GRU and of_input else blocks
+    return blocks.roll(1, 0) if kind == "gru" and of_input else blocks
 
 
-def torch_order(blocks: Tensor, kind: Kind, *, of_input: bool) -> Tensor:
+def torch_order(blocks: Tensor, kind: str, *, of_input: bool) -> Tensor:
     """The inverse of ``areas``."""
-    return blocks.roll(-1, 0) if kind == Kind.GRU and of_input else blocks
+    return blocks.roll(-1, 0) if kind == "gru" and of_input else blocks
 
 
 class _Layer(torch.autograd.Function):
@@ -115,7 +115,7 @@ class _Layer(torch.autograd.Function):
         weight_hh: Tensor,
         bias_ih: Tensor,
         bias_hh: Tensor,
-        kind: Kind,
+        kind: str,
         backward: bool,
         lengths: Tensor | None,
         *start: Tensor,
@@ -124,12 +124,12 @@ class _Layer(torch.autograd.Function):
         steps, rows, inputs = x.shape
         size = weight_hh.shape[1]
         gates = len(weight_hh) // size
-        width = AREAS.get(kind, 1) * padded(size)
+        width = num_areas(kind) * padded(size)
         x = x.contiguous()
         states = x.new_empty(steps + 1, rows, size)
         states[-1 if backward else 0] = start[0]
         cells = None
-        if kind == Kind.LSTM:
+        if kind == "lstm":
             cells = torch.empty_like(states)
             cells[-1 if backward else 0] = start[1]
         activity = x.new_empty(steps, rows, width)
@@ -153,11 +153,11 @@ class _Layer(torch.autograd.Function):
             Job.CELLS: cells,
             Job.GATES: activity,
         }
-        counts = {Job.KIND: kind, Job.BACKWARD: int(backward)}
-        counts |= {Job.STEPS: steps, Job.ROWS: rows, Job.INPUT: inputs, Job.HIDDEN: size}
-        run("forward", make_job(counts, tensors), one(x), blocks(rows))
+        counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
+        counts |= {Job.INPUT: inputs, Job.HIDDEN: size}
+        run(loop("forward", kind, x), make_job(counts, tensors), blocks(rows))
         ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
-        ctx.counts = counts
+        ctx.counts, ctx.kind = counts, kind
         last = 0 if backward else -1
         output = states[:-1] if backward else states[1:]
         if lengths is not None:
@@ -170,7 +170,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor, *grad_final: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of everything that ``forward`` got."""
         x, weight_ih, weight_hh, states, cells, activity, lengths = ctx.saved_tensors
-        kind = ctx.counts[Job.KIND]
+        kind = ctx.kind
         steps, rows, inputs = x.shape
         size = weight_hh.shape[1]
         gates = len(weight_hh) // size
@@ -210,8 +210,8 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_BIAS: grad_bias,
         }
         job = make_job(ctx.counts, tensors)
-        run("backward", job, one(x), blocks(rows))
-        run("weights", job, one(x), -(-width // (COLUMNS * loops.GROUP)))
+        run(loop("backward", kind, x), job, blocks(rows))
+        run(loop("weights", kind, x), job, -(-width // (COLUMNS * GROUP)))
         return (
             grad_x[..., :inputs] if grad_x is not None else None,
             torch_order(grad_ih[:, :size], kind, of_input=True).reshape(weight_ih.shape),
@@ -236,9 +236,9 @@ def make_job(counts: dict[Job, int], tensors: dict[Job, Tensor | None]) -> np.nd
     return job
 
 
-def one(x: Tensor) -> np.floating:
-    """1 in the type of a tensor."""
-    return np.float32(1) if x.dtype == torch.float32 else np.float64(1)
+def loop(name: str, kind: str, x: Tensor) -> int:
+    """The address of a loop for numbers like those of x."""
+    return loops.loop(name, kind, np.float32 if x.dtype == torch.float32 else np.float64)
 
 
 def run_layer(
@@ -253,7 +253,7 @@ def run_layer(
     """Run one layer in one direction over a batch of sequences.
 
     Args:
-        kind: Key of KINDS.
+        kind: One of KINDS.
         x: Input, (B, T, E), on the CPU, float32 or (slower, for checks) float64.
         state: Before the first step taken, each (B, H).
         weights: weight_ih, weight_hh, bias_ih, bias_hh as in cells.
@@ -264,6 +264,6 @@ def run_layer(
     Returns:
         h at every time, (B, T, H), in the order of x, and the state after the last step taken.
     """
-    arguments = (*weights, KINDS[kind], backward, lengths, *state)
+    arguments = (*weights, kind, backward, lengths, *state)
     output, *final = _Layer.apply(x.transpose(0, 1), *arguments)
     return output.transpose(0, 1), tuple(final)

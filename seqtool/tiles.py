@@ -12,10 +12,12 @@ on which rows are computed together nor on the number of threads.
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+
+from seqtool.compiled import inlined
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
 MOST_ROWS = 6  # of a tile: twelve of AVX2's sixteen registers hold sums
@@ -174,7 +176,7 @@ def _make_tile(rows: int) -> Any:
 _tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = map(_make_tile, range(1, MOST_ROWS + 1))
 
 
-@njit(nogil=True, cache=True, no_cpython_wrapper=True)
+@inlined
 def tile_rows(a, a_start, a_row, a_column, rows, b, b_start, k, c, c_start, c_row):  # type: ignore[no-untyped-def]
     """One panel of columns for any number of rows, in tiles as equal as can be: c += a b.
 
@@ -201,7 +203,7 @@ def tile_rows(a, a_start, a_row, a_column, rows, b, b_start, k, c, c_start, c_ro
         row += height
 
 
-@njit(nogil=True, cache=True, no_cpython_wrapper=True)
+@inlined
 def product(a, a_start, a_row, rows, k, panels, count, c, c_start, c_row):  # type: ignore[no-untyped-def]
     """Add the product of some rows and a packed matrix to c.
 
@@ -218,7 +220,7 @@ def product(a, a_start, a_row, rows, k, panels, count, c, c_start, c_row):  # ty
         )
 
 
-@njit(nogil=True, cache=True, no_cpython_wrapper=True)
+@inlined
 def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ignore[no-untyped-def]
     """Copy some rows of a matrix into panels of it, zeros in the columns that it does not have.
 
@@ -241,7 +243,7 @@ def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ign
                 panels[at + j] = a[source + j] if whole * COLUMNS + j < width else 0
 
 
-@njit(nogil=True, cache=True, no_cpython_wrapper=True)
+@inlined
 def view(job, field, size, unit):  # type: ignore[no-untyped-def]
     """The array of ``size`` numbers whose address is in a field of a job."""
     return carray(pointer(job[field], unit), size)
