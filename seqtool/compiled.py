@@ -16,11 +16,17 @@ from typing import Any, TypeVar
 
 import numba
 from numba.core import caching, event
+from numba.core.ccallback import CFunc
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
-SOURCES = ("choosing", "compiled", "counting", "hashing", "products", "recurrence", "vectors")
+SOURCES = (
+    *("choosing", "compiled", "counting", "hashing", "loops", "products", "recurrence"),
+    *("tiles", "vectors"),
+)
+
+_callbacks: list[Any] = []  # machine code lives as long as these
 
 
 def inlined(function: FunctionT) -> FunctionT:
@@ -42,6 +48,27 @@ def compiled(function: FunctionT) -> FunctionT:
         pass
     kept: FunctionT = made
     return kept
+
+
+def callback(function: Callable[..., None], signature: Any) -> int:
+    """The address of the function as machine code that C can call; compiled now, kept as above.
+
+    Divisions by zero are not looked for, and multiply and add may become one instruction.
+
+    Args:
+        function: Its closure may hold numbers.
+        signature: numba's, with the result.
+    """
+    options = {"error_model": "numpy", "fastmath": {"contract"}}
+    made = CFunc(function, (signature.args, signature.return_type), {}, options)
+    try:
+        made._cache = _Cache(function)
+    except (OSError, RuntimeError):  # as above
+        pass
+    made.compile()
+    _callbacks.append(made)
+    address: int = made.address
+    return address
 
 
 def cache_directory() -> Path:
