@@ -39,6 +39,10 @@ ALLOWED: dict[str, set[str]] = {
     "mixture": {"backoff", "checkpoint", "decode", "errors"},
     "engine": {"config", "decode", "hashing"},
     "models": {*BASIC, "cells", "ngrams"},
+    "tape": {"cells"},
+    "gates": {"tape"},
+    "jacobians": {"cells", "tape"},
+    "diagnostics": {"cells", "gates", "jacobians", "models", "tape"},
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models"},
     "trainer": {"config", "optim"},
@@ -62,6 +66,7 @@ HEAVY = {
     "torch": {
         *("cells", "devices", "evaluation", "language", "models", "ngrams", "optim", "plan"),
         *("train", "trainer"),
+        *("tape", "gates", "jacobians", "diagnostics"),
     },
     "tokenizers": set(),
     "datasets": set(),
