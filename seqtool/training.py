@@ -87,7 +87,11 @@ def train(request: TrainRequest, console: Console) -> int:
         train=train_config,
         vocab_size=corpus.tokenizer.vocab_size,
         source=_source(request, corpus),
-        extra={"budget_seconds": seconds, "epochs": request.epochs},
+        extra={
+            "budget_seconds": seconds,
+            "epochs": request.epochs,
+            "origins": settings.origins,  # what inspect tells
+        },
     )
     output = ModelDir.create(request.out, force=request.force)
     parts: dict[str, dict[str, np.ndarray]] = {}
