@@ -48,6 +48,10 @@ ALLOWED: dict[str, set[str]] = {
         *("diagnostics", "evaluation", "gates", "horizon", "jacobians", "models", "tape", "units"),
     },
     "summary": {"checkpoint"},
+    "probes": {"cells", "config", "tape", "trainer"},
+    "remedies": {
+        *("config", "data", "diagnostics", "language", "models", "probes", "tape", "trainer"),
+    },
     "sheet": {"console", "output"},
     "views": {"console", "diagnostics", "findings", "gates", "horizon", "sheet", "units"},
     "diagnostics": {"cells", "gates", "jacobians", "models", "tape"},
@@ -63,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"config", "console", "settings"},
     "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
     "cli_use": {*BASIC, "options", "scoring", "settings", "writing"},
-    "cli_inspect": {*BASIC, "options", "inspection"},
+    "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
     "cli": {*BASIC, "__init__", "cli_inspect", "cli_train", "cli_use", "output", "settings"},
     "__main__": {"cli"},
 }
@@ -81,6 +85,7 @@ HEAVY = {
         *("cells", "devices", "evaluation", "language", "models", "ngrams", "optim", "plan"),
         *("train", "trainer"),
         *("tape", "gates", "jacobians", "diagnostics", "findings", "horizon"),
+        *("probes", "remedies"),
     },
     "tokenizers": set(),
     "datasets": set(),
