@@ -10,7 +10,7 @@ from seqtool.findings import Findings
 from seqtool.gates import LONGEST, LayerGates
 from seqtool.horizon import Horizon, Surprise
 from seqtool.sheet import Series, Sheet
-from seqtool.units import Match
+from seqtool.neurons import Match
 
 STARTLING = 8  # tokens listed
 NOTHING = "-"

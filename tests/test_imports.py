@@ -42,10 +42,10 @@ ALLOWED: dict[str, set[str]] = {
     "tape": {"cells"},
     "gates": {"tape"},
     "jacobians": {"cells", "tape"},
-    "units": set(),
+    "neurons": set(),
     "horizon": {"evaluation", "models"},
     "findings": {
-        *("diagnostics", "evaluation", "gates", "horizon", "jacobians", "models", "tape", "units"),
+        *("diagnostics", "evaluation", "gates", "horizon", "jacobians", "models", "tape", "neurons"),
     },
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},
@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         *("config", "data", "diagnostics", "language", "models", "probes", "tape", "trainer"),
     },
     "sheet": {"console", "output"},
-    "views": {"console", "diagnostics", "findings", "gates", "horizon", "sheet", "units"},
+    "views": {"console", "diagnostics", "findings", "gates", "horizon", "neurons", "sheet"},
     "diagnostics": {"cells", "gates", "jacobians", "models", "tape"},
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models"},
@@ -71,12 +71,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {*BASIC, "__init__", "cli_inspect", "cli_train", "cli_use", "output", "settings"},
     "__main__": {"cli"},
 }
-COMMANDS = {
-    "training",
-    "writing",
-    "scoring",
-    "inspection",
-}  # each is one command: anything but the others
+# Each is one command: anything but the others.
+COMMANDS = {"training", "writing", "scoring", "inspection", "curing"}
 TOP = {"options", "cli_inspect", "cli_train", "cli_use", "cli", "__main__"}  # what typer is for
 
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqtool.units import FEATURES, features, rank_units
+from seqtool.neurons import FEATURES, features, rank_units
 
 
 def follow(name: str, text: str) -> list[float]:
