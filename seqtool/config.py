@@ -35,6 +35,11 @@ def _check_choice(flag: str, value: str, choices: Any) -> None:
     _check(value in names, flag, value, "one of " + ", ".join(names))
 
 
+def _check_size(flag: str, value: int, least: int) -> None:
+    _check(value >= least, flag, value, f"at least {least}")
+    _check(value < 2**31, flag, value, "below 2147483648")  # a tensor's shape must hold it
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The shape of a recurrent model. Saved in every model directory."""
@@ -55,12 +60,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check_choice("--cell", self.cell, Cell)
         _check_choice("--nonlinearity", self.nonlinearity, Nonlinearity)
-        _check(self.hidden_size >= 1, "--hidden-size", self.hidden_size, "at least 1")
-        _check(self.num_layers >= 1, "--layers", self.num_layers, "at least 1")
-        _check(self.embed_size >= 1, "--embed-size", self.embed_size, "at least 1")
+        _check_size("--hidden-size", self.hidden_size, 1)
+        _check_size("--layers", self.num_layers, 1)
+        _check_size("--embed-size", self.embed_size, 1)
         _check(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         _check(1 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 1 (off) to 8")
-        _check(self.ngram_buckets >= 2, "--ngram-buckets", self.ngram_buckets, "at least 2")
+        _check_size("--ngram-buckets", self.ngram_buckets, 2)
         drop = self.ngram_dropout
         _check(0 <= drop < 1, "--ngram-dropout", drop, "at least 0 and below 1")
         if self.cell != "rnn" and self.nonlinearity != "tanh":
@@ -93,7 +98,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_choice("--tokenizer", self.tokenizer, TokenizerKind)
-        _check(self.vocab_size >= 300, "--vocab-size", self.vocab_size, "at least 300")
+        _check_size("--vocab-size", self.vocab_size, 300)
         fraction = self.valid_fraction
         _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
 

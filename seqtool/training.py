@@ -26,7 +26,7 @@ from seqtool.config import DataConfig, DecodeConfig, Device, ModelConfig, TrainC
 from seqtool.console import Console, TrainingDisplay, format_count
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.decode import Generation, row_rngs, warm_up
-from seqtool.errors import ConfigError, DataError, SeqtoolError
+from seqtool.errors import ConfigError, DataError, SeqtoolError, is_out_of_memory
 from seqtool.output import emit
 from seqtool.overview import listed, model_rows, show_corpus
 from seqtool.settings import Settings
@@ -89,12 +89,14 @@ def train(request: TrainRequest, console: Console) -> int:
         console.clear_status()
         emit(_shown(settings, request.others, seconds).toml())
         return 0
-    model = _new_model(model_config, train_config, corpus.tokenizer, parent)
 
     from seqtool.devices import torch_device
     from seqtool.train import Budget, Keeper, Trainer
 
-    model.to(torch_device(request.device))
+    with _enough_memory(model_config, train_config):
+        model = _new_model(model_config, train_config, corpus.tokenizer, parent)
+        model.to(torch_device(request.device))
+        trainer = Trainer(model, corpus, train_config)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     table = sizes.get("ngrams.weight", 0)
     rows = model_rows(
@@ -115,13 +117,13 @@ def train(request: TrainRequest, console: Console) -> int:
     keeper = Keeper(output, card, corpus.tokenizer.to_json(), text)
     given = frozenset(request.settings.values)
     budget = Budget(seconds, request.started, given) if seconds else None
-    return _run(request, console, Trainer(model, corpus, train_config), keeper, budget=budget)
+    return _run(request, console, trainer, keeper, budget=budget)
 
 
 def _choose(
     request: TrainRequest, settings: Settings, corpus: Corpus, console: Console
 ) -> tuple[Settings, float | None, list[str]]:
-    """Every setting that the user left open, the budget in seconds, if that is the length, and why."""
+    """Every setting that the user left open, the budget, if that is the length, and the reasons."""
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops
@@ -157,26 +159,13 @@ def _shown(settings: Settings, others: Settings, seconds: float | None) -> Setti
 def _new_model(
     config: ModelConfig, train_config: TrainConfig, tokenizer: Tokenizer, parent: Saved | None
 ) -> "LanguageModel":
-    """A model with fresh weights from the seed, or with those of ``--init-from``.
-
-    Raises:
-        ConfigError: If it is larger than memory.
-    """
+    """A model with fresh weights from the seed, or with those of ``--init-from``."""
     import torch
 
     from seqtool.models import build_model
 
     torch.manual_seed(train_config.seed % 2**64)
-    try:
-        model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
-    except RuntimeError as err:
-        if "allocate memory" not in str(err):  # torch has no type of error for it
-            raise
-        raise ConfigError(
-            f"--hidden-size {config.hidden_size}, --layers {config.num_layers}, --embed-size "
-            f"{config.embed_size}, --ngram-buckets {config.ngram_buckets}: there is not enough "
-            "memory for a model of this size; lower one of them"
-        ) from err
+    model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
     if parent is not None:
         _copy_weights(model, parent, tokenizer)
     return model
@@ -203,11 +192,12 @@ def _resume(request: TrainRequest, console: Console) -> int:
     from seqtool.train import Keeper, Trainer, restore_last
 
     device = set_up(request.device, request.threads)
-    model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
-    check_weights(saved.weights, shapes(model), str(request.out))
-    model.to(device)
-    trainer = Trainer(model, corpus, card.train)
-    good = restore_last(trainer, *load_last(request.out))
+    with _enough_memory(card.model, card.train):
+        model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
+        check_weights(saved.weights, shapes(model), str(request.out))
+        model.to(device)
+        trainer = Trainer(model, corpus, card.train)
+        good = restore_last(trainer, *load_last(request.out))
     if trainer.step >= card.train.steps:
         raise ConfigError(
             f"{request.out}: this run is finished ({trainer.step} of {card.train.steps} steps); "
@@ -233,7 +223,8 @@ def _run(
     event: Event = {}
     lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
     display = TrainingDisplay(console)
-    with _signals(display.close) as interrupted, display:
+    memory = _enough_memory(trainer.model.config, trainer.config)
+    with memory, _signals(display.close) as interrupted, display:
         for event in fit(
             trainer,
             keeper,
@@ -259,6 +250,22 @@ def _run(
     if not request.json:
         emit(f"{request.out}\n")
     return 0
+
+
+@contextmanager
+def _enough_memory(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
+    """Turn a refusal of memory, for the model, its updates or its chunks, into advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as err:
+        if not is_out_of_memory(err):
+            raise
+        raise ConfigError(
+            f"not enough memory to train with --hidden-size {model.hidden_size}, --layers "
+            f"{model.num_layers}, --embed-size {model.embed_size}, --ngram-buckets "
+            f"{model.ngram_buckets}, --batch-size {config.batch_size} and --bptt {config.bptt}; "
+            "lower one of them"
+        ) from err
 
 
 def _resume_command(request: TrainRequest) -> str:

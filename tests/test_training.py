@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY, Run, error_line, train_tiny
 
 from seqtool import training
@@ -21,6 +22,7 @@ from seqtool.checkpoint import load, load_last
 from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
+from seqtool.trainer import Trainer
 from seqtool.training import _signals
 
 TIMES = ("seconds", "seconds_left", "tokens_per_s")  # no two runs share them
@@ -445,11 +447,44 @@ def test_the_settings_of_a_saved_run_are_shown(run: Run, text_file: Path, stoppe
     assert all(line.endswith("# saved run") for line in shown.splitlines())
 
 
-def test_a_model_larger_than_memory_is_one_line(run: Run, text_file: Path, tmp_path: Path) -> None:
-    options = ("--steps", 1, "--hidden-size", 10**9, "-o", tmp_path / "m", "-q")
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (10**9, "not enough memory to train with --hidden-size 1000000000, --layers 1"),
+        (2**31 - 1, "not enough memory"),
+        (10**22, "--hidden-size must be below 2147483648, got 1"),
+    ],
+)
+def test_a_model_larger_than_memory_is_one_line(
+    run: Run, text_file: Path, tmp_path: Path, size: int, expected: str
+) -> None:
+    options = ("--steps", 1, "--hidden-size", size, "-o", tmp_path / "m", "-q")
     code, _, err = run("train", text_file, *options)
     assert code == 2
-    assert "not enough memory" in error_line(err)
+    assert expected in error_line(err)
+
+
+@pytest.mark.parametrize("refused", [lambda: torch.empty(10**15), lambda: np.empty(10**15)])
+def test_a_refusal_of_memory_while_training_is_one_line_and_keeps_the_model(
+    run: Run,
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[[], object],
+) -> None:
+    update = Trainer.update
+
+    def refuse(trainer: Trainer) -> tuple[float, float]:
+        if trainer.step == 20:
+            refused()
+        return update(trainer)
+
+    monkeypatch.setattr(Trainer, "update", refuse)
+    out = tmp_path / "m"
+    code, _, err = run("train", text_file, *TINY, "--steps", 30, "-o", out, "-q")
+    assert code == 2
+    assert "--batch-size 4 and --bptt 16; lower one of them" in error_line(err)
+    assert load(out).card.extra["best"]["step"] == 15
 
 
 def test_any_seed_will_do(text_file: Path, tmp_path: Path) -> None:
