@@ -110,6 +110,8 @@ class TrainConfig:
     steps: int = 1000  # updates in all; the schedule lands on its floor at the last
     batch_size: int = 16  # streams of text side by side
     bptt: int = 64  # time steps per update; gradients stop at this distance
+    # Where the length of the run was changed while the rate fell: update, and length until then.
+    bends: tuple[tuple[int, int], ...] = ()
     lr: float = 4e-3  # peak learning rate
     lr_floor: float = 0.0  # last learning rate as a fraction of the peak
     warmup: int = 50  # updates over which the learning rate rises
@@ -127,7 +129,9 @@ class TrainConfig:
     eval_every: int = 100  # updates between two looks at the validation text
     eval_tokens: int = 100_000  # how much of it each look reads, at most
     sample_every: int = 0  # updates between two samples, 0 = at each evaluation
-    patience: int = 10  # evaluations without a better one before the run stops, 0 = never
+    # Evaluations without a better one before the run stops. 0 = never: the schedule counts on all
+    # its steps, the last ones bring the most, and the best model is kept in any case.
+    patience: int = 0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -138,6 +142,8 @@ class TrainConfig:
         for flag in ("warmup", "sample_every", "patience", "seed", "average"):
             name = "--" + flag.replace("_", "-")
             _check(getattr(self, flag) >= 0, name, getattr(self, flag), "at least 0")
+        if any(len(bend) != 2 or {*map(type, bend)} != {int} for bend in self.bends):
+            raise ConfigError(f"bends must be pairs of update and length, got {self.bends}")
         _check(0 < self.lr < float("inf"), "--lr", self.lr, "above 0")
         _check(0 <= self.lr_floor <= 1, "--lr-floor", self.lr_floor, "from 0 to 1")
         _check(0 <= self.decay <= 1, "--decay", self.decay, "from 0 to 1")
@@ -193,7 +199,8 @@ def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:
     for name, value in values.items():
         if wanted := needed(value, known[name]):
             raise ConfigError(f"{where}: {name} must be {wanted}, got {value!r}")
-    return kind(**values)
+    # JSON has lists only.
+    return kind(**{n: tuple(map(tuple, v)) if n == "bends" else v for n, v in values.items()})
 
 
 def needed(value: object, hint: Any) -> str:
@@ -213,6 +220,7 @@ def needed(value: object, hint: Any) -> str:
         float: ("a number", (int, float)),
         str: text,
         Literal: text,
+        tuple: ("a list", (list, tuple)),
     }
     words, types = kinds.get(kind, (f"a {kind.__name__}", kind))
     right = isinstance(value, types) and (kind is bool or not isinstance(value, bool))

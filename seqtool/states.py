@@ -20,7 +20,6 @@ from seqtool.decode import State
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 from seqtool.files import write_whole
 
-
 LONGEST_NAME = 235  # bytes: 255 is what file systems take, and it is written as .NAME.tmp-PID
 
 

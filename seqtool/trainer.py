@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from seqtool.cells import detach, reset
 from seqtool.config import TrainConfig
 from seqtool.data import Corpus, Streams
+from seqtool.devices import generator_states, restore_generators
 from seqtool.evaluation import score_streams
 from seqtool.models import LanguageModel
 from seqtool.optim import Updater
@@ -120,9 +121,7 @@ class Trainer:
         tensors = {f"weight.{n}": p.detach() for n, p in self.model.named_parameters()}
         tensors |= self.updater.tensors()
         tensors |= {f"state.{i}": s.detach() for i, s in enumerate(self.state)}
-        tensors["rng"] = torch.get_rng_state()
-        if self.device.type == "cuda":  # dropout draws there
-            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors |= generator_states(self.device)
         counters = {
             "step": self.step,
             "lr_scale": self.lr_scale,
@@ -148,9 +147,7 @@ class Trainer:
         self.updater.load_tensors(tensors)
         count = len(self.state)
         self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(count))
-        torch.set_rng_state(tensors["rng"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng_cuda"], self.device)
+        restore_generators(tensors, self.device, seed=self.config.seed)
         self.streams.load_state_dict(counters["streams"])
         for name, value in counters.items():
             if name != "streams":

@@ -33,8 +33,10 @@ from seqtool.settings import Settings
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from seqtool.budget import Budget
     from seqtool.models import LanguageModel
-    from seqtool.train import Budget, Event, Keeper, Snapshot, Trainer
+    from seqtool.train import Event, Keeper
+    from seqtool.trainer import Snapshot, Trainer
 
 SAMPLE_LENGTH = 160  # tokens of a sample shown in training
 CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
@@ -90,8 +92,10 @@ def train(request: TrainRequest, console: Console) -> int:
         emit(_shown(settings, request.others, seconds).toml())
         return 0
 
+    from seqtool.budget import Budget
     from seqtool.devices import torch_device
-    from seqtool.train import Budget, Keeper, Trainer
+    from seqtool.train import Keeper
+    from seqtool.trainer import Trainer
 
     with _enough_memory(model_config, train_config):
         model = _new_model(model_config, train_config, corpus.tokenizer, parent)
@@ -110,7 +114,11 @@ def train(request: TrainRequest, console: Console) -> int:
         train=train_config,
         vocab_size=corpus.tokenizer.vocab_size,
         source=_source(request, corpus),
-        extra={"budget_seconds": seconds, "epochs": request.epochs},
+        extra={
+            "budget_seconds": seconds,
+            "epochs": request.epochs,
+            "device": trainer.device.type,
+        },
     )
     text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
     output = ModelDir.create(request.out, force=request.force)
@@ -148,7 +156,8 @@ def _shown(settings: Settings, others: Settings, seconds: float | None) -> Setti
     """What ``--show-config`` prints: a settings file that asks for this run."""
     if seconds is not None:
         others = others.add({"budget": f"{seconds:g}s"}, "default")
-    left_out = {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
+    left_out = {"bends"}  # of one run on one day
+    left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
     if seconds is not None:  # these follow from the first timed steps
         rhythm = ("report_every", "eval_every", "eval_tokens")
         left_out |= {name for name in rhythm if settings.origins[name] == "default"}
@@ -189,9 +198,10 @@ def _resume(request: TrainRequest, console: Console) -> int:
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.models import build_model, shapes
-    from seqtool.train import Keeper, Trainer, restore_last
+    from seqtool.train import Keeper, restore_last
+    from seqtool.trainer import Trainer
 
-    device = set_up(request.device, request.threads)
+    device = set_up(_resumed_device(request, card, console), request.threads)
     with _enough_memory(card.model, card.train):
         model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
         check_weights(saved.weights, shapes(model), str(request.out))
@@ -203,9 +213,36 @@ def _resume(request: TrainRequest, console: Console) -> int:
             f"{request.out}: this run is finished ({trainer.step} of {card.train.steps} steps); "
             f"train on from its weights with --init-from {request.out} -o NEW"
         )
+    if card.train.patience and trainer.stale >= card.train.patience:
+        raise ConfigError(
+            f"{request.out}: this run stopped early, at step {trainer.step}, after "
+            f"{trainer.stale} evaluations without a better one (--patience "
+            f"{card.train.patience}); train on from its weights with --init-from {request.out} "
+            "-o NEW"
+        )
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
     keeper = Keeper(output, card, saved.tokenizer_json)
     return _run(request, console, trainer, keeper, good=good)
+
+
+def _resumed_device(request: TrainRequest, card: Card, console: Console) -> Device:
+    """Where a run goes on: with ``auto`` where it began, since only there can it be exact."""
+    from seqtool.devices import torch_device
+
+    before: Device = card.extra.get("device", "cpu")
+    device = before if request.device == "auto" else request.device
+    try:
+        here = torch_device(device).type
+    except ConfigError:
+        if request.device != "auto":
+            raise
+        device, here = "auto", torch_device("auto").type
+    if here != before:
+        console.warn(
+            f"{request.out} was trained on {before} so far, this goes on on {here}: the weights "
+            "will not be those of a run without the break"
+        )
+    return device
 
 
 def _run(
@@ -241,14 +278,20 @@ def _run(
             except (BrokenPipeError, SeqtoolError) as err:
                 lost.append(err)  # the run is saved all the same
     name, reason = interrupted(), event["reason"]
-    saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
+    if reason in ("done", "early stop"):
+        saved = f"the model is complete in {request.out}"
+    else:
+        saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
+    try:
+        if not lost and not request.json and reason != name:
+            emit(f"{request.out}\n")
+    except (BrokenPipeError, SeqtoolError) as err:
+        lost.append(err)
     for why in lost:
         raise why if isinstance(why, BrokenPipeError) else SeqtoolError(f"{why}; {saved}")
     if name is not None and reason == name:
         console.notice(saved)
         return 128 + signal.Signals[name]
-    if not request.json:
-        emit(f"{request.out}\n")
     return 0
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from conftest import TINY, Run, error_line, train_tiny
 
 from seqtool import training
-from seqtool.checkpoint import load, load_last
+from seqtool.checkpoint import ModelDir, load, load_last
 from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
@@ -294,6 +295,60 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     assert_same(weights_of(out), weights_of(model))
     assert_same(load_last(out)[0], load_last(model)[0])
     assert events_of(out) == events_of(model)
+
+
+def test_a_run_goes_on_on_the_device_where_it_began(
+    run: Run, text_file: Path, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although ``auto`` would now be a GPU, of which nothing works here."""
+    out = tmp_path / "m"
+    shutil.copytree(stopped, out)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    code, _, err = run("train", text_file, "-o", out, "--resume")
+    assert (code, "was trained on" in err) == (0, False)
+
+
+def test_a_run_whose_device_is_gone_says_so(
+    run: Run, text_file: Path, stopped: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    shutil.copytree(stopped, out)
+    card = load(out).card
+    ModelDir.resume(out).save_card(replace(card, extra=card.extra | {"device": "cuda"}))
+    code, _, err = run("train", text_file, "-o", out, "--resume", "-q")
+    assert code == 0
+    assert "was trained on cuda so far, this goes on on cpu" in err
+
+
+def test_a_run_that_stopped_early_is_finished(
+    run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "evaluate", lambda trainer: 1.0)
+    options = ("train", text_file, *TINY, "--steps", 400, "-o", tmp_path / "m")
+    code, _, err = run(*options, "--patience", 2)
+    assert code == 0
+    assert "early stop" in err
+    code, _, err = run("train", text_file, "-o", tmp_path / "m", "--resume", "-q")
+    assert code == 2
+    line = error_line(err)
+    assert "stopped early, at step 45, after 2 evaluations without a better one" in line
+    assert "--init-from" in line
+
+
+@pytest.mark.parametrize("kind", ["end", "path"])
+def test_a_finished_run_whose_output_is_lost_says_that_it_is_finished(
+    run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def fail(text: str) -> None:
+        if kind == "path" or '"end"' in text:
+            raise SeqtoolError("standard output: full")
+
+    out = tmp_path / "m"
+    monkeypatch.setattr(training, "emit", fail)
+    options = ("--json",) if kind == "end" else ()
+    code, _, err = run("train", text_file, *TINY, "--steps", 3, "-o", out, "-q", *options)
+    assert code == 1
+    assert error_line(err) == f"standard output: full; the model is complete in {out}\n"
 
 
 def test_a_second_signal_closes_the_display_and_quits(monkeypatch: pytest.MonkeyPatch) -> None:
