@@ -183,7 +183,9 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     console.clear_status()
     if request.json:
         emit(event_line(report))
-    elif not request.per_token:
+    else:
+        if request.per_token:
+            emit("\n")
         _print_table(report)
     _remark(report, unknown, console)
     return 0
@@ -332,7 +334,8 @@ def _print_tokens(tokenizer: Tokenizer, ids: np.ndarray, nll: np.ndarray, as_jso
     text_ids = ids != tokenizer.start_id  # boundaries between documents are no text
     for token, nats in zip(ids[text_ids].tolist(), nll[text_ids].tolist(), strict=True):
         text = json.dumps(tokenizer.decode([token]), ensure_ascii=False)
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        # A byte that is no character by itself travels as a lone surrogate: JSON writes \udcc3.
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
         bits = nats / math.log(2)
         lines.append(
             f'{{"token": {text}, "bits": {bits:.4f}}}' if as_json else f"{bits:.4f}\t{text}"
