@@ -229,7 +229,7 @@ class Passage:
             generator after it was drawn.
         """
         bits = np.random.PCG64(0)
-        bits.state = self.rng_states[row]
+        bits.state = self.rng_states[row]  # type: ignore[assignment]
         bits.advance(count)  # one step for each random number
         return select_rows(self.state_at(count - 1), [row]), dict(bits.state)
 
@@ -304,7 +304,7 @@ class Generation:
             CheckpointError: If the model's logits are not finite.
         """
         assert most >= 1, "nothing to write"
-        before, state = self.rng_states, self.state
+        before = self.rng_states
         try:
             if isinstance(self._stepper, Writer):
                 written = self._write_by(self._stepper, 1 if self._vetoes else most)

@@ -212,9 +212,7 @@ class Engine:
         counter = np.zeros(1, np.int64)
 
         def job(thread: int, threads: int) -> int:
-            return read(
-                self._network, thread, threads, counter, h, c, past, flow, rows, logits
-            )
+            return read(self._network, thread, threads, counter, h, c, past, flow, rows, logits)
 
         self._run(job, READ, steps)
         after = self._state(h[1], c[1], past[None, steps:])

@@ -12,7 +12,16 @@ from seqtool.choosing import NOT_FINITE, Options, choose
 from seqtool.compiled import compiled, inlined
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.products import Matrices, encode, multiply, sigmoid, tanh
-from seqtool.vectors import add_atomic, larger, load, load_atomic, splat, store, yield_core
+from seqtool.vectors import (
+    add_atomic,
+    larger,
+    load,
+    load_atomic,
+    splat,
+    stay_apart,
+    store,
+    yield_core,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +62,7 @@ def meet(counter: Array, threads: int) -> None:
     """Wait until all threads are here; what each wrote before is then seen by all."""
     if threads == 1:
         return
-    arrived = add_atomic(counter, 1)
+    arrived: int = add_atomic(counter, 1)
     everyone = (arrived // threads + 1) * threads
     looks = 0
     while load_atomic(counter) < everyone:
@@ -144,6 +153,7 @@ def advance(
         after: Where it begins.
         c_after: Where the memory after the step begins.
     """
+    stay_apart()
     one = splat(ONE)
     for j in range(begin, end, BLOCK):
         p, q = x_place + j, h_place + j
@@ -213,7 +223,8 @@ def write(
     Returns:
         How many tokens were written: N, or fewer if the logits allow no choice.
     """
-    steps, layers, batch, units = h.shape[0] - 1, h.shape[1], h.shape[2], h.shape[3]
+    steps: int = h.shape[0] - 1
+    layers, batch, units = h.shape[1], h.shape[2], h.shape[3]
     matrices, layout = network.matrices, network.matrices.layout
     vocab_size, padded = allowed.shape[1], logits.shape[1]
     rows_of_gates = network.gates * units
@@ -262,12 +273,12 @@ def write(
             before = (step * layers + layer) * batch * units
             after = before + layers * batch * units
             for b in range(batch):
-                factors_h[b] = encode(h.ravel(), before + b * units, units, codes_h.ravel(), b * units)
+                factors_h[b] = encode(
+                    h.ravel(), before + b * units, units, codes_h.ravel(), b * units
+                )
             for gate in range(network.gates):
                 low, high = gate * units + begin, gate * units + end
-                multiply(
-                    matrices, 2 * layer, low, high, codes, factors, batch, ux, rows_of_gates
-                )
+                multiply(matrices, 2 * layer, low, high, codes, factors, batch, ux, rows_of_gates)
                 multiply(
                     matrices, 2 * layer + 1, low, high, codes_h, factors_h, batch, wh, rows_of_gates
                 )
@@ -281,11 +292,11 @@ def write(
             meet(counter, threads)
             for b in range(batch):
                 factors[b] = encode(h.ravel(), after + b * units, units, codes.ravel(), b * units)
-        multiply(
-            matrices, 2 * layers, first_row, last_row, codes, factors, batch, logits, padded
-        )
+        multiply(matrices, 2 * layers, first_row, last_row, codes, factors, batch, logits, padded)
         for b in range(batch):
-            add_table_logits(network, table_rows[b], logits.ravel(), b * padded, first_row, last_row)
+            add_table_logits(
+                network, table_rows[b], logits.ravel(), b * padded, first_row, last_row
+            )
         meet(counter, threads)
     return steps
 

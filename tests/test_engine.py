@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose
 from seqtool.config import ModelConfig
 from seqtool.decode import select_rows
 from seqtool.engine import Engine, build_engine, weight_shapes
-from seqtool.numpy_engine import NumpyEngine, bernoulli, sigmoid
 from seqtool.models import LanguageModel, Stepper, build_model, shapes, to_arrays
+from seqtool.numpy_engine import bernoulli, sigmoid
 
 B, E, H, V = 3, 5, 8, 11
 LARGE = 600  # more tokens than get n-gram tables of logits
