@@ -429,7 +429,13 @@ def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
             else:
                 if _locate(path) == place:
                     return result
-    near = sorted(other.name for other in path.parent.glob("*") if _is_model(other))
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as err:  # no right to look, a name too long, links in a circle
+        raise CheckpointError(f"{path}: cannot be read ({err.strerror}); check the path") from err
+    near = sorted(other.name for other in _entries(path.parent) if _is_model(other))
     raise CheckpointError(
         f"{path}: no model there (models in {path.parent}: {_listed(near)}); train one"
     )
@@ -439,7 +445,7 @@ def _locate(path: Path) -> tuple[Path, int] | None:
     """Where the model is and that directory's inode; mid-swap it is the one moved aside."""
     home = Path(os.path.realpath(path))
     for _ in range(4):  # a swap may end between the look at its one place and at the other
-        for place in [home] if home.is_dir() else filter(_is_model, _siblings(home, "old")):
+        for place in [home] if os.path.isdir(home) else filter(_is_model, _siblings(home, "old")):
             with suppress(OSError):
                 return place, os.stat(place).st_ino
     return None
@@ -460,7 +466,14 @@ def _is_model(directory: Path) -> bool:
 
 def _siblings(home: Path, kind: str) -> list[Path]:
     name = re.compile(rf"\.{re.escape(home.name)}\.{kind}-\d+")
-    return [path for path in home.parent.glob(".*") if name.fullmatch(path.name)]
+    return [path for path in _entries(home.parent) if name.fullmatch(path.name)]
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a directory; nothing if it cannot be listed."""
+    with suppress(OSError):
+        return [directory / name for name in os.listdir(directory)]
+    return []
 
 
 def _check_place(shown: Path, home: Path, *, force: bool) -> None:

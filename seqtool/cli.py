@@ -11,7 +11,7 @@ from seqtool import __version__
 from seqtool.cli_inspect import cure, inspect
 from seqtool.cli_train import train
 from seqtool.cli_use import evaluate, generate
-from seqtool.errors import SeqtoolError
+from seqtool.errors import SeqtoolError, is_out_of_memory
 from seqtool.output import complain, emit, settle
 from seqtool.settings import canonical, check_single_dash
 
@@ -62,7 +62,9 @@ def main(argv: list[str] | None = None) -> None:
         status = 130
     except BrokenPipeError:  # the reader went away, as `| head` does
         status = 1
-    except MemoryError as err:
+    except (MemoryError, RuntimeError) as err:
+        if not is_out_of_memory(err):
+            raise
         status = complain(f"not enough memory ({err}); ask for less at once", 1)
     except OSError as err:
         if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):

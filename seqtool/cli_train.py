@@ -179,9 +179,8 @@ def train(
     patience: Annotated[
         int | None,
         option(
-            "Evaluations without a better one, 0 = never stop.",
+            "Stop early after so many evaluations without a better one [default: never].",
             "--patience",
-            shown=TrainConfig.patience,
         ),
     ] = None,
     eval_every: Annotated[

@@ -36,6 +36,11 @@ def _check_choice(flag: str, value: str, choices: Any) -> None:
     _check(value in names, flag, value, "one of " + ", ".join(names))
 
 
+def _check_size(flag: str, value: int, least: int) -> None:
+    _check(value >= least, flag, value, f"at least {least}")
+    _check(value < 2**31, flag, value, "below 2147483648")  # a tensor's shape must hold it
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The shape of a recurrent model. Saved in every model directory."""
@@ -57,14 +62,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check_choice("--cell", self.cell, Cell)
         _check_choice("--nonlinearity", self.nonlinearity, Nonlinearity)
-        _check(self.hidden_size >= 1, "--hidden-size", self.hidden_size, "at least 1")
-        _check(self.num_layers >= 1, "--layers", self.num_layers, "at least 1")
-        _check(self.embed_size >= 1, "--embed-size", self.embed_size, "at least 1")
+        _check_size("--hidden-size", self.hidden_size, 1)
+        _check_size("--layers", self.num_layers, 1)
+        _check_size("--embed-size", self.embed_size, 1)
         _check(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         _check(1 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 1 (off) to 8")
         longest = self.backoff_order
         _check(0 <= longest <= 16, "--backoff-order", longest, "from 0 (off) to 16")
-        _check(self.ngram_buckets >= 2, "--ngram-buckets", self.ngram_buckets, "at least 2")
+        _check_size("--ngram-buckets", self.ngram_buckets, 2)
         drop = self.ngram_dropout
         _check(0 <= drop < 1, "--ngram-dropout", drop, "at least 0 and below 1")
         if self.cell != "rnn" and self.nonlinearity != "tanh":
@@ -97,7 +102,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_choice("--tokenizer", self.tokenizer, TokenizerKind)
-        _check(self.vocab_size >= 300, "--vocab-size", self.vocab_size, "at least 300")
+        _check_size("--vocab-size", self.vocab_size, 300)
         fraction = self.valid_fraction
         _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
 
@@ -109,6 +114,8 @@ class TrainConfig:
     steps: int = 1000  # updates in all; the schedule lands on its floor at the last
     batch_size: int = 16  # streams of text side by side
     bptt: int = 64  # time steps per update; gradients stop at this distance
+    # Where the length of the run was changed while the rate fell: update, and length until then.
+    bends: tuple[tuple[int, int], ...] = ()
     lr: float = 4e-3  # peak learning rate
     lr_floor: float = 0.0  # last learning rate as a fraction of the peak
     warmup: int = 50  # updates over which the learning rate rises
@@ -126,7 +133,9 @@ class TrainConfig:
     eval_every: int = 100  # updates between two looks at the validation text
     eval_tokens: int = 100_000  # how much of it each look reads, at most
     sample_every: int = 0  # updates between two samples, 0 = at each evaluation
-    patience: int = 10  # evaluations without a better one before the run stops, 0 = never
+    # Evaluations without a better one before the run stops. 0 = never: the schedule counts on all
+    # its steps, the last ones bring the most, and the best model is kept in any case.
+    patience: int = 0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -137,6 +146,8 @@ class TrainConfig:
         for flag in ("warmup", "sample_every", "patience", "seed", "average"):
             name = "--" + flag.replace("_", "-")
             _check(getattr(self, flag) >= 0, name, getattr(self, flag), "at least 0")
+        if any(len(bend) != 2 or {*map(type, bend)} != {int} for bend in self.bends):
+            raise ConfigError(f"bends must be pairs of update and length, got {self.bends}")
         _check(0 < self.lr < float("inf"), "--lr", self.lr, "above 0")
         _check(0 <= self.lr_floor <= 1, "--lr-floor", self.lr_floor, "from 0 to 1")
         _check(0 <= self.decay <= 1, "--decay", self.decay, "from 0 to 1")
@@ -192,7 +203,8 @@ def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:
     for name, value in values.items():
         if wanted := needed(value, known[name]):
             raise ConfigError(f"{where}: {name} must be {wanted}, got {value!r}")
-    return kind(**values)
+    # JSON has lists only.
+    return kind(**{n: tuple(map(tuple, v)) if n == "bends" else v for n, v in values.items()})
 
 
 def needed(value: object, hint: Any) -> str:
@@ -212,6 +224,7 @@ def needed(value: object, hint: Any) -> str:
         float: ("a number", (int, float)),
         str: text,
         Literal: text,
+        tuple: ("a list", (list, tuple)),
     }
     words, types = kinds.get(kind, (f"a {kind.__name__}", kind))
     right = isinstance(value, types) and (kind is bool or not isinstance(value, bool))

@@ -368,10 +368,11 @@ def _remark(event: Event) -> str:
         step, back = _show(event, "step", ".0f"), _show(event, "back_to", ".0f")
         what = (reason, str(event.get("action") or ""), back and f"back to step {back}")
         return (f"step {step}: " if step else "") + "; ".join(filter(None, what))
+    best = _show(event, "best_val_loss", ".4f")
     return _fields(
-        ("end  ", reason or "done"),
-        ("best val ", _show(event, "best_val_loss", ".4f")),
-        ("at step ", _show(event, "best_step", ".0f")),
+        ("end  ", "interrupted" if reason.startswith("SIG") else reason or "done"),
+        ("best val ", best),
+        ("at step ", best and _show(event, "best_step", ".0f")),
         ("took ", _show(event, "seconds", format_duration)),
     )
 

@@ -17,7 +17,10 @@ _NOTHING = np.empty(0, dtype=np.int64)
 
 
 class Run(NamedTuple):
-    """A stretch of a sample, ``sample[end - length : end]``, in tokens."""
+    """A stretch of a sample, ``sample[end - length : end]``, in tokens.
+
+    It begins before the sample if ``length`` is more than ``end``.
+    """
 
     length: int
     end: int
@@ -40,9 +43,14 @@ class CopyMeter:
         assert self.corpus_ids.dtype in (np.uint8, np.uint16, np.uint32), "keys hold 32-bit ids"
         assert len(self.corpus_ids) < 2**32, "keys hold 32-bit positions"
 
-    def start(self) -> "Track":
-        """A new, empty sample to measure."""
-        return Track(self)
+    def start(self, before: Sequence[int] = ()) -> "Track":
+        """A new, empty sample to measure.
+
+        Args:
+            before: The ids that stand before it, such as a prompt. A run may begin there, but only
+                runs that end in the sample count.
+        """
+        return Track(self, before)
 
     @cached_property
     def _max_id(self) -> int:
@@ -143,13 +151,16 @@ class Track:
     of a million, more only where one long run stands at very many places (a rule of dashes).
     """
 
-    def __init__(self, meter: CopyMeter) -> None:
+    def __init__(self, meter: CopyMeter, before: Sequence[int]) -> None:
         self._meter = meter
-        self._ids: list[int] = []
-        self._lengths: list[int] = []  # after each token, what push gave
+        self._ids: list[int] = []  # with those before the sample
+        self._lengths: list[int] = []  # after each token of the sample, what push gave
         self._longest = Run(0, 0)
         self._length = 0
         self._found = np.empty(0, dtype=np.uint64)  # keys or plain positions: see places
+        for token in before:
+            self._ids.append(int(token))
+            self._length = self._advance(int(token))
 
     def push(self, token: int) -> int:
         """Add a token to the sample.
@@ -162,7 +173,7 @@ class Track:
         self._length = self._advance(token)
         self._lengths.append(self._length)
         if self._length > self._longest.length:
-            self._longest = Run(self._length, len(self._ids))
+            self._longest = Run(self._length, len(self._lengths))
         return self._length
 
     def _advance(self, token: int) -> int:
@@ -182,9 +193,9 @@ class Track:
 
     @property
     def tail(self) -> list[int]:
-        """The longest end of the sample that the training text holds, as ids.
+        """The longest end of the sample, and of what is before it, that the training text holds.
 
-        A new track that is given these first goes on as this one would.
+        A new track with these ids before it goes on as this one would.
         """
         return self._ids[len(self._ids) - self._length :]
 
@@ -196,12 +207,12 @@ class Track:
     def share(self, min_run: int) -> float:
         """The fraction of the sample's tokens that lie in a shared run of at least ``min_run``."""
         assert min_run >= 1, "every token lies in a run of nothing"
-        if not self._ids:
+        if not self._lengths:
             return 0.0
         lengths = np.array(self._lengths)
         ends = np.flatnonzero(lengths >= min_run)
         opened = np.zeros(len(lengths) + 1, dtype=np.int64)  # runs that begin less those that ended
-        np.add.at(opened, ends + 1 - lengths[ends], 1)
+        np.add.at(opened, np.maximum(ends + 1 - lengths[ends], 0), 1)
         np.add.at(opened, ends + 1, -1)
         return float(np.count_nonzero(np.cumsum(opened[:-1])) / len(lengths))
 

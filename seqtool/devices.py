@@ -1,6 +1,9 @@
 """Which device computes, and with how many threads."""
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from seqtool.config import Device
 from seqtool.errors import ConfigError
@@ -18,6 +21,29 @@ def torch_device(device: Device) -> torch.device:
     if not here.get(device, True):
         raise ConfigError(f"--device {device}: PyTorch finds no such device here; use --device cpu")
     return torch.device(device)
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Copies of torch's random generators that computing on a device draws from, by name."""
+    states = {"rng": torch.get_rng_state()}
+    if device.type == "cuda":  # dropout draws there
+        states["rng_cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_generators(states: Mapping[str, Tensor], device: torch.device, *, seed: int) -> None:
+    """Put back what ``generator_states`` gave, among other tensors.
+
+    A run that has moved to a GPU from another device goes on with ``seed`` there: what it draws has
+    to be repeatable, and cannot be what it would have drawn where it began.
+    """
+    torch.set_rng_state(states["rng"])
+    if device.type != "cuda":
+        return
+    if "rng_cuda" in states:
+        torch.cuda.set_rng_state(states["rng_cuda"], device)
+    else:
+        torch.cuda.manual_seed(seed % 2**64)
 
 
 def set_up(device: Device, threads: int | None) -> torch.device:

@@ -6,6 +6,14 @@ bug of ours and keeps its traceback.
 """
 
 
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether it means that memory was refused, for which PyTorch has no type of its own."""
+    refusals = ("allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(err, MemoryError) or (
+        isinstance(err, RuntimeError) and any(words in str(err) for words in refusals)
+    )
+
+
 class SeqtoolError(Exception):
     """Base of every error that is the input's fault; ``exit_code`` becomes the exit status."""
 

@@ -22,8 +22,9 @@ TABLE_START = 10.0
 
 
 def decay_start(config: TrainConfig) -> int:
-    """First step of the falling part of the schedule (and of weight averaging)."""
-    return math.ceil(config.steps * (1 - config.decay))
+    """First step of the falling part of the schedule."""
+    steps = config.bends[0][1] if config.bends else config.steps
+    return math.ceil(steps * (1 - config.decay))
 
 
 def fewest_steps(step: int, config: TrainConfig) -> int:
@@ -37,16 +38,27 @@ def fewest_steps(step: int, config: TrainConfig) -> int:
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Learning rate of an update: linear warm-up, flat, then linear to the floor at the last one.
 
-    "Warmup-stable-decay" (Hu et al. 2024, arXiv:2404.06395, section 4).
+    "Warmup-stable-decay" (Hu et al. 2024, arXiv:2404.06395, section 4). Where the length of the run
+    was changed during the fall (``bends``), the line goes on from the rate reached to the new end.
 
     Args:
         step: Index of the update, from 0.
         config: ``lr`` is the peak; ``warmup`` and ``steps`` count updates.
     """
     rise = min(1.0, (step + 1) / (config.warmup + 1))
-    start = decay_start(config)
-    fall = 1.0 if step < start else (config.steps - 1 - step) / max(1, config.steps - 1 - start)
-    return config.lr * rise * (config.lr_floor + (1 - config.lr_floor) * max(0.0, fall))
+    begin, height = decay_start(config), 1.0
+    for at, steps in (*config.bends, (config.steps, config.steps)):
+        if step < at:
+            break
+        height *= _line(at, begin, steps)
+        begin = at
+    fall = height * _line(step, begin, steps)
+    return config.lr * rise * (config.lr_floor + (1 - config.lr_floor) * fall)
+
+
+def _line(step: int, begin: int, steps: int) -> float:
+    """1 up to ``begin``, then straight to 0 at the last of ``steps``."""
+    return 1.0 if step < begin else max(0.0, (steps - 1 - step) / max(1, steps - 1 - begin))
 
 
 def clip(parameters: Iterable[Tensor], config: TrainConfig) -> float:

@@ -10,22 +10,26 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from seqtool.checkpoint import event_line
-from seqtool.config import Device
+from seqtool.checkpoint import Card, event_line
+from seqtool.config import Device, TrainConfig
 from seqtool.console import Console, TrainingDisplay
-from seqtool.errors import SeqtoolError
+from seqtool.errors import ConfigError, SeqtoolError, is_out_of_memory
 from seqtool.output import emit
 from seqtool.settings import Settings
 
 if TYPE_CHECKING:
-    from seqtool.train import Budget, Event, Keeper, Snapshot, Trainer
+    from seqtool.budget import Budget
+    from seqtool.train import Event, Keeper
+    from seqtool.trainer import Snapshot, Trainer
 
 CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
+# What makes a model or a batch large, in the order in which it is told.
+LARGE = ("hidden_size", "num_layers", "embed_size", "ngram_buckets", "batch_size", "bptt")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def run(
     event: Event = {}
     lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
     display = TrainingDisplay(console)
-    with _signals(display.close) as interrupted, display:
+    memory = enough_memory(trainer.model.config, trainer.config)
+    with memory, _signals(display.close) as interrupted, display:
         for event in fit(
             trainer,
             keeper,
@@ -82,15 +87,62 @@ def run(
             except (BrokenPipeError, SeqtoolError) as err:
                 lost.append(err)  # the run is saved all the same
     name, reason = interrupted(), event["reason"]
-    saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
+    if reason in ("done", "early stop"):
+        saved = f"the model is complete in {request.out}"
+    else:
+        saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
+    try:
+        if not lost and not request.json and reason != name:
+            emit(f"{request.out}\n")
+    except (BrokenPipeError, SeqtoolError) as err:
+        lost.append(err)
     for why in lost:
         raise why if isinstance(why, BrokenPipeError) else SeqtoolError(f"{why}; {saved}")
     if name is not None and reason == name:
         console.notice(saved)
         return 128 + signal.Signals[name]
-    if not request.json:
-        emit(f"{request.out}\n")
     return 0
+
+
+@contextmanager
+def enough_memory(model: Any, config: TrainConfig) -> Iterator[None]:
+    """Turn a refusal of memory, for the model, its updates or its batches, into advice.
+
+    Args:
+        model: The model's config, of whatever task.
+        config: How it is trained.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as err:
+        if not is_out_of_memory(err):
+            raise
+        sizes = {**asdict(model), "batch_size": config.batch_size, "bptt": config.bptt}
+        shown = [f"{flag(name)} {sizes[name]}" for name in LARGE if name in sizes]
+        raise ConfigError(
+            f"not enough memory to train with {', '.join(shown[:-1])} and {shown[-1]}; "
+            "lower one of them"
+        ) from err
+
+
+def resumed_device(request: TrainRequest, card: Card, console: Console) -> Device:
+    """Where a run goes on: with ``auto`` where it began, since only there can it be exact."""
+    from seqtool.devices import torch_device
+
+    before: Device = card.extra.get("device", "cpu")
+    device = before if request.device == "auto" else request.device
+    try:
+        here = torch_device(device).type
+    except ConfigError:
+        if request.device != "auto":
+            raise
+        device, here = "auto", torch_device("auto").type
+    if here != before:
+        console.warn(
+            f"{request.out} was trained on {before} so far, this goes on on {here}: the weights "
+            "will not be those of a run without the break"
+        )
+    return device
 
 
 def _resume_command(request: TrainRequest) -> str:
@@ -131,7 +183,8 @@ def shown_settings(settings: Settings, others: Settings, seconds: float | None) 
     """What ``--show-config`` prints: a settings file that asks for this run."""
     if seconds is not None:
         others = others.add({"budget": f"{seconds:g}s"}, "default")
-    left_out = {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
+    left_out = {"bends"}  # of one run on one day
+    left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
     if seconds is not None:  # these follow from the first timed steps
         rhythm = ("report_every", "eval_every", "eval_tokens")
         left_out |= {name for name in rhythm if settings.origins[name] == "default"}

@@ -7,6 +7,7 @@ that people know from other tools, and the record that ``--show-config`` prints.
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Collection
@@ -127,7 +128,8 @@ def parse_duration(text: str) -> float:
 
 def default_out(data: str) -> Path:
     """Where a model goes that is trained on this text."""
-    name = "text" if data == "-" else Path(data).resolve().name.split(".")[0]
+    # Not Path.resolve, which fails where links go in a circle: reading will say so.
+    name = "text" if data == "-" else Path(os.path.realpath(data)).name.split(".")[0]
     return Path("runs") / (name or "text")
 
 

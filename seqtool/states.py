@@ -20,6 +20,8 @@ from seqtool.decode import State
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 from seqtool.files import write_whole
 
+LONGEST_NAME = 235  # bytes: 255 is what file systems take, and it is written as .NAME.tmp-PID
+
 
 @dataclass(frozen=True)
 class Place:
@@ -47,8 +49,9 @@ def check_place(path: Path) -> None:
     Raises:
         ConfigError: If the path is no place for a file.
     """
-    found = path.is_file() or not os.path.lexists(path)
-    if not (path.name and found and path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+    found = os.path.isfile(path) or not os.path.lexists(path)
+    free = path.name and found and len(os.fsencode(path.name)) <= LONGEST_NAME
+    if not (free and os.path.isdir(path.parent) and os.access(path.parent, os.W_OK)):
         raise ConfigError(f"--save-state {path}: not a place for a new file; choose another")
 
 

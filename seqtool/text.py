@@ -19,7 +19,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -274,9 +274,12 @@ def _open_path(data: str, encoding: str, binary_ok: bool) -> TextFiles:
 def _nearest(path: Path) -> str:
     """What to say instead of a name that is not there."""
     folder = path.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"there is no directory {folder} either"
-    close = difflib.get_close_matches(path.name, os.listdir(folder), n=1)
+    names: list[str] = []
+    with suppress(OSError):  # a directory that may be searched but not listed
+        names = os.listdir(folder)
+    close = difflib.get_close_matches(path.name, names, n=1)
     return f"did you mean {folder / close[0]}?" if close else "check the name"
 
 

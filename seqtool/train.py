@@ -2,128 +2,31 @@
 
 ``fit`` is a generator of events, plain dicts that are at once the progress display, the lines of
 metrics.jsonl and the output of ``train --json``. It knows neither who shows them nor where the data
-came from. Inside: the budget that turns time into steps, evaluation, rescue from divergence, and
-saving such that a resumed run is the run that was never interrupted.
+came from. Inside: evaluation, rescue from divergence, and saving such that a resumed run is the run
+that was never interrupted.
 """
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from seqtool.budget import Budget, Pace
 from seqtool.checkpoint import Card, ModelDir
 from seqtool.errors import TrainingError
 from seqtool.models import to_arrays
-from seqtool.optim import decay_start, fewest_steps
 from seqtool.trainer import SPIKE, Diverged, Look, Snapshot, Trainer
-
-__all__ = ["Budget", "Event", "Keeper", "Snapshot", "Trainer", "fit", "restore_last"]
 
 Event = dict[str, Any]
 
-EVALUATIONS = 12  # looks at the validation text in a run with a budget, at most
-CLOSING_SECONDS = 0.6  # from the last save to the end of the process
 SAVE_BYTES_PER_SECOND = 150e6  # guess before the first save is timed
-EVALUATION_SHARE = 0.04  # of the budget, for all of them together
-SETTLE = 3  # first updates, slower than the rest, that no timing counts
 RESCUES = 8  # halvings of the learning rate before a run gives up
 SAVE_SECONDS = 60.0  # between two saves of the whole state, about: what a crash can cost
-
-
-@dataclass
-class Budget:
-    """A promise of how long the whole command takes, in seconds since ``started``."""
-
-    seconds: float
-    started: float  # time.monotonic() when the command began
-    given: frozenset[str] = frozenset()  # settings of the rhythm that the user fixed
-
-    def left(self) -> float:
-        """Seconds until the budget is spent."""
-        return self.started + self.seconds - time.monotonic()
-
-
-class Pace:
-    """Turns the time that is left into a number of steps, from measured steps and evaluations."""
-
-    def __init__(self, trainer: Trainer, keeper: "Keeper", budget: Budget) -> None:
-        self.trainer = trainer
-        self.keeper = keeper
-        self.budget = budget
-        self.durations: deque[float] = deque(maxlen=100)
-        self.skip = SETTLE
-        self.timed = 0.0
-        self.overhead = 0.0  # seconds per evaluation, with its sample and its save
-        self.fixed = False
-
-    def note_step(self, seconds: float) -> None:
-        """Count one update's duration."""
-        self.timed += seconds
-        if self.skip >= 0:
-            self.skip -= 1
-            self.durations.clear()  # the slow ones count only until there is a better one
-        self.durations.append(seconds)
-
-    def note_evaluation(self, seconds: float) -> None:
-        """Count one evaluation's duration."""
-        self.overhead = seconds
-
-    def left(self) -> float:
-        """Seconds for updates and evaluations: until the budget is spent, less the last save."""
-        return self.budget.left() - CLOSING_SECONDS - self.keeper.save_seconds(self.trainer)
-
-    @property
-    def step_seconds(self) -> float:
-        """Mean duration of the recent updates."""
-        return sum(self.durations) / max(1, len(self.durations))
-
-    def due(self) -> bool:
-        """Whether to look at the clock now: once the first steps are timed, then at each report."""
-        trainer = self.trainer
-        if not self.fixed:
-            wanted = min(2.0, 0.03 * self.budget.seconds)
-            few = len(self.durations) < 5 and self.timed < 0.2 * self.budget.seconds
-            return self.timed >= wanted and not few
-        before_decay = trainer.step < decay_start(trainer.config)
-        return before_decay and trainer.step % trainer.config.report_every == 0
-
-    def open(self) -> bool:
-        """Whether the next report may still change the number of steps."""
-        config = self.trainer.config
-        upcoming = (self.trainer.step // config.report_every + 1) * config.report_every
-        return upcoming < decay_start(config)
-
-    def fix(self) -> None:
-        """Set the run's number of steps, the first time also how often it reports and evaluates."""
-        trainer, config = self.trainer, self.trainer.config
-        step_seconds = max(self.step_seconds, 1e-6)
-        if not self.fixed:
-            expected = max(1, int(self.left() / step_seconds))
-            # A short run has better things to do than to look at itself.
-            looks = min(EVALUATIONS, max(4, int(math.sqrt(self.budget.seconds))))
-            batch_tokens = trainer.objective.tokens / max(1, trainer.step)
-            tokens_per_second = batch_tokens / step_seconds
-            # Scoring costs about a third of training: it has no backward pass.
-            share = EVALUATION_SHARE * self.budget.seconds / looks
-            rhythm = {
-                "report_every": max(1, round(min(1.0 / step_seconds, expected / 20))),
-                "eval_every": max(1, -(-(trainer.step + expected) // looks)),
-                "eval_tokens": int(min(1_000_000, max(4_000, share * 3 * tokens_per_second))),
-            }
-            trainer.set_lengths(
-                **{name: n for name, n in rhythm.items() if name not in self.budget.given}
-            )
-            self.overhead = share
-            self.fixed = True
-        each = step_seconds + self.overhead / trainer.config.eval_every
-        steps = trainer.step + max(1, int(self.left() / each))
-        trainer.set_lengths(steps=max(steps, fewest_steps(trainer.step, config)))
 
 
 class Keeper:
@@ -262,10 +165,11 @@ def fit(
         TrainingError: If training diverged more often than lowering the learning rate could cure.
         SeqtoolError: If the model cannot be written.
     """
-    pace = Pace(trainer, keeper, budget) if budget else None
-    if pace and trainer.step:  # resumed: the length is settled
-        pace = None
+    pace = None
+    if budget and not trainer.step:  # in a resumed run the length is settled
+        pace = Pace(trainer, budget, lambda: keeper.save_seconds(trainer))
     started = time.monotonic() if budget is None else budget.started
+    budget_given = budget.given if budget else frozenset()
     good = good or Snapshot(*trainer.capture())
     rate = RateMeter(trainer)
 
@@ -281,17 +185,16 @@ def fit(
             continue
         if pace:
             pace.note_step(time.monotonic() - began)
-            if pace.due():
-                first = not pace.fixed
-                pace.fix()
-                if first or not pace.open():
-                    yield log(_plan_event(trainer, pace))
+            if pace.due() and pace.fix():
+                yield log(_plan_event(trainer, pace))
         step, config = trainer.step, trainer.config
         last = step >= config.steps
         measuring = pace is not None and not pace.fixed  # nobody knows yet how far it is
         if (step % config.report_every == 0 or last) and not measuring:
             yield log(rate.report(norm))
-        if step % config.eval_every == 0 or last:
+        # Before the length is known, so is how often to look, unless somebody said it.
+        looking = not measuring or "eval_every" in budget_given
+        if (step % config.eval_every == 0 and looking) or last:
             began = time.monotonic()
             yield log(_evaluate(trainer, keeper))
             if write_sample and not config.sample_every:
@@ -300,14 +203,18 @@ def fit(
             keeper.save(trainer, good, at_once=last)
             rate.restart()
             if pace:
-                pace.note_evaluation(time.monotonic() - began)
+                pace.evaluation_seconds = time.monotonic() - began
             if config.patience and trainer.stale >= config.patience:
                 break
         elif step % config.report_every == 0 and not measuring and keeper.is_due():
             keeper.save_last(trainer, good)
             rate.restart()
         if write_sample and config.sample_every and step % config.sample_every == 0:
+            began = time.monotonic()
             yield log({"event": "sample", "step": step, "text": write_sample()})
+            rate.restart()
+            if pace:
+                pace.sample_seconds = time.monotonic() - began
         reason = interrupted()
         if reason and not last:
             if pace and not pace.fixed:
@@ -432,5 +339,5 @@ def _end(trainer: Trainer, reason: str) -> Event:
         "steps": trainer.config.steps,
         "reason": reason,
         "best_val_loss": trainer.best if math.isfinite(trainer.best) else None,
-        "best_step": trainer.best_step,
+        "best_step": trainer.best_step if math.isfinite(trainer.best) else None,
     }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtool.config import TrainConfig
+from seqtool.devices import generator_states, restore_generators
 from seqtool.optim import Updater
 
 COUNTERS = (
@@ -150,9 +151,7 @@ class Trainer:
         tensors = {f"weight.{n}": p.detach() for n, p in self.model.named_parameters()}
         tensors |= self.updater.tensors()
         tensors |= own_tensors
-        tensors["rng"] = torch.get_rng_state()
-        if self.device.type == "cuda":  # dropout draws there
-            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors |= generator_states(self.device)
         counters = {name: getattr(self, name) for name in COUNTERS}
         assert not counters.keys() & own_counters.keys()
         return {name: t.clone() for name, t in tensors.items()}, counters | own_counters
@@ -163,9 +162,7 @@ class Trainer:
             for name, p in self.model.named_parameters():
                 p.copy_(tensors[f"weight.{name}"])
         self.updater.load_tensors(tensors)
-        torch.set_rng_state(tensors["rng"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng_cuda"], self.device)
+        restore_generators(tensors, self.device, seed=self.config.seed)
         self.objective.restore(tensors, counters)
         for name in COUNTERS:
             setattr(self, name, counters[name])

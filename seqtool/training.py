@@ -26,14 +26,21 @@ from seqtool.errors import ConfigError, DataError
 from seqtool.mixture import Mixture
 from seqtool.output import emit
 from seqtool.overview import listed, model_rows, show_corpus
-from seqtool.runs import TrainRequest, flag, run, shown_settings
+from seqtool.runs import (
+    TrainRequest,
+    enough_memory,
+    flag,
+    resumed_device,
+    run,
+    shown_settings,
+)
 from seqtool.settings import Settings
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from seqtool.language import NextToken
     from seqtool.models import LanguageModel
-    from seqtool.train import Trainer
+    from seqtool.trainer import Trainer
 
 SAMPLE_LENGTH = 160  # tokens of a sample shown in training
 KEEP_TEXT_TOKENS = 64_000_000  # longer training texts are not kept with the model
@@ -66,14 +73,19 @@ def train(request: TrainRequest, console: Console) -> int:
         console.clear_status()
         emit(shown_settings(settings, request.others, seconds).toml())
         return 0
-    model = _new_model(model_config, train_config, corpus.tokenizer, parent)
 
+    from seqtool.budget import Budget
     from seqtool.devices import torch_device
     from seqtool.language import NextToken
-    from seqtool.train import Budget, Keeper, Trainer
+    from seqtool.train import Keeper
+    from seqtool.trainer import Trainer
 
-    model.to(torch_device(request.device))
     ngram = _count(model_config, corpus, console)
+    with enough_memory(model_config, train_config):
+        model = _new_model(model_config, train_config, corpus.tokenizer, parent)
+        model.to(torch_device(request.device))
+        objective = NextToken(model, corpus, train_config, ngram=ngram)
+        trainer = Trainer(objective, train_config)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     table = sizes.get("ngrams.weight", 0)
     rows = model_rows(
@@ -91,6 +103,7 @@ def train(request: TrainRequest, console: Console) -> int:
             "budget_seconds": seconds,
             "epochs": request.epochs,
             "origins": settings.origins,  # what inspect tells
+            "device": trainer.device.type,
         },
     )
     output = ModelDir.create(request.out, force=request.force)
@@ -102,8 +115,6 @@ def train(request: TrainRequest, console: Console) -> int:
     keeper = Keeper(output, card, corpus.tokenizer.to_json(), parts)
     given = frozenset(request.settings.values)
     budget = Budget(seconds, request.started, given) if seconds else None
-    objective = NextToken(model, corpus, train_config, ngram=ngram)
-    trainer = Trainer(objective, train_config)
     sampler = _sampler(trainer, objective)
     return run(request, console, trainer, keeper, budget=budget, write_sample=sampler)
 
@@ -111,7 +122,7 @@ def train(request: TrainRequest, console: Console) -> int:
 def _choose(
     request: TrainRequest, settings: Settings, corpus: Corpus, console: Console
 ) -> tuple[Settings, float | None, list[str]]:
-    """Every setting that the user left open; the budget in seconds, if there is one; and why."""
+    """Every setting that the user left open, the budget, if that is the length, and the reasons."""
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.plan import DEFAULT_SECONDS, choose, measure_gflops
@@ -135,26 +146,13 @@ def _choose(
 def _new_model(
     config: ModelConfig, train_config: TrainConfig, tokenizer: Tokenizer, parent: Saved | None
 ) -> "LanguageModel":
-    """A model with fresh weights from the seed, or with those of ``--init-from``.
-
-    Raises:
-        ConfigError: If it is larger than memory.
-    """
+    """A model with fresh weights from the seed, or with those of ``--init-from``."""
     import torch
 
     from seqtool.models import build_model
 
     torch.manual_seed(train_config.seed % 2**64)
-    try:
-        model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
-    except RuntimeError as err:
-        if "allocate memory" not in str(err):  # torch has no type of error for it
-            raise
-        raise ConfigError(
-            f"--hidden-size {config.hidden_size}, --layers {config.num_layers}, --embed-size "
-            f"{config.embed_size}, --ngram-buckets {config.ngram_buckets}: there is not enough "
-            "memory for a model of this size; lower one of them"
-        ) from err
+    model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
     if parent is not None:
         _copy_weights(model, parent, tokenizer)
     return model
@@ -179,20 +177,29 @@ def _resume(request: TrainRequest, console: Console) -> int:
     from seqtool.devices import set_up
     from seqtool.language import NextToken
     from seqtool.models import build_model, shapes
-    from seqtool.train import Keeper, Trainer, restore_last
+    from seqtool.train import Keeper, restore_last
+    from seqtool.trainer import Trainer
 
-    device = set_up(request.device, request.threads)
-    model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
-    check_weights(saved.weights, shapes(model), str(request.out))
-    model.to(device)
+    device = set_up(resumed_device(request, card, console), request.threads)
     ngram = _count(card.model, corpus, console)
-    objective = NextToken(model, corpus, card.train, ngram=ngram)
-    trainer = Trainer(objective, card.train)
-    good = restore_last(trainer, *load_last(request.out))
+    with enough_memory(card.model, card.train):
+        model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
+        check_weights(saved.weights, shapes(model), str(request.out))
+        model.to(device)
+        objective = NextToken(model, corpus, card.train, ngram=ngram)
+        trainer = Trainer(objective, card.train)
+        good = restore_last(trainer, *load_last(request.out))
     if trainer.step >= card.train.steps:
         raise ConfigError(
             f"{request.out}: this run is finished ({trainer.step} of {card.train.steps} steps); "
             f"train on from its weights with --init-from {request.out} -o NEW"
+        )
+    if card.train.patience and trainer.stale >= card.train.patience:
+        raise ConfigError(
+            f"{request.out}: this run stopped early, at step {trainer.step}, after "
+            f"{trainer.stale} evaluations without a better one (--patience "
+            f"{card.train.patience}); train on from its weights with --init-from {request.out} "
+            "-o NEW"
         )
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
     keeper = Keeper(output, card, saved.tokenizer_json)

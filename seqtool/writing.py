@@ -156,11 +156,7 @@ def write(request: WriteRequest, console: Console) -> int:
     place = _starting_place(request, stepper, tokenizer, prompt, model)
     meter = _copy_meter(request, console)
     num, config = len(place.last_ids), request.decode
-    tracks = [meter.start() for _ in range(num)] if meter else []
-    if place.tails:
-        for track, tail in zip(tracks, place.tails, strict=bool(tracks)):
-            for token in tail:
-                track.push(token)
+    tracks = [meter.start(tail) for tail in place.tails] if meter else []
     texts = [
         Text(
             tokenizer.stream(),
@@ -249,7 +245,10 @@ def _prompt(request: WriteRequest, tokenizer: Tokenizer, console: Console) -> st
 def _starting_place(
     request: WriteRequest, stepper: Steppable, tokenizer: Tokenizer, prompt: str, model: str
 ) -> Place:
-    """Where all texts begin: after an earlier call, after the prompt, or at the start of a text."""
+    """Where all texts begin: after an earlier call, after the prompt, or at the start of a text.
+
+    Its tails, one for each text, are what a run shared with the training text may begin in.
+    """
     config = request.decode
     if request.state:
         place = load_place(request.state, model)
@@ -275,7 +274,8 @@ def _starting_place(
         state, last_ids = tuple(part[:, rows] for part in state), last_ids[rows]
     rngs = place.rngs if len(place.rngs) == num and "seed" not in request.given else []
     fresh = [dict(rng.bit_generator.state) for rng in row_rngs(config.seed, num)]
-    tails = place.tails if len(place.tails) == num and not prompt else []
+    tails = place.tails or [[]]
+    tails = [[*tail, *more] for tail in (tails if len(tails) == num else tails * num)]
     return Place(state, last_ids, rngs=rngs or fresh, tails=tails)
 
 

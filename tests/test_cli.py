@@ -108,6 +108,59 @@ def test_a_usage_error_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def bad_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Paths that the system refuses to look at, by the reason."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "file").write_text("mine")
+    (folder / "loop").symlink_to("loop")
+    return {
+        "a file in the way": folder / "file" / "x",
+        "links in a circle": folder / "loop" / "x",
+        "too long": folder / ("x" * 300),
+        "too long above": folder / ("x" * 300) / "x",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generate BAD",
+        "generate MODEL -l 3 --state BAD",
+        "generate MODEL -l 3 --save-state BAD",
+        "evaluate BAD TEXT",
+        "evaluate MODEL BAD",
+        "train BAD --steps 1",
+        "train TEXT --steps 1 -o BAD",
+        "train TEXT --resume -o BAD",
+        "train TEXT --steps 1 --init-from BAD",
+        "train TEXT --steps 1 --valid BAD",
+        "train TEXT --config BAD",
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", ["a file in the way", "links in a circle", "too long", "too long above"]
+)
+def test_a_path_that_the_system_refuses_is_one_line(
+    run: Run,
+    model: Path,
+    text_file: Path,
+    bad_paths: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"BAD": bad_paths[kind], "MODEL": model, "TEXT": text_file}
+    words = [places.get(word, word) for word in line.split()]
+    code, out, err = run(*words, *(() if "--config" in words else ("-q",)))
+    assert code in (1, 2)
+    assert out == ""
+    assert str(bad_paths[kind]) in error_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_last_of_repeated_flags_counts(run: Run, model: Path) -> None:
     once = run("generate", model, "-l", 7)[1]
     assert run("generate", model, "-l", 90, "--length", 7)[1] == once

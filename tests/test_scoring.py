@@ -32,7 +32,9 @@ def per_token(run: Run, *argv: object) -> list[tuple[str, str]]:
     """Text and bits, as printed, of each token."""
     code, out, _ = run("evaluate", *argv, "--per-token", "--no-baselines", "-q")
     assert code == 0
-    rows = [line.split("\t") for line in out.splitlines()]
+    lines, table = out.split("\n\n")
+    assert "nats/token" in table
+    rows = [line.split("\t") for line in lines.splitlines()]
     return [(json.loads(token), bits) for bits, token in rows]
 
 
@@ -111,6 +113,26 @@ def test_each_token_is_shown_with_its_cost(run: Run, model: Path, other_text: Pa
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["token"], f"{line['bits']:.4f}") for line in lines[:-1]] == rows
     assert lines[-1]["scores"] == scores
+
+
+def test_the_scores_follow_the_tokens(run: Run, model: Path, other_text: Path) -> None:
+    options = ("evaluate", model, other_text, "--dynamic", "-q")
+    table = run(*options)[1]
+    assert "model, dynamic" in table
+    assert run(*options, "--per-token")[1].endswith(f"\n\n{table}")
+
+
+def test_bytes_that_are_no_characters_are_shown_as_json_escapes(
+    run: Run, byte_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("aé漢\n")
+    shown = per_token(run, byte_model, path)
+    assert [token for token, _ in shown][:3] == ["a", "\udcc3", "\udca9"]
+    spelled = "".join(token for token, _ in shown).encode("utf-8", "surrogateescape")
+    assert spelled == path.read_bytes()
+    _, out, _ = run("evaluate", byte_model, path, "--per-token", "--json", "-q")
+    assert '{"token": "\\udcc3", ' in out
 
 
 def test_the_held_out_end_is_the_tail_cut_by_hand(

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
+from seqtool.budget import Budget
 from seqtool.cells import detach, reset
 from seqtool.checkpoint import Card, ModelDir, check_weights, load, load_last
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
@@ -22,8 +23,8 @@ from seqtool.data import Corpus, load_corpus
 from seqtool.errors import TrainingError
 from seqtool.language import NextToken
 from seqtool.models import Stepper, build_model, shapes
-from seqtool.optim import decay_start, fewest_steps
-from seqtool.train import RESCUES, Budget, Event, Keeper, fit, restore_last
+from seqtool.optim import decay_start, fewest_steps, learning_rate
+from seqtool.train import RESCUES, Event, Keeper, fit, restore_last
 from seqtool.trainer import Look, Snapshot, Trainer
 
 TIMING = {"seconds", "tokens_per_s", "seconds_left"}
@@ -445,7 +446,9 @@ class Clock:
         self.now = 100.0
         self.step_seconds: Callable[[int], float] = lambda step: 0.01
         self.evaluation_seconds = 0.0
-        monkeypatch.setattr("seqtool.train.time", SimpleNamespace(monotonic=lambda: self.now))
+        for module in ("train", "budget"):
+            clock = SimpleNamespace(monotonic=lambda: self.now)
+            monkeypatch.setattr(f"seqtool.{module}.time", clock)
         update, evaluate = run.trainer.update, run.trainer.evaluate
 
         def timed_update() -> tuple[float, float]:
@@ -472,14 +475,24 @@ def run_within(
     seconds: float,
     step_seconds: Callable[[int], float],
     evaluation_seconds: float = 0.0,
+    sample_seconds: float = 0.0,
     interrupted: Callable[[Run], str | None] = lambda run: None,
+    config: TrainConfig = UNKNOWN,
+    kind: type[Trainer] = Trainer,
 ) -> tuple[Run, list[Event], float]:
     """A run with a budget; gives its events and the seconds it took."""
-    run = start(corpus, path, config=UNKNOWN)
+    run = start(corpus, path, config=config, kind=kind)
+
+    def write_sample() -> str:
+        clock.now += sample_seconds
+        return "written"
+
     clock = Clock(monkeypatch, run)
     clock.step_seconds, clock.evaluation_seconds = step_seconds, evaluation_seconds
     budget = Budget(seconds, started=clock.now)
-    events = run.events(budget=budget, interrupted=lambda: interrupted(run))
+    events = run.events(
+        budget=budget, interrupted=lambda: interrupted(run), write_sample=write_sample
+    )
     return run, events, clock.now - budget.started
 
 
@@ -566,3 +579,103 @@ def test_budget_run_equals_the_run_told_its_length(corpus, tmp_path, monkeypatch
     assert_same(told.trainer.updater.tensors(), run.trainer.updater.tensors())
     one, other = load(tmp_path / "budget"), load(tmp_path / "told")
     assert_same(one.weights, other.weights)
+
+
+def slow_from(step: int, before: float, after: float) -> Callable[[int], float]:
+    return lambda at: before if at < step else after
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.02, 0.05), (0.02, 0.2), (0.05, 0.02)])
+@pytest.mark.parametrize("change", [240, 300, 370])
+def test_budget_holds_when_the_speed_changes_during_the_fall(
+    before, after, change, corpus, tmp_path, monkeypatch
+):
+    change = round(change * 0.02 / before)  # steps in the second half, falling part of the run
+    run, events, spent = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=9.0,
+        step_seconds=slow_from(change, before, after),
+    )  # fmt: skip
+    assert 0.85 * 9.0 < spent < 1.15 * 9.0
+    config = run.trainer.config
+    assert decay_start(config) <= change
+    assert all(at >= decay_start(config) for at, _ in config.bends)
+    assert events[-1]["step"] == config.steps
+    plans = [event for event in events if event["event"] == "plan"]
+    assert plans[-1]["steps"] == config.steps
+    rates = [learning_rate(step, config) for step in range(config.steps)]
+    assert rates[-1] == 0.0
+    falls = -np.diff(rates[decay_start(config) :])
+    assert (falls >= 0).all()
+    # Without a jump: from each bend straight to the end, however near that is.
+    assert falls[:-1].max() < config.lr / 2
+    assert [e["lr"] for e in events if e["event"] == "report"] == [
+        rates[e["step"] - 1] for e in events if e["event"] == "report"
+    ]
+
+
+def test_run_at_a_steady_speed_is_never_bent(corpus, tmp_path, monkeypatch):
+    run, _, spent = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=9.0, step_seconds=lambda step: 0.02
+    )
+    assert run.trainer.config.bends == ()
+    assert 0.85 * 9.0 < spent < 1.02 * 9.0
+
+
+def test_samples_of_their_own_rhythm_are_counted(corpus, tmp_path, monkeypatch):
+    run, events, spent = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=20.0, step_seconds=lambda step: 0.05,
+        sample_seconds=0.6, config=replace(UNKNOWN, sample_every=20),
+    )  # fmt: skip
+    assert sum(event["event"] == "sample" for event in events) >= 10
+    assert 0.9 * 20 < spent < 1.05 * 20
+    assert len(run.trainer.config.bends) <= 1
+
+
+def test_budget_holds_with_rescues_during_the_fall(corpus, tmp_path, monkeypatch):
+    class Breaking(Poked):
+        poke_at = staticmethod(lambda step: step in (300, 330))
+
+    _, events, spent = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=9.0, step_seconds=lambda step: 0.02,
+        kind=Breaking,
+    )  # fmt: skip
+    assert sum(event["event"] == "rescue" for event in events) >= 1
+    assert events[-1]["reason"] == "done"
+    assert spent < 1.1 * 9.0
+
+
+def test_bent_run_equals_the_run_told_its_bends(corpus, tmp_path, monkeypatch):
+    run, _, _ = run_within(
+        corpus, tmp_path / "bent", monkeypatch, seconds=9.0,
+        step_seconds=slow_from(280, 0.02, 0.05),
+    )  # fmt: skip
+    assert run.trainer.config.bends
+    told = start(corpus, tmp_path / "told", config=load(tmp_path / "bent").card.train)
+    told.events()
+    assert_same(weights(told.trainer), weights(run.trainer))
+    assert_same(told.trainer.updater.tensors(), run.trainer.updater.tensors())
+
+
+def test_bent_run_can_be_resumed_to_the_bit(corpus, tmp_path, monkeypatch):
+    def bent(path: Path, stop: int) -> Run:
+        return run_within(
+            corpus, path, monkeypatch, seconds=9.0, step_seconds=slow_from(280, 0.02, 0.05),
+            interrupted=lambda run: "SIGINT" if run.trainer.step == stop else None,
+        )[0]  # fmt: skip
+
+    stop = bent(tmp_path / "whole", -1).trainer.config.bends[0][0] + 7
+    assert bent(tmp_path / "m", stop).trainer.config.bends
+    again = resume(corpus, tmp_path / "m")
+    again.events()
+    told = start(corpus, tmp_path / "told", config=again.trainer.config)
+    told.events()
+    assert_same(weights(told.trainer), weights(again.trainer))
+
+
+def test_nothing_is_evaluated_before_the_length_is_known(corpus, tmp_path, monkeypatch):
+    _, events, _ = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=20.0, step_seconds=lambda step: 0.004
+    )
+    kinds = [event["event"] for event in events]
+    assert events[kinds.index("plan")]["step"] > UNKNOWN.eval_every
+    assert kinds.index("plan") < kinds.index("eval")

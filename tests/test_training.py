@@ -10,18 +10,21 @@ import shutil
 import signal
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY, Run, error_line, train_tiny
 
 from seqtool import runs
-from seqtool.checkpoint import load, load_last
+from seqtool.checkpoint import ModelDir, load, load_last
 from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
 from seqtool.runs import _signals
+from seqtool.trainer import Trainer
 
 TIMES = ("seconds", "seconds_left", "tokens_per_s")  # no two runs share them
 
@@ -295,6 +298,60 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     assert events_of(out) == events_of(model)
 
 
+def test_a_run_goes_on_on_the_device_where_it_began(
+    run: Run, text_file: Path, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although ``auto`` would now be a GPU, of which nothing works here."""
+    out = tmp_path / "m"
+    shutil.copytree(stopped, out)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    code, _, err = run("train", text_file, "-o", out, "--resume")
+    assert (code, "was trained on" in err) == (0, False)
+
+
+def test_a_run_whose_device_is_gone_says_so(
+    run: Run, text_file: Path, stopped: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    shutil.copytree(stopped, out)
+    card = load(out).card
+    ModelDir.resume(out).save_card(replace(card, extra=card.extra | {"device": "cuda"}))
+    code, _, err = run("train", text_file, "-o", out, "--resume", "-q")
+    assert code == 0
+    assert "was trained on cuda so far, this goes on on cpu" in err
+
+
+def test_a_run_that_stopped_early_is_finished(
+    run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "evaluate", lambda trainer: 1.0)
+    options = ("train", text_file, *TINY, "--steps", 400, "-o", tmp_path / "m")
+    code, _, err = run(*options, "--patience", 2)
+    assert code == 0
+    assert "early stop" in err
+    code, _, err = run("train", text_file, "-o", tmp_path / "m", "--resume", "-q")
+    assert code == 2
+    line = error_line(err)
+    assert "stopped early, at step 45, after 2 evaluations without a better one" in line
+    assert "--init-from" in line
+
+
+@pytest.mark.parametrize("kind", ["end", "path"])
+def test_a_finished_run_whose_output_is_lost_says_that_it_is_finished(
+    run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def fail(text: str) -> None:
+        if kind == "path" or '"end"' in text:
+            raise SeqtoolError("standard output: full")
+
+    out = tmp_path / "m"
+    monkeypatch.setattr(runs, "emit", fail)
+    options = ("--json",) if kind == "end" else ()
+    code, _, err = run("train", text_file, *TINY, "--steps", 3, "-o", out, "-q", *options)
+    assert code == 1
+    assert error_line(err) == f"standard output: full; the model is complete in {out}\n"
+
+
 def test_a_second_signal_closes_the_display_and_quits(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
     monkeypatch.setattr("os._exit", done.append)
@@ -446,11 +503,44 @@ def test_the_settings_of_a_saved_run_are_shown(run: Run, text_file: Path, stoppe
     assert all(line.endswith("# saved run") for line in shown.splitlines())
 
 
-def test_a_model_larger_than_memory_is_one_line(run: Run, text_file: Path, tmp_path: Path) -> None:
-    options = ("--steps", 1, "--hidden-size", 10**9, "-o", tmp_path / "m", "-q")
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (10**9, "not enough memory to train with --hidden-size 1000000000, --layers 1"),
+        (2**31 - 1, "not enough memory"),
+        (10**22, "--hidden-size must be below 2147483648, got 1"),
+    ],
+)
+def test_a_model_larger_than_memory_is_one_line(
+    run: Run, text_file: Path, tmp_path: Path, size: int, expected: str
+) -> None:
+    options = ("--steps", 1, "--hidden-size", size, "-o", tmp_path / "m", "-q")
     code, _, err = run("train", text_file, *options)
     assert code == 2
-    assert "not enough memory" in error_line(err)
+    assert expected in error_line(err)
+
+
+@pytest.mark.parametrize("refused", [lambda: torch.empty(10**15), lambda: np.empty(10**15)])
+def test_a_refusal_of_memory_while_training_is_one_line_and_keeps_the_model(
+    run: Run,
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[[], object],
+) -> None:
+    update = Trainer.update
+
+    def refuse(trainer: Trainer) -> tuple[float, float]:
+        if trainer.step == 20:
+            refused()
+        return update(trainer)
+
+    monkeypatch.setattr(Trainer, "update", refuse)
+    out = tmp_path / "m"
+    code, _, err = run("train", text_file, *TINY, "--steps", 30, "-o", out, "-q")
+    assert code == 2
+    assert "--batch-size 4 and --bptt 16; lower one of them" in error_line(err)
+    assert load(out).card.extra["best"]["step"] == 15
 
 
 def test_any_seed_will_do(text_file: Path, tmp_path: Path) -> None:

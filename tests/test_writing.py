@@ -143,6 +143,29 @@ def test_no_copy_is_longer_than_allowed(run: Run, model: Path, text: str, limit:
         assert longest <= limit
 
 
+@pytest.mark.parametrize("limit", [3, 8, 30])
+@pytest.mark.parametrize("split", [0, 12, 25])
+def test_a_run_that_begins_in_the_prompt_counts(
+    run: Run, model: Path, text: str, tmp_path: Path, limit: int, split: int
+) -> None:
+    known = text[: int(len(text) * 0.9)]  # the rest was held out
+    prompt, state = known[300:325], tmp_path / "state"
+    options = ("--greedy", "--json", "-q", "--max-copy", limit)
+    # Whether the prompt is given at once or in two calls.
+    run("generate", model, "-l", 0, "-p", prompt[:split], "--save-state", state, "-q")
+    rest = ("-p", prompt[split:], "--state", state)
+    (found,) = as_objects(run("generate", model, "-l", 40, *options, *rest)[1])
+    written = prompt + str(found["text"])
+    longest = max(
+        n
+        for end in range(len(prompt) + 1, len(written) + 1)
+        for n in range(end + 1)
+        if written[end - n : end] in known
+    )
+    assert longest == found["longest_copy"]
+    assert longest <= limit
+
+
 def test_without_the_training_text_copies_cannot_be_limited(
     run: Run, model: Path, tmp_path: Path
 ) -> None:
