@@ -15,8 +15,8 @@ from seqtool.gates import LayerGates, describe
 from seqtool.horizon import Horizon, Surprise, memory_horizon, surprises
 from seqtool.jacobians import lag_grid
 from seqtool.models import LanguageModel
-from seqtool.tape import Tape, Track
 from seqtool.neurons import Ranking, rank_units
+from seqtool.tape import Tape, Track
 
 View = Literal["health", "gates", "units", "memory", "surprisal"]
 VIEWS: tuple[View, ...] = ("health", "gates", "units", "memory", "surprisal")

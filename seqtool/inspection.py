@@ -79,8 +79,22 @@ def inspect(request: InspectRequest, console: Console) -> int:
     text = _read(request, saved, tokenizer, console)
     found = _look(request, saved, tokenizer, text, console)
     spell = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    if request.png is not None:
+        from seqtool.figures import plots, save_plots
+
+        console.status("drawing")
+        save_plots(plots(summary, found), request.png)
+    if request.html is not None:
+        from seqtool.report import write_report
+
+        console.status("writing the page")
+        write_report(summary, found, request.html)
     console.clear_status()
-    _show(request, summary, found, spell)
+    written = [str(path) for path in (request.html, request.png) if path is not None]
+    if written and not (request.views or request.units or request.json):
+        emit("".join(path + "\n" for path in written))
+    else:
+        _show(request, summary, found, spell)
     return 0
 
 

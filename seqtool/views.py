@@ -9,8 +9,8 @@ from seqtool.diagnostics import Flow
 from seqtool.findings import Findings
 from seqtool.gates import LONGEST, LayerGates
 from seqtool.horizon import Horizon, Surprise
-from seqtool.sheet import Series, Sheet
 from seqtool.neurons import Match
+from seqtool.sheet import Series, Sheet
 
 STARTLING = 8  # tokens listed
 NOTHING = "-"
