@@ -266,7 +266,7 @@ def judge(layers: tuple[LayerFlow, ...], window: int, kind: str) -> Verdict:
     evidence = f"{where}the gradient reaches {reach} back (x{best.rate:.2f} per token)"
     advice = ""
     if best.horizon >= window:
-        advice = f"--bptt {2 * (window + 1)} may learn from still farther back"
+        advice = f"--bptt {2 * (window + 1)}: there may be more to learn from farther back"
     return Verdict("healthy", evidence, advice)
 
 
@@ -303,4 +303,5 @@ def _vanishing_advice(best: LayerFlow, kind: str) -> str:
         return f"a lower --lr: {best.dead:.0%} of the ReLU units are dead; or --cell lstm"
     if kind.startswith("rnn"):
         return "--cell lstm or gru, or --cell rnn --nonlinearity relu, which starts as the identity"
-    return f"--bptt {max(2, 2 * (best.horizon + 1))} trains faster and loses little, if memory ends"
+    shorter = max(2, 2 * (best.horizon + 1))
+    return f"--bptt {shorter}: as good and faster, if the text needs no longer memory"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COLOURS = ("#2f7fd0", "#c8701a", "#1f9468", "#b455b0", "#8a7a10", "#c24a4a")
 DASHES = ("solid", "dashed", "dotted", "dashdot", (0, (5, 1)), (0, (1, 1)))
 INK = "#010203"  # stands for the page's own colour until the SVG is written
+INKED = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color")
 SIZE = (6.4, 3.2)  # inches of a plot
 DPI = 120
 
@@ -159,10 +160,11 @@ def svg(draw: Draw, name: str) -> str:
     """
     import matplotlib
 
-    figure = _figure(1)
-    draw(figure.add_subplot())
+    options = dict.fromkeys(INKED, INK) | {"svg.fonttype": "none", "svg.hashsalt": name}
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context(options):
+        figure = _figure(1)
+        draw(figure.add_subplot())
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
@@ -174,8 +176,7 @@ def svg(draw: Draw, name: str) -> str:
 def _figure(rows: int) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(SIZE[0], SIZE[1] * rows), layout="constrained")
-    return figure
+    return Figure(figsize=(SIZE[0], SIZE[1] * rows), layout="constrained")
 
 
 def _style(index: int) -> dict[str, Any]:

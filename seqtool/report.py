@@ -79,10 +79,14 @@ async function units() {
       "'" + [...spans].slice(Math.max(0, i - 8), i + 1).map(s => s.textContent).join("") + "'");
     byId("about").textContent = data.units[u] + " Highest after " + around.join(", ") + ".";
   };
-  byId("unit").addEventListener("change", show);
+  const picker = byId("unit"), wanted = decodeURIComponent(location.hash).match(/^#unit=(.+)$/);
+  if (wanted && [...picker.options].some(option => option.value === wanted[1])) {
+    picker.value = wanted[1];
+  }
+  picker.addEventListener("change", () => { location.hash = "unit=" + picker.value; show(); });
   show();
 }
-function history() {
+function slide() {
   const slider = byId("when");
   if (!slider) return;
   const show = () => {
@@ -96,7 +100,7 @@ function history() {
   slider.addEventListener("input", show);
   show();
 }
-history();
+slide();
 units();
 """
 

@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+import shutil
 import struct
+import subprocess
 import xml.etree.ElementTree as ET
 import zlib
 from html.parser import HTMLParser
@@ -82,7 +84,7 @@ def make_findings(hidden: int = 6, tokens: int = 41) -> Findings:
     model = LanguageModel(config, 12)
     rng = np.random.default_rng(0)
     ids = rng.integers(1, 12, tokens + 1)
-    pieces = [" <a\nB.c(d\"e)"[token - 1] for token in ids[1:]]
+    pieces = [' <a\nB.c(d"e)'[token - 1] for token in ids[1:]]
     text = np.concatenate([ids, rng.integers(1, 12, 300)])
     return look(model, ids, pieces, frozenset(VIEWS), text=text, window=12)
 
@@ -177,10 +179,41 @@ def test_two_layers_of_512_over_2000_characters_stay_below_two_megabytes() -> No
     rng = np.random.default_rng(0)
     noise = tuple(rng.normal(size=(2000, 512)).astype(np.float32) for _ in range(2))
     big = Findings(
-        pieces=["x"] * 2000, flow=found.flow, gates=found.gates, activations=noise,
-        ranking=found.ranking, horizon=found.horizon,
+        pieces=["x"] * 2000,
+        flow=found.flow,
+        gates=found.gates,
+        activations=noise,
+        ranking=found.ranking,
+        horizon=found.horizon,
     )
     assert len(make_page(make_summary(), big).encode()) < 2_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_picking_a_unit_recolours_the_text_in_a_browser(page: str, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+
+    def shown(choice: str) -> tuple[list[str], str]:
+        """The marks of the text and the browser's complaints, with a unit picked by the address."""
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr")
+        done = subprocess.run(
+            [
+                *("chromium", *options, f"--user-data-dir={tmp_path / 'profile'}"),
+                *("--virtual-time-budget=5000", "--dump-dom", f"{file.as_uri()}#unit={choice}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        complaints = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+        return re.findall(r'<span style="--a: ([0-9.]+);?">', done.stdout), complaints
+
+    first, second, bits = shown("3"), shown("9"), shown("surprisal")
+    assert len(first[0]) == len(second[0]) == len(bits[0]) == 41
+    assert first[0] != second[0] != bits[0]
+    assert first[1] == second[1] == bits[1] == ""
 
 
 def test_inspect_writes_page_and_picture(
