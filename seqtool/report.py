@@ -306,7 +306,7 @@ def _label(match: Match) -> str:
 def _offsets(found: Findings) -> list[int]:
     """The number of units in the layers below each."""
     sizes = [values.shape[1] for values in found.activations or ()]
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
+    return [sum(sizes[:layer]) for layer in range(len(sizes))]
 
 
 def _data(summary: Summary, found: Findings) -> str:
