@@ -143,7 +143,7 @@ class Sheet:
         marks = sorted({round(first + (last - first) * part / 4) for part in range(5)})
         figure.ruler("x").ticks(marks, [f"{mark}" for mark in marks])
         figure.label(x, "x")
-        self.line("  " + "   ".join([y, *(names if len(names) > 1 else [])]))
+        self.paragraph("   ".join([y, *(names if len(names) > 1 else [])]))
         for line in figure.build().string(colorless=True).rstrip().split("\n"):
             self.line("  " + line.rstrip())
 
