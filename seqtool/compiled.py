@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,10 +41,8 @@ def compiled(function: FunctionT) -> FunctionT:
     it is made anew in each run.
     """
     made: Any = numba.njit(nogil=True)(function)
-    try:
+    with suppress(OSError, RuntimeError):  # no place for it; the sources are no files
         made._cache = _Cache(function)
-    except (OSError, RuntimeError):  # no place for it; the sources are no files
-        pass
     kept: FunctionT = made
     return kept
 
@@ -59,11 +57,9 @@ def callback(function: Callable[..., None], signature: Any) -> int:
         signature: numba's, with the result.
     """
     options = {"error_model": "numpy", "fastmath": {"contract"}}
-    made = CFunc(function, (signature.args, signature.return_type), {}, options)
-    try:
+    made: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
+    with suppress(OSError, RuntimeError):  # as above
         made._cache = _Cache(function)
-    except (OSError, RuntimeError):  # as above
-        pass
     made.compile()
     _callbacks.append(made)
     address: int = made.address
