@@ -36,7 +36,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 SMOOTH = [kind for kind in KINDS if kind != "stochastic"]
 
 
-def make(kind: str, shape: str = "one layer", vocab_size: int = V) -> tuple[LanguageModel, Engine]:
+def make(kind: str, shape: str = "one layer", vocab_size: int = V) -> tuple[LanguageModel, Any]:
     """A model with weights that matter, and the engine made from its file."""
     sizes = {"hidden_size": H, "embed_size": E, "ngram_order": 1, "ngram_buckets": 29}
     config = ModelConfig(**{**sizes, **KINDS[kind], **SHAPES[shape]})
