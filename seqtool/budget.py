@@ -109,11 +109,12 @@ class Pace:
 
     def _set_rhythm(self) -> None:
         """How often the run reports and evaluates."""
-        trainer, config = self.trainer, self.trainer.config
+        trainer = self.trainer
         expected = max(1, int(self.left() / self.step_seconds))
         # A short run has better things to do than to look at itself.
         looks = min(EVALUATIONS, max(4, int(math.sqrt(self.budget.seconds))))
-        tokens_per_second = config.batch_size * config.bptt / self.step_seconds
+        batch_tokens = trainer.objective.tokens / max(1, trainer.step)
+        tokens_per_second = batch_tokens / self.step_seconds
         # Scoring costs about a third of training: it has no backward pass.
         share = EVALUATION_SHARE * self.budget.seconds / looks
         rhythm = {

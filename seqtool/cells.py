@@ -3,7 +3,7 @@
 A cell is one function: what the input adds at time t, and the state at t-1, give the state at t.
 Everything else (layers, directions, dropout, starting weights) is RecurrentStack. Weights have the
 names and the layout of torch.nn.RNN, LSTM and GRU. Here there are no embeddings, output layers or
-losses; those are in models.
+losses; those are in models. The same equations as compiled loops are in kernels.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,9 @@ State = tuple[Tensor, ...]
 # A cell: (W_ih x_t + b_ih, state at t-1, W_hh, b_hh) -> state at t.
 Step = Callable[[Tensor, State, Tensor, Tensor], State]
 
-# How a stack computes: "plain" runs the equations below, "fused" torch's own kernels.
-Path = Literal["plain", "fused"]
+# How a stack computes: "plain" runs the equations below, "fused" torch's own kernels, "compiled" the
+# loops of kernels.
+Path = Literal["plain", "fused", "compiled"]
 
 
 # Le et al. 2015: the identity start needs inputs that hardly disturb what it accumulates.
@@ -149,6 +150,10 @@ STEPS: dict[str, Step] = {
 # torch's kernels for whole sequences: oneDNN or ATen on a CPU, cuDNN on a GPU.
 FUSED = {"rnn_tanh": torch.rnn_tanh, "rnn_relu": torch.rnn_relu, "gru": torch.gru}
 FUSED_KINDS = frozenset({*FUSED, "lstm"})  # torch.lstm has a signature of its own
+COMPILED_KINDS = frozenset(STEPS) - {"rnn_stochastic"}
+# Below this many units, or rows times steps, torch's kernels are as fast and need no compiling.
+COMPILED_UNITS = 64
+COMPILED_ROWS = 128
 
 
 def detach(state: State) -> State:
@@ -179,7 +184,13 @@ class Weights(NamedTuple):
 
 
 def run_plain(
-    step: Step, x: Tensor, state: State, weights: Weights, *, backward: bool = False
+    step: Step,
+    x: Tensor,
+    state: State,
+    weights: Weights,
+    *,
+    backward: bool = False,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """Run one cell over a sequence by its equations.
 
@@ -189,6 +200,8 @@ def run_plain(
         state: State before the first step taken, each (B, H).
         weights: Of this layer and direction.
         backward: Read from the last time step to the first.
+        lengths: Steps that each row really has, (B,); all T if not given. In the rest its state
+            stays as it is and its output is zero.
 
     Returns:
         h at every time, (B, T, H), in the order of x, and the state after the last step taken.
@@ -196,9 +209,16 @@ def run_plain(
     # What the input adds does not depend on the state: one product for all time steps.
     ux = functional.linear(x.transpose(0, 1), weights.weight_ih, weights.bias_ih)  # (T, B, G*H)
     outputs = []
-    for ux_t in reversed(ux.unbind()) if backward else ux.unbind():
-        state = step(ux_t, state, weights.weight_hh, weights.bias_hh)
-        outputs.append(state[0])
+    times = range(len(ux) - 1, -1, -1) if backward else range(len(ux))
+    for t in times:
+        after = step(ux[t], state, weights.weight_hh, weights.bias_hh)
+        if lengths is None:
+            state = after
+            outputs.append(state[0])
+        else:
+            inside = (t < lengths)[:, None]  # (B, 1)
+            state = tuple(torch.where(inside, *parts) for parts in zip(after, state, strict=True))
+            outputs.append(state[0] * inside)
     if backward:
         outputs.reverse()
     return torch.stack(outputs, dim=1), state
@@ -207,9 +227,10 @@ def run_plain(
 class RecurrentStack(nn.Module):
     """Layers of one kind of cell, each reading the one below.
 
-    One set of weights and two ways to run it: the equations above ("plain": every cell, the
-    reference) and torch's kernels ("fused": faster, all but sigmoid and stochastic units). The
-    fused path is the default wherever torch has it; assign to ``path`` to change it.
+    One set of weights and three ways to run it: the equations above ("plain": every cell, the
+    reference), torch's kernels ("fused": faster, all but sigmoid and stochastic units) and our own
+    ("compiled": faster still on a CPU, all but stochastic units). The fastest for the size is
+    taken; assign to ``path`` to decide.
 
     Parameters are those of torch.nn.RNN, LSTM and GRU: ``weight_ih_l0``, ``weight_hh_l0``,
     ``bias_ih_l0``, ``bias_hh_l0``, then ``_l1`` and so on, ``_reverse`` added for the other
@@ -249,7 +270,7 @@ class RecurrentStack(nn.Module):
         self.dropout = dropout
         self.bidirectional = bidirectional
         self.suffixes = ("", "_reverse") if bidirectional else ("",)  # one for each direction
-        self.path: Path = "fused" if self.kind in FUSED_KINDS else "plain"
+        self.path: Path | None = None  # the fastest
         rows = GATES[cell] * hidden_size
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size * len(self.suffixes)
@@ -300,12 +321,31 @@ class RecurrentStack(nn.Module):
         shape = (self.num_layers * len(self.suffixes), batch, self.hidden_size)
         return tuple(weight.new_zeros(shape) for _ in range(2 if self.cell == "lstm" else 1))
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def fastest(self, x: Tensor, *, padded: bool = False) -> Path:
+        """How to run a batch: a rule of its shape alone, so that every run computes the same.
+
+        Args:
+            x: Input, (B, T, E).
+            padded: Whether the rows differ in length; torch's kernels know no such thing.
+        """
+        rows = x.shape[0] * x.shape[1]
+        large = self.hidden_size >= COMPILED_UNITS and rows >= COMPILED_ROWS
+        torch_can = self.kind in FUSED_KINDS and not padded
+        if self.kind in COMPILED_KINDS and x.device.type == "cpu" and x.dtype == torch.float32:
+            if large or not torch_can:
+                return "compiled"
+        return "fused" if torch_can else "plain"
+
+    def forward(
+        self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Run all layers over a batch of sequences.
 
         Args:
             x: Input, (B, T, E), T at least 1.
             state: State before the first time step, each (L*D, B, H); zero if not given.
+            lengths: Steps that each row really has, (B,); all T if not given. In the rest its state
+                stays as it is and its output is zero. Not for the path "fused".
 
         Returns:
             Output of the last layer, (B, T, H*D), and the state after the last time step. Dropout
@@ -313,11 +353,15 @@ class RecurrentStack(nn.Module):
         """
         if state is None:
             state = self.init_state(len(x))
-        run_layer = self._run_fused if self.path == "fused" else self._run_plain
+        path = self.path or self.fastest(x, padded=lengths is not None)
         finals = []
         starts = zip(*(part.chunk(self.num_layers) for part in state), strict=True)
         for layer, start in enumerate(starts):
-            x, final = run_layer(layer, x, start)
+            if path == "fused":
+                assert lengths is None, "torch's kernels know no lengths"
+                x, final = self._run_fused(layer, x, start)
+            else:
+                x, final = self._run_ours(layer, x, start, lengths, path)
             x = self.drop(x)
             finals.append(final)
         return x, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
@@ -359,21 +403,28 @@ class RecurrentStack(nn.Module):
         mask = x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(keep) / keep
         return x * mask
 
-    def _run_plain(self, layer: int, x: Tensor, start: State) -> tuple[Tensor, State]:
-        """One layer by the equations; start and result state each (D, B, H)."""
+    def _run_ours(
+        self, layer: int, x: Tensor, start: State, lengths: Tensor | None, path: Path
+    ) -> tuple[Tensor, State]:
+        """One layer by the equations or compiled; start and result state each (D, B, H)."""
         outputs, finals = [], []
         for direction in range(len(self.suffixes)):
-            output, final = run_plain(
-                STEPS[self.kind],
-                x,
-                tuple(part[direction] for part in start),
-                self.weights(layer, direction),
-                backward=direction == 1,
-            )
+            state = tuple(part[direction] for part in start)
+            weights, backward = self.weights(layer, direction), direction == 1
+            if path == "compiled":
+                from seqtool.kernels import run_layer  # numba, which other paths need not load
+
+                output, final = run_layer(
+                    self.kind, x, state, weights, backward=backward, lengths=lengths
+                )
+            else:
+                output, final = run_plain(
+                    STEPS[self.kind], x, state, weights, backward=backward, lengths=lengths
+                )
             outputs.append(output)
             finals.append(final)
-        state = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-        return torch.cat(outputs, dim=-1), state
+        output = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+        return output, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _run_fused(self, layer: int, x: Tensor, start: State) -> tuple[Tensor, State]:
         """One layer by torch's kernel; called one at a time so that our dropout sits between."""

@@ -2,9 +2,10 @@
 
 ``config.json`` (the card), ``tokenizer.json``, ``model.safetensors`` (best weights),
 ``last.safetensors`` (all that ``--resume`` needs), ``text.safetensors`` (the training ids, to tell
-copies and for baselines), ``metrics.jsonl`` (events). All but the last are written beside their
-place, synced and renamed, carry a SHA-256 and name their run. A directory is replaced the same way,
-so a reader sees the old model or the new one, after a crash as well.
+copies and for baselines), ``counts.safetensors`` (the n-gram model that is mixed in),
+``metrics.jsonl`` (events). All but the last are written beside their place, synced and renamed,
+carry a SHA-256 and name their run. A directory is replaced the same way, so a reader sees the old
+model or the new one, after a crash as well.
 """
 
 import hashlib
@@ -33,8 +34,9 @@ ResultT = TypeVar("ResultT")
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
 BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
+COUNTS = "counts.safetensors"
 _COPY_AGAIN = "copy the whole directory again from where it was trained"
-_NAMES = "|".join(map(re.escape, (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT)))
+_NAMES = "|".join(map(re.escape, (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT, COUNTS)))
 _BESIDE = re.compile(rf"\.({_NAMES})\.tmp-\d+")  # a file on its way to its place
 _OURS = re.compile(rf"{_NAMES}|\.DS_Store|{_BESIDE.pattern}")  # the second is the macOS Finder's
 _UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
@@ -159,11 +161,27 @@ def load_text(path: Path) -> np.ndarray[Any, Any] | None:
     Raises:
         CheckpointError: As ``load``.
     """
+    part = _load_part(path, TEXT)
+    return None if part is None else part["ids"]
 
-    def read(directory: Path, where: str) -> np.ndarray[Any, Any] | None:
-        if not (directory / TEXT).exists():
+
+def load_counts(path: Path) -> Arrays:
+    """The arrays of the n-gram model that is mixed in.
+
+    Raises:
+        CheckpointError: As ``load``; also if there is none.
+    """
+    part = _load_part(path, COUNTS)
+    if part is None:
+        raise CheckpointError(f"{path}: no {COUNTS}, which {CONFIG} asks for; {_COPY_AGAIN}")
+    return part
+
+
+def _load_part(path: Path, name: str) -> Arrays | None:
+    def read(directory: Path, where: str) -> Arrays | None:
+        if not (directory / name).exists():
             return None
-        return _read_tensors(directory, where, TEXT)[1]["ids"]
+        return _read_tensors(directory, where, name)[1]
 
     return _steadily(path, read)
 
@@ -210,8 +228,20 @@ class ModelDir:
         """Whether there is a directory yet that the ``save_`` methods can write to."""
         return self.card is not None
 
-    def begin(self, card: Card, tokenizer_json: str, weights: Tensors) -> None:
+    def begin(
+        self,
+        card: Card,
+        tokenizer_json: str,
+        weights: Tensors,
+        parts: Mapping[str, Tensors] | None = None,
+    ) -> None:
         """Put a new model in place, complete from the first moment, with these first weights.
+
+        Args:
+            card: What the model is.
+            tokenizer_json: Its tokenizer.
+            weights: Its first weights.
+            parts: What else never changes, by file name: ``TEXT``, ``COUNTS``.
 
         Raises:
             ConfigError: As ``create``, if the place has changed since.
@@ -223,7 +253,7 @@ class ModelDir:
         name = replace(card, extra={}, seal={}).to_json()
         run = _sha256(name, tokenizer, _pack_tensors(weights, {}))[:16]
         card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
-        header = {"name": BEST, "run": run, "meta": {}}
+        files = {BEST: weights, **(parts or {})}
         beside = self._home.with_name(f".{self._home.name}.tmp-{os.getpid()}")
         with writing(self.path, "what was there before is untouched"):
             self._home.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +263,9 @@ class ModelDir:
                 os.mkdir(beside)
                 write_whole(beside / CONFIG, card.to_json().encode("ascii"))
                 write_whole(beside / TOKENIZER, tokenizer)
-                write_whole(beside / BEST, _pack_tensors(weights, header))
+                for name, tensors in files.items():
+                    header = {"name": name, "run": run, "meta": {}}
+                    write_whole(beside / name, _pack_tensors(tensors, header))
                 _swap(beside, self._home)
             finally:
                 _discard(beside)
@@ -265,10 +297,6 @@ class ModelDir:
             size = self._cut_events(file)
             os.fsync(file.fileno())  # or their length could survive a power failure without them
         self._save(LAST, tensors, events_bytes=size, counters=counters)
-
-    def save_text(self, ids: np.ndarray[Any, Any]) -> None:
-        """Keep the training ids, (n,), with the model."""
-        self._save(TEXT, {"ids": ids})
 
     def append_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Add events to ``metrics.jsonl``: all of them or, if that fails, none."""

@@ -114,6 +114,14 @@ def train(
             "Chance that a token goes without one of its n-grams.", "--ngram-dropout", auto=True
         ),
     ] = None,
+    backoff_order: Annotated[
+        int | None,
+        option(
+            "Longest n-gram of the counts mixed into the predictions, 0 = none.",
+            "--backoff-order",
+            auto=True,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, option("Streams side by side.", "--batch-size", "-b", auto=True)
     ] = None,
@@ -218,7 +226,7 @@ def train(
     # On a terminal that shows the events too, a live view would be drawn over them.
     same = json_lines and sys.stdout is not None and sys.stdout.isatty()
     with open_console(quiet, verbose, plain=same) as console:
-        from seqtool.training import TrainRequest
+        from seqtool.runs import TrainRequest
         from seqtool.training import train as run
 
         request = TrainRequest(

@@ -12,6 +12,7 @@ from seqtool.errors import ConfigError
 from seqtool.options import (
     ConfigFile,
     DeviceOption,
+    PrecisionOption,
     Quiet,
     Threads,
     Verbose,
@@ -68,6 +69,7 @@ def generate(
     config: ConfigFile = None,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    precision: PrecisionOption = "float32",
     as_json: Annotated[bool, option("Print an object for each text.", "--json")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -92,6 +94,8 @@ def generate(
             state=state,
             save_state=save_state,
             device=device,
+            precision=precision,
+            threads=threads,
             json=as_json,
             decode=decode,
             given=frozenset(settings.values),
@@ -128,6 +132,7 @@ def evaluate(
     config: ConfigFile = None,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    precision: PrecisionOption = "float32",
     as_json: Annotated[bool, option("Print one JSON object.", "--json")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -153,6 +158,7 @@ def evaluate(
             save_state=save_state,
             device=device,
             threads=threads,
+            precision=precision,
             json=as_json,
         )
         raise typer.Exit(run(request, console))

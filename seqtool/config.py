@@ -16,6 +16,7 @@ Optimizer = Literal["adam", "rmsprop", "sgd"]
 TokenizerKind = Literal["char", "byte", "word", "bpe"]
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["float32", "int8"]
 
 GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a cell's weights
 
@@ -55,6 +56,7 @@ class ModelConfig:
     # The tables add to the logits too; None, as in models saved before this was: if V is small.
     ngram_output: bool | None = None
     ngram_dropout: float = 0.0  # chance that a token goes without one of its n-grams in training
+    backoff_order: int = 0  # longest n-gram of the counts mixed into the predictions, 0 = none
     tied: bool = False  # the output layer shares the embedding matrix; needs embed = hidden size
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class ModelConfig:
         _check_size("--embed-size", self.embed_size, 1)
         _check(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         _check(1 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 1 (off) to 8")
+        longest = self.backoff_order
+        _check(0 <= longest <= 16, "--backoff-order", longest, "from 0 (off) to 16")
         _check_size("--ngram-buckets", self.ngram_buckets, 2)
         drop = self.ngram_dropout
         _check(0 <= drop < 1, "--ngram-dropout", drop, "at least 0 and below 1")

@@ -34,6 +34,12 @@ MARGIN = 2  # columns left free, so that the terminal's echo of ^C does not wrap
 SAMPLE_LINES, PLAIN_SAMPLE_LINES = 6, 40  # of a sample in the live view, in a log
 CURVE_POINTS = 256  # kept of a curve, more than any terminal shows
 REFRESH_PER_SECOND = 1.0  # each takes 5 ms from the training on the same processor
+# What a task reports beside the loss: field of the events, short and long name, format.
+SCORES = (
+    ("bits_per_char", "bpc", "bits/char", ".3f"),
+    ("accuracy", "acc", "accuracy", ".4f"),
+    ("macro_f1", "f1", "macro-F1", ".4f"),
+)
 # A plain report line needs both a twentieth of the run and ten seconds since the last one; five
 # minutes are enough in any case, so that the log of a long run shows that it lives.
 PLAIN_PARTS, PLAIN_SECONDS, PLAIN_SILENCE = 20, 10.0, 300.0
@@ -335,9 +341,12 @@ def plain_lines(progress: Progress, event: Event) -> list[str]:
         rest = _fields(
             ("epoch ", _show(report, "epoch", ".2f")),
             ("loss ", _show(report, "loss", ".4f")),
-            ("bpc ", _show(report, "bits_per_char", ".3f")),
+            *((f"{short} ", _show(report, name, form)) for name, short, _, form in SCORES),
             ("val ", _show(valid, "val_loss", ".4f") + (" (best)" if valid.get("best") else "")),
-            ("val_bpc ", _show(valid, "val_bits_per_char", ".3f")),
+            *(
+                (f"val_{short} ", _show(valid, "val_" + name, form))
+                for name, short, _, form in SCORES
+            ),
             ("", _show(report, "tokens_per_s", lambda rate: format_count(rate) + " tok/s")),
             ("grad ", _show(report, "grad_norm", ".3g")),
             ("lr ", _show(report, "lr", ".1e")),
@@ -385,14 +394,16 @@ def _rows(progress: Progress, console: Console, width: int, now: float) -> list[
     scores += [(3, "validation", valid, "val_", progress.valid)]
     scores += [(4, "best so far", best, "val_", Curve())] if best is not valid else []
     table, curves = list[Row](), list[Row]()
+    columns = [c for c in SCORES if c[0] in report or "val_" + c[0] in valid]
     for rank, name, event, prefix, curve in filter(itemgetter(2), scores):
         label, mark = (f"{name:<12}", "cyan"), "  best" if event is best is valid else ""
         nats = _show(event, prefix + "loss", ".4f")
-        bits = _show(event, prefix + "bits_per_char", ".3f")
-        table += [(rank, [label, (f"{nats:>8}{bits:>11}", ""), (mark, "bold green")])]
+        cells = "".join(f"{_show(event, prefix + c[0], c[3]):>11}" for c in columns)
+        table += [(rank, [label, (f"{nats:>8}{cells}", ""), (mark, "bold green")])]
         drawing = sparkline(curve.values(), width - 12, unicode=console.unicode)
         curves += [(7, [label, (drawing, "blue")])] if len(drawing) > 1 else []
-    rows += [(5, [(f"{'nats':>20}{'bits/char':>11}", "dim")]), *table] if table else []
+    head = f"{'nats':>20}" + "".join(f"{long:>11}" for _, _, long, _ in columns)
+    rows += [(5, [(head, "dim")]), *table] if table else []
     effort = _fields(
         ("", _show(report, "tokens_per_s", lambda rate: format_count(rate) + " tokens/s")),
         ("grad ", _show(report, "grad_norm", ".3g")),

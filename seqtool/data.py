@@ -280,12 +280,12 @@ class Streams:
         self._rng = np.random.default_rng(seed)
         self._positions = np.zeros(batch_size, dtype=np.int64)
         self._left = 0  # tokens that each stream has yet to read in this epoch
-        self._num_tokens = 0
+        self.num_tokens = 0  # given out so far
 
     @property
     def epoch(self) -> float:
         """Tokens given out so far, as a multiple of the length of the text."""
-        return self._num_tokens / len(self.ids)
+        return self.num_tokens / len(self.ids)
 
     def next(self) -> Batch:
         """The next chunk of every stream."""
@@ -308,7 +308,7 @@ class Streams:
         inputs[streams, 0] = self.start_id
         self._positions = where[:, -1].copy()
         self._left -= self.bptt
-        self._num_tokens += inputs.size
+        self.num_tokens += inputs.size
         return Batch(inputs, chunk[:, 1:], chance < probability)
 
     def state_dict(self) -> dict[str, Any]:
@@ -317,7 +317,7 @@ class Streams:
             "num_ids": len(self.ids),
             "positions": self._positions.tolist(),
             "left": self._left,
-            "num_tokens": self._num_tokens,
+            "num_tokens": self.num_tokens,
             "rng": self._rng.bit_generator.state,
         }
 
@@ -336,7 +336,7 @@ class Streams:
             )
         self._positions = np.array(state["positions"], dtype=np.int64)
         self._left = state["left"]
-        self._num_tokens = state["num_tokens"]
+        self.num_tokens = state["num_tokens"]
         self._rng.bit_generator.state = state["rng"]
 
     def _line_ends_after(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -5,7 +5,8 @@ bit for bit. Which model is driven is not known here; neither torch nor text com
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +31,50 @@ class Steppable(Protocol):
 
     def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Read one token per row, ids (B,); gives the logits of the next, (B, V) float32."""
+        ...
+
+
+class Written(NamedTuple):
+    """Tokens that a Writer has chosen and read.
+
+    Attributes:
+        ids: (B, n), n up to what was asked for; fewer if then the logits allowed no choice.
+        logits: Of the next token, (B, V) float32.
+        state_at: Gives the state when i of them had been read, i from 0 to n.
+    """
+
+    ids: np.ndarray
+    logits: np.ndarray
+    state_at: Callable[[int], State]
+
+
+@runtime_checkable
+class Writer(Steppable, Protocol):
+    """A model that can choose by itself, as ``probabilities`` and ``sample`` do, many times."""
+
+    def write(
+        self,
+        logits: np.ndarray,
+        state: State,
+        uniforms: np.ndarray,
+        config: DecodeConfig,
+        allowed: np.ndarray,
+    ) -> Written:
+        """Write a token in each row for each column of uniforms, (B, n) in [0, 1).
+
+        Only ids that ``allowed`` (B or 1, V) marks are chosen.
+        """
+        ...
+
+
+@runtime_checkable
+class Reader(Steppable, Protocol):
+    """A model that reads several tokens of one text faster than one by one."""
+
+    def read(
+        self, ids: np.ndarray, state: State, *, all_logits: bool = False
+    ) -> tuple[np.ndarray, State]:
+        """Read ids (T,); gives logits, (1, V) after the last or (T, V), and the state there."""
         ...
 
 
@@ -143,21 +188,50 @@ def select_rows(state: State, rows: Sequence[int] | np.ndarray) -> State:
 
 
 def warm_up(stepper: Steppable, prompt: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-    """Read a prompt, one token at a time.
+    """Read the same tokens in every row.
 
     Args:
         stepper: The model.
         prompt: Ids (T,), at least one; without a text of its own that is the start id.
-        state: For one row, from ``init_state(1)`` or an earlier stop.
+        state: For B rows, from ``init_state`` or an earlier stop.
 
     Returns:
-        Logits of the token after the prompt, (1, V), and the state there.
+        Logits of the token after the prompt, (B, V), and the state there.
     """
     assert len(prompt) > 0, "a prompt holds at least the start id"
-    for position in range(len(prompt)):
-        ids = np.asarray(prompt[position : position + 1], dtype=np.int64)
-        logits, state = stepper.step(ids, state)
+    batch = state[0].shape[1]
+    if batch == 1 and isinstance(stepper, Reader):
+        return stepper.read(prompt, state)
+    for token in prompt:
+        logits, state = stepper.step(np.full(batch, token, dtype=np.int64), state)
     return logits, state
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What one call of ``Generation.write`` wrote, and where each row stood at each of its tokens.
+
+    Attributes:
+        ids: (B, n) int64.
+        state_at: Gives the state of all rows when i of the tokens had been read, i from 0 to n.
+        rng_states: Of each row's generator before the first token was drawn.
+    """
+
+    ids: np.ndarray
+    state_at: Callable[[int], State]
+    rng_states: list[dict[str, Any]]
+
+    def place(self, row: int, count: int) -> tuple[State, dict[str, Any]]:
+        """Where a row stood after ``count`` of its tokens, at least 1.
+
+        Returns:
+            The model's state, of this row alone, before the last of them was read; and that of the
+            generator after it was drawn.
+        """
+        bits = np.random.PCG64(0)
+        bits.state = self.rng_states[row]
+        bits.advance(count)  # one step for each random number
+        return select_rows(self.state_at(count - 1), [row]), dict(bits.state)
 
 
 class Generation:
@@ -166,7 +240,8 @@ class Generation:
     ``logits`` (B, V) are those of the next token, ``state`` is the model's after the last one, and
     ``rngs`` are the generators as they are now. These three are all there is: a Generation built
     from them (``rng_states``, ``restore_rngs``) goes on bit for bit. They change together when
-    ``next`` returns, so a stop between two calls is always a clean one.
+    ``write`` returns, so a stop between two calls is always a clean one; for a stop within what one
+    call wrote, see ``Passage.place``.
     """
 
     def __init__(
@@ -211,20 +286,60 @@ class Generation:
         return [dict(rng.bit_generator.state) for rng in self.rngs]
 
     def next(self) -> np.ndarray:
-        """Write one token in every row.
+        """Write one token in every row; gives its ids, (B,) int64. See ``write``."""
+        return self.write(1).ids[:, 0]
+
+    def write(self, most: int) -> Passage:
+        """Write up to ``most`` tokens in every row, at least one.
+
+        A model that is a Writer gets as many as wanted done in one call, as long as there are no
+        vetoes; others do one. The texts are the same either way.
 
         Returns:
-            Its ids, (B,) int64; never a banned or vetoed one. Filters such as top-k choose among
-            the ids that are left after bans and vetoes.
+            The tokens; never a banned or vetoed one. Filters such as top-k choose among the ids
+            that are left after bans and vetoes.
 
         Raises:
             ConfigError: If nothing is left that a row may emit.
             CheckpointError: If the model's logits are not finite.
         """
-        probs = probabilities(self._allowed(), self._config)
+        assert most >= 1, "nothing to write"
+        before = self.rng_states
+        try:
+            if isinstance(self._stepper, Writer):
+                written = self._write_by(self._stepper, 1 if self._vetoes else most)
+            else:
+                written = self._write_one()
+        except BaseException:
+            self._rewind(before, 0)
+            raise
+        count = written.ids.shape[1]
+        if count < most and isinstance(self._stepper, Writer):
+            self._rewind(before, count)
+        self.logits, self.state = written.logits, written.state_at(count)
+        return Passage(written.ids, written.state_at, before)
+
+    def _rewind(self, before: list[dict[str, Any]], count: int) -> None:
+        """Bring the generators to where they were after ``count`` more tokens than before."""
+        for rng, state in zip(self.rngs, before, strict=True):
+            rng.bit_generator.state = state
+            rng.random(count)
+
+    def _write_by(self, writer: Writer, most: int) -> Written:
+        allowed = self._allowed()
+        uniforms = np.stack([rng.random(most) for rng in self.rngs])
+        written = writer.write(self.logits, self.state, uniforms, self._config, allowed)
+        if written.ids.shape[1] == 0:  # say why
+            probabilities(np.where(allowed, self.logits, -np.inf), self._config)
+            raise AssertionError("a row of probabilities that the model could not draw from")
+        return written
+
+    def _write_one(self) -> Written:
+        probs = probabilities(np.where(self._allowed(), self.logits, -np.inf), self._config)
         ids = _invert(probs, np.array([rng.random() for rng in self.rngs]))
-        self.logits, self.state = self._stepper.step(ids, self.state)
-        return ids
+        before = self.state
+        logits, after = self._stepper.step(ids, before)
+        return Written(ids[:, None], logits, lambda step: after if step else before)
 
     def keep(self, rows: Sequence[int] | np.ndarray) -> None:
         """Go on with these rows only; their texts stay what they would have been."""
@@ -236,19 +351,18 @@ class Generation:
             self._vetoes = [self._vetoes[row] for row in index]
 
     def _allowed(self) -> np.ndarray:
-        """The logits (B, V) with -inf for all that must not be emitted now."""
-        logits = self.logits.copy()  # the field itself is what a caller saves
-        logits[:, self._banned_ids] = -np.inf
-        if self._vetoes is None:
-            return logits
-        for row, veto in enumerate(self._vetoes):
+        """Which ids may be emitted now, (B, V) or for all rows alike (1, V)."""
+        rows = 1 if self._vetoes is None else len(self.rngs)
+        allowed = np.ones((rows, self.logits.shape[1]), dtype=np.bool_)
+        allowed[:, self._banned_ids] = False
+        for row, veto in enumerate(self._vetoes or []):
             ids = veto()
             if len(ids) == 0:
                 continue
-            logits[row, ids] = -np.inf
-            if np.isneginf(logits[row]).all():
+            allowed[row, ids] = False
+            if not (allowed[row] & ~np.isneginf(self.logits[row])).any():
                 raise ConfigError(
                     f"--max-copy {self._config.max_copy}: whatever comes next, the text would "
                     "share a longer run of tokens with the training text; raise the limit"
                 )
-        return logits
+        return allowed

@@ -1,88 +1,120 @@
-"""A trained model on a CPU without torch: one step at a time, NumPy only.
+"""A trained model on a CPU without torch: compiled loops behind the ``step`` contract.
 
-The same equations as cells and models, the same ``step`` contract, from the arrays of a model
-file. Loading torch takes seconds and its kernels are made for whole sequences; writing text needs
-neither.
+Loading torch takes seconds and its kernels are made for whole sequences; writing text needs
+neither. numba is loaded when an engine is made.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from seqtool.config import GATES, ModelConfig
-from seqtool.decode import State
-from seqtool.hashing import hash_rows
+from seqtool.config import GATES, DecodeConfig, ModelConfig, Precision
+from seqtool.decode import State, Steppable, Written
+from seqtool.errors import ConfigError
+from seqtool.mixture import Mixture, Partner
+from seqtool.numpy_engine import NumpyEngine
+from seqtool.team import Team
 
 Floats = npt.NDArray[np.float32]
-Activation = Callable[[Floats], Floats]
+
+READ_AT_ONCE = 256  # tokens; more take more memory and hardly less time
+# Kinds of jobs, for which the number of threads is chosen apart.
+STEP, READ, WRITE = 0, -1, 1
 
 
-def sigmoid(a: Floats) -> Floats:
-    """1 / (1 + exp(-a)), by way of tanh, which does not overflow."""
-    return np.asarray(0.5 * np.tanh(0.5 * a) + 0.5, dtype=np.float32)
+def build_engine(
+    config: ModelConfig,
+    vocab_size: int,
+    weights: Mapping[str, Floats],
+    *,
+    precision: Precision = "float32",
+    threads: int | None = None,
+    announce: Callable[[], None] = lambda: None,
+    partner: Partner | None = None,
+) -> Steppable:
+    """The fastest engine that can run a model; stochastic units need NumPy's.
 
+    Args:
+        config: The model's shape.
+        vocab_size: V.
+        weights: As in a model file; check_weights is the caller's business.
+        precision: Of the weights. int8 is faster and costs some thousandths of a bit a token.
+        threads: At most so many; as many as pay if not given.
+        announce: Called if code has to be compiled, which takes seconds, once.
+        partner: An n-gram model to mix in.
 
-def bernoulli(a: Floats) -> Floats:
-    """Units that are 1 with probability sigmoid(a), else 0 (cells.stochastic).
-
-    The noise is drawn from a seed made of ``a`` itself, so that a step depends on its arguments
-    only, and a text that is continued later is the text that was never interrupted.
+    Raises:
+        ConfigError: If there is no int8 for such a model.
     """
-    rows = [np.random.Generator(np.random.Philox(zlib.crc32(row.tobytes()))) for row in a]
-    noise = np.stack([rng.random(a.shape[1], dtype=np.float32) for rng in rows])
-    return (noise < sigmoid(a)).astype(np.float32)
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": np.tanh,
-    "relu": lambda a: np.maximum(a, np.float32(0)),
-    "sigmoid": sigmoid,
-    "stochastic": bernoulli,
-}
-
-
-class _Layer:
-    """The weights of one recurrent layer, transposed once so that rows of states meet columns."""
-
-    def __init__(self, weights: Mapping[str, Floats], layer: int) -> None:
-        self.ih = np.ascontiguousarray(weights[f"stack.weight_ih_l{layer}"].T)  # (E, G*H)
-        self.hh = np.ascontiguousarray(weights[f"stack.weight_hh_l{layer}"].T)  # (H, G*H)
-        self.bias_ih = weights[f"stack.bias_ih_l{layer}"]
-        self.bias_hh = weights[f"stack.bias_hh_l{layer}"]
+    if config.nonlinearity != "stochastic":
+        return Engine(
+            config,
+            vocab_size,
+            weights,
+            precision=precision,
+            threads=threads,
+            announce=announce,
+            partner=partner,
+        )
+    if precision == "int8":
+        raise ConfigError("--precision int8: not for stochastic units; leave it out")
+    network = NumpyEngine(config, vocab_size, weights)
+    return Mixture(network, *partner) if partner else network
 
 
 class Engine:
-    """A language model behind the numpy contract of decode, made from saved weights.
+    """A language model as compiled loops, made from saved weights.
 
-    Float32 throughout. The state is that of models.LanguageModel: (h,) or (h, c), each (L, B, H),
-    and with n-gram tables the last ids, (1, B, K) int64.
+    The state is that of models.LanguageModel: (h,) or (h, c), each (L, B, H), and with n-gram
+    tables the last ids, (1, B, K) int64. With an n-gram model mixed in, logits are those of the
+    mixture, and where that model stands, (1, B, order) int64, is the last part of the state.
+
+    A text's numbers are the same to the bit however many texts stand beside it, whether its tokens
+    come one by one or at once, and on any number of threads.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, weights: Mapping[str, Floats]) -> None:
-        """Take over weights that fit the config; check_weights is the caller's business."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        weights: Mapping[str, Floats],
+        *,
+        precision: Precision = "float32",
+        threads: int | None = None,
+        announce: Callable[[], None] = lambda: None,
+        partner: Partner | None = None,
+    ) -> None:
+        """Lay out weights that fit the config; see ``build_engine``."""
+        from seqtool.counting import build_counts
+        from seqtool.quantize import build_network, padded
+
         self.config = config
         self.vocab_size = vocab_size
-        self._embedding = weights["embedding.weight"]  # (V, E)
-        self._layers = [_Layer(weights, layer) for layer in range(config.num_layers)]
-        tied = config.tied
-        output = weights["embedding.weight" if tied else "output.weight"]
-        self._output = np.ascontiguousarray(output.T)  # (H, V)
-        self._bias = weights["output.bias"]
+        self.precision = precision
+        self._network = build_network(config, vocab_size, weights, precision)
+        self._padded = padded(vocab_size)
+        self._partner = partner
+        self._counts = build_counts(*(partner or (None, None)))
+        self._team = Team(threads)
+        self._announce = announce
         self._context = config.ngram_order - 1
-        self._ngrams = weights.get("ngrams.weight")  # (K * buckets, E) or (K * buckets, E + V)
-        self._ngram_logits = config.ngram_logits(vocab_size)
-        self._activation = ACTIVATIONS[config.nonlinearity]
         self._parts = 2 if config.cell == "lstm" else 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights that a step reads, without embedding and n-gram tables."""
+        return int(self._network.matrices.weights.nbytes)
 
     def init_state(self, batch: int) -> State:
         """The zero state of a batch of texts."""
         shape = (self.config.num_layers, batch, self.config.hidden_size)
         state: State = tuple(np.zeros(shape, np.float32) for _ in range(self._parts))
-        if self._ngrams is None:
-            return state
-        return (*state, np.zeros((1, batch, self._context), np.int64))
+        if self._context:
+            state = (*state, np.zeros((1, batch, self._context), np.int64))
+        if self._partner:
+            state = (*state, np.tile(self._partner.ngram.start(), (1, batch, 1)))
+        return state
 
     def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Feed one id to each text.
@@ -94,48 +126,152 @@ class Engine:
         Returns:
             Logits of the next id, (B, V) float32, and the new state.
         """
-        x = self._embedding[ids]
-        if self._ngrams is not None:
-            ids = np.asarray(ids, dtype=np.int64)
-            recent = state[-1][0]  # (B, K), oldest first
-            previous = [recent[:, -back] for back in range(1, self._context + 1)]
-            rows = hash_rows(ids, previous, self.config.ngram_buckets)
-            added = np.sum([self._ngrams[row] for row in rows], axis=0)  # (B, E) or (B, E + V)
-            x = x + added[:, : x.shape[1]]
-        layers = []
-        for index, layer in enumerate(self._layers):
-            before = tuple(part[index] for part in state[: self._parts])
-            after = self._advance(layer, x, before)
-            layers.append(after)
-            x = after[0]
-        logits = x @ self._output + self._bias
-        new: State = tuple(np.stack(parts) for parts in zip(*layers, strict=True))
-        if self._ngrams is None:
-            return logits, new
-        if self._ngram_logits:
-            logits = logits + added[:, self.config.embed_size :]
-        return logits, (*new, np.concatenate([recent[:, 1:], ids[:, None]], axis=1)[None])
+        nothing = np.zeros((len(ids), 1))
+        allowed = np.ones((1, self.vocab_size), np.bool_)
+        written = self._write(None, state, nothing, DecodeConfig(), allowed, np.asarray(ids))
+        return written.logits, written.state_at(1)
 
-    def _advance(self, layer: _Layer, x: Floats, state: tuple[Floats, ...]) -> tuple[Floats, ...]:
-        """One time step of one layer; the equations and their sources are in cells."""
-        h = state[0]
-        ux = x @ layer.ih + layer.bias_ih  # (B, G*H)
-        wh = h @ layer.hh + layer.bias_hh
-        size = self.config.hidden_size
-        if self.config.cell == "rnn":
-            return (self._activation(ux + wh),)
-        if self.config.cell == "lstm":
-            a = ux + wh  # gates i, f, g, o
-            i, f, o = (
-                sigmoid(a[:, :size]),
-                sigmoid(a[:, size : 2 * size]),
-                sigmoid(a[:, 3 * size :]),
-            )
-            c = f * state[1] + i * np.tanh(a[:, 2 * size : 3 * size])
-            return o * np.tanh(c), c
-        r, z = np.split(sigmoid(ux[:, : 2 * size] + wh[:, : 2 * size]), 2, axis=1)
-        n = np.tanh(ux[:, 2 * size :] + r * wh[:, 2 * size :])
-        return ((1 - z) * n + z * h,)
+    def write(
+        self,
+        logits: np.ndarray,
+        state: State,
+        uniforms: np.ndarray,
+        config: DecodeConfig,
+        allowed: np.ndarray,
+    ) -> Written:
+        """Choose and read one token after the other in each text; see decode.Writer.
+
+        Args:
+            logits: Of the first token, (B, V).
+            state: Before it.
+            uniforms: A random number in [0, 1) for each token, (B, N) float64.
+            config: How to choose.
+            allowed: Which ids may be chosen, (B or 1, V) bool.
+        """
+        return self._write(logits, state, uniforms, config, allowed, None)
+
+    def _write(
+        self,
+        logits: np.ndarray | None,
+        state: State,
+        uniforms: np.ndarray,
+        config: DecodeConfig,
+        allowed: np.ndarray,
+        ids: np.ndarray | None,
+    ) -> Written:
+        from seqtool.choosing import Options
+        from seqtool.recurrence import write
+
+        batch, steps = uniforms.shape
+        h, c = self._history(state, steps)
+        past = np.zeros((batch, self._context + steps), np.int64)
+        if self._context:
+            past[:, : self._context] = state[self._parts][0]
+        contexts = np.zeros((batch, steps + 1, len(self._counts.weights)), np.int64)
+        if self._partner:
+            contexts[:, 0] = state[-1][0]
+        if ids is not None:
+            past[:, self._context] = ids
+        scores = np.zeros((batch, self._padded), np.float32)
+        if logits is not None:
+            scores[:, : self.vocab_size] = logits
+        options = Options(
+            float(config.temperature),
+            int(config.top_k),
+            float(config.top_p),
+            float(config.min_p),
+            bool(config.greedy),
+        )
+        counter, failed = np.zeros((2, 1), np.int64)
+
+        def job(thread: int, threads: int) -> int:
+            return write(
+                self._network, self._counts, options, thread, threads, counter, failed,
+                h, c, past, contexts, scores, allowed, uniforms, ids is not None,
+            )  # fmt: skip
+
+        done = self._run(job, STEP if ids is not None else WRITE * batch, steps * batch)
+
+        def state_at(step: int) -> State:
+            recent = past[:, step : step + self._context]
+            return self._state(h[step], c[step], recent, contexts[:, step])
+
+        written = past[:, self._context : self._context + done]
+        return Written(written, scores[:, : self.vocab_size].copy(), state_at)
+
+    def read(
+        self, ids: np.ndarray, state: State, *, all_logits: bool = False
+    ) -> tuple[np.ndarray, State]:
+        """Read several tokens of one text: what as many steps would give, to the bit, and faster.
+
+        Args:
+            ids: (T,), any integer type, T at least 1.
+            state: Of one text; not modified.
+            all_logits: Whether the logits after each token are wanted, not only after the last.
+
+        Returns:
+            Logits, (T, V) or (1, V), and the new state.
+        """
+        found = []
+        for first in range(0, len(ids), READ_AT_ONCE):
+            logits, state = self._read(ids[first : first + READ_AT_ONCE], state, all_logits)
+            found.append(logits)
+        return np.concatenate(found) if all_logits else found[-1], state
+
+    def _read(self, ids: np.ndarray, state: State, all_logits: bool) -> tuple[np.ndarray, State]:
+        from seqtool.recurrence import read
+
+        steps = len(ids)
+        h, c = self._history(state, 1)
+        past = np.zeros(self._context + steps, np.int64)
+        if self._context:
+            past[: self._context] = state[self._parts][0, 0]
+        past[self._context :] = ids
+        widest = int(self._network.matrices.layout[:, 2].max())
+        flow = np.zeros((2, steps, widest), np.float32)
+        rows = np.zeros((steps, self._context), np.int64)
+        logits = np.zeros((steps if all_logits else 1, self._padded), np.float32)
+        counter = np.zeros(1, np.int64)
+
+        def job(thread: int, threads: int) -> int:
+            return read(self._network, thread, threads, counter, h, c, past, flow, rows, logits)
+
+        self._run(job, READ, steps)
+        contexts = np.zeros((2, len(self._counts.weights)), np.int64)
+        if self._partner:
+            from seqtool.counting import follow_text
+
+            contexts[0] = state[-1][0, 0]
+            follow_text(self._counts, contexts, past[self._context :], logits, self.vocab_size)
+        after = self._state(h[1], c[1], past[None, steps:], contexts[1:])
+        return logits[:, : self.vocab_size], after
+
+    def _run(self, job: Callable[[int, int], int], like: int, amount: int) -> int:
+        from seqtool.compiled import announced
+
+        with announced(self._announce):
+            return self._team.run(job, like, amount)
+
+    def _history(self, state: State, steps: int) -> tuple[Floats, Floats]:
+        """Room for h and c, (N + 1, L, B, H padded) each, the first taken from a state."""
+        shape = (steps + 1, *state[0].shape[:2], self._network.units)
+        parts = [np.zeros(shape, np.float32) for _ in range(self._parts)]
+        for part, values in zip(parts, state[: self._parts], strict=True):
+            part[0, :, :, : self.config.hidden_size] = values
+        if self._parts == 1:
+            parts.append(np.zeros((steps + 1, 0, 0, 0), np.float32))
+        return parts[0], parts[1]
+
+    def _state(
+        self, h: Floats, c: Floats, recent: npt.NDArray[np.int64], contexts: npt.NDArray[np.int64]
+    ) -> State:
+        """A state as others know it: without padding, each part (L, B, H)."""
+        parts: State = tuple(
+            part[:, :, : self.config.hidden_size].copy() for part in (h, c)[: self._parts]
+        )
+        if self._context:
+            parts = (*parts, recent[None].copy())
+        return (*parts, contexts[None].copy()) if self._partner else parts
 
 
 def weight_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""How well a language model predicts a text: exact, fast, and adapting scores, and their units.
+"""How well a language model of torch predicts a text: exact, fast, and adapting scores.
 
 Ids come in, negative log-likelihoods (nll) in nats go out: nothing here reads files or sees text.
 The cheap methods to compare with are in baselines.
@@ -17,108 +17,13 @@ from torch.nn import functional
 
 from seqtool.decode import State
 from seqtool.models import LanguageModel
+from seqtool.surprisal import Position
 
 EPSILON = 1e-3  # keeps the steps of weights with hardly any gradient small
 BLOCK = 256  # tokens per call of an exact score; longer ones are hardly faster
 MAX_LOGITS = 1 << 22  # logits held at once by a fast score, 16 MB
 TINY = 1e-30  # in place of 0 as a divisor
 SEED = 0  # of the noise in stochastic units, so that a score is repeatable
-
-
-def nats_to_bits(nats: float) -> float:
-    """The same amount of information in bits."""
-    return nats / math.log(2)
-
-
-def bits_per_char(total_nll: float, num_chars: int) -> float:
-    """Average code length of a text.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_chars: Length of that text in Unicode code points, not in tokens.
-
-    Returns:
-        Bits per character; comparable between tokenizers, lower is better.
-
-    Raises:
-        ValueError: If num_chars is 0.
-    """
-    return nats_to_bits(_mean(total_nll, num_chars, "characters"))
-
-
-def bits_per_byte(total_nll: float, num_bytes: int) -> float:
-    """Average code length of a text, comparable between scripts and with compressors.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_bytes: Length of that text in UTF-8.
-
-    Returns:
-        Bits per byte, lower is better.
-
-    Raises:
-        ValueError: If num_bytes is 0.
-    """
-    return nats_to_bits(_mean(total_nll, num_bytes, "bytes"))
-
-
-def perplexity(total_nll: float, num_tokens: int) -> float:
-    """Among how many equally likely tokens the model hesitates on average.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_tokens: Number of tokens that sum is over; not comparable between tokenizers.
-
-    Returns:
-        exp of the mean nll; infinite if that is beyond a float.
-
-    Raises:
-        ValueError: If num_tokens is 0.
-    """
-    mean = _mean(total_nll, num_tokens, "tokens")
-    return math.exp(mean) if mean < math.log(np.finfo(float).max) else math.inf
-
-
-def scores(
-    total_nll: float, *, num_tokens: int, num_chars: int, num_bytes: int
-) -> dict[str, float]:
-    """The score of a text in all its units, under the names that ``evaluate --json`` prints.
-
-    Args:
-        total_nll: Summed negative log-likelihood of the whole text, in nats.
-        num_tokens: Length of that text in tokens, without document boundaries.
-        num_chars: In Unicode code points.
-        num_bytes: In bytes of UTF-8.
-
-    Raises:
-        ValueError: If a length is 0.
-    """
-    return {
-        "nats_per_token": _mean(total_nll, num_tokens, "tokens"),
-        "perplexity": perplexity(total_nll, num_tokens),
-        "bits_per_char": bits_per_char(total_nll, num_chars),
-        "bits_per_byte": bits_per_byte(total_nll, num_bytes),
-    }
-
-
-def _mean(total: float, count: int, unit: str) -> float:
-    if count < 1:
-        raise ValueError(f"a text of {count} {unit} has no mean score")
-    return total / count
-
-
-class Position(NamedTuple):
-    """Where a Scorer stands, exactly: ``Scorer(model, start_id, *position)`` goes on from there.
-
-    Attributes:
-        state: State before ``last_id`` was read, at the start of a block.
-        last_id: The token before that block.
-        pending: Tokens of that block so far, (N,) int64, N < 256; already scored.
-    """
-
-    state: State
-    last_id: int
-    pending: np.ndarray
 
 
 class Scorer:
@@ -343,6 +248,18 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
     return nll.view_as(targets)
 
 
+class Costs(NamedTuple):
+    """What tokens of a text cost, in the order of the text.
+
+    Attributes:
+        nll: (N,) float64, nats.
+        places: Where they stand in the text, (N,) int64.
+    """
+
+    nll: np.ndarray
+    places: np.ndarray
+
+
 def score_streams(
     model: LanguageModel,
     ids: np.ndarray,
@@ -350,7 +267,7 @@ def score_streams(
     batch: int = 32,
     warm_up: int = 256,
     limit: int | None = None,
-) -> float:
+) -> Costs:
     """Score a text fast and nearly exactly: in pieces, side by side.
 
     Each piece but the first is warmed up on the tokens before it; the first starts from the zero
@@ -364,13 +281,12 @@ def score_streams(
         warm_up: Tokens read before each piece.
         limit: Score only so many tokens, in pieces spread evenly over the text.
 
-    Returns:
-        Mean nll in nats per token.
-
     Raises:
         ValueError: If there is no token to score.
     """
     num_targets = len(ids) - 1
+    if num_targets < 1 or (ids[1:] == ids[0]).all():
+        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
     wanted = num_targets if limit is None else min(num_targets, limit)
     num_pieces = max(1, min(batch, wanted // max(1, warm_up)))
     length = -(-wanted // num_pieces)
@@ -378,7 +294,7 @@ def score_streams(
     starts = np.arange(num_pieces)[:, None] * stride  # (B, 1)
     ends = np.minimum(starts + length, num_targets)
     span = max(1, MAX_LOGITS // (num_pieces * model.vocab_size))
-    total, count = 0.0, 0
+    found: list[Costs] = []
     with _evaluating(model), torch.inference_mode():
         state = model.init_state(1)
         if num_pieces > 1:
@@ -391,11 +307,10 @@ def score_streams(
             nll, state = _score_places(model, ids, places, state)
             targets = ids[np.minimum(places + 1, num_targets)]
             scored = (places < ends) & (targets != ids[0])
-            total += float(nll[scored].sum())
-            count += int(scored.sum())
-    if not count:
-        raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
-    return total / count
+            found.append(Costs(nll[scored], places[scored] + 1))
+    places = np.concatenate([costs.places for costs in found])
+    order = np.argsort(places)
+    return Costs(np.concatenate([costs.nll for costs in found])[order], places[order])
 
 
 def _spans(begin: int, end: int, span: int) -> Iterator[np.ndarray]:

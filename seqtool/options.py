@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqtool.config import Device
+from seqtool.config import Device, Precision
 from seqtool.settings import read_settings
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ Quiet = Annotated[bool, option("Show only warnings and errors.", "--quiet", "-q"
 Verbose = Annotated[bool, option("Show more of what goes on.", "--verbose", "-v")]
 Threads = Annotated[int | None, option("Processor threads [default: all].", "--threads", min=1)]
 DeviceOption = Annotated[Device, option("Where to compute.", "--device")]
+PrecisionOption = Annotated[
+    Precision, option("Of the weights; int8 is faster, hardly worse.", "--precision")
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

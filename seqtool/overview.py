@@ -90,6 +90,9 @@ def model_rows(
             + (f"{config.steps} steps" if seconds is None else f"a budget of {seconds:g} s"),
         ),
     ]
+    if model_config.backoff_order:
+        longest = f"up to {model_config.backoff_order}{star('backoff_order')} tokens"
+        rows.insert(2, ("mixed with", f"an n-gram model of the same text, n-grams of {longest}"))
     if reasons:
         rows.append(("* chosen", "; ".join(reasons)))
     return rows

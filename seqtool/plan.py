@@ -16,6 +16,7 @@ import torch
 from seqtool.config import GATES, NGRAM_LOGITS_VOCABULARY, ModelConfig, TrainConfig
 
 DEFAULT_SECONDS = 300.0  # with no budget and no number of steps or epochs
+BACKOFF_ORDER = 8  # n-grams longer than this hardly ever come back
 START_SECONDS = 4.0  # of a command in which nothing is learned: imports, reading, closing
 
 
@@ -91,6 +92,8 @@ def choose(
     if "ngram_dropout" not in given:
         # Tables learn a text by heart before the network does; until then dropping only slows them.
         model["ngram_dropout"] = round(min(0.5, max(0.0, 0.15 * (epochs - 1.5))), 2)
+    if "backoff_order" not in given:
+        model["backoff_order"] = BACKOFF_ORDER
     if "table_lr" not in given:
         train["table_lr"] = round(TrainConfig.table_lr * min(1.0, max(0.1, 2.5 / epochs)), 4)
     if "lr" not in given:

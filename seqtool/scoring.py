@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.baselines import XZ_TRAIN_BYTES, NGram, xz_cost
+from seqtool.backoff import NGram
+from seqtool.baselines import XZ_TRAIN_BYTES, xz_cost
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
-from seqtool.config import Device, OnUnknown
+from seqtool.config import Device, OnUnknown, Precision
 from seqtool.console import Console, format_count
 from seqtool.data import Tally, clip_documents, encode_documents, split_at, text_stats
-from seqtool.engine import weight_shapes
+from seqtool.decode import Reader
+from seqtool.engine import build_engine, weight_shapes
 from seqtool.errors import ConfigError, DataError
+from seqtool.mixture import Interpolator, load_partner
 from seqtool.output import emit
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
+from seqtool.surprisal import Position, Surprisal
 from seqtool.text import TextFiles, open_text
 from seqtool.tokenizer import Tokenizer, apply_unknown_policy
+from seqtool.units import scores
 
 if TYPE_CHECKING:
     from seqtool.evaluation import Scorer
@@ -48,6 +53,7 @@ class ScoreRequest:
     save_state: Path | None
     device: Device
     threads: int | None
+    precision: Precision
     json: bool
 
 
@@ -65,8 +71,6 @@ class Total:
 
     def scores(self, tally: Tally) -> dict[str, float]:
         """In the units that evaluate reports."""
-        from seqtool.evaluation import scores
-
         return scores(
             self.nll,
             num_tokens=self.tokens,
@@ -131,8 +135,8 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     place = load_place(request.state, name) if request.state else None
     if place is not None and len(place.last_ids) != 1:
         raise ConfigError(f"--state {request.state}: holds several texts; score after one")
-    console.status("loading PyTorch")
-    scorers = _scorers(request, saved, tokenizer, place)
+    scorers = _scorers(request, saved, tokenizer, place, console)
+    interpolator = _interpolator(request, saved, tokenizer, place, scorers["scores"])
     baselines = _baselines(request, tokenizer, console)
     console.status(f"scoring {files.name}")
     unknown: dict[str, int] = {}
@@ -140,32 +144,42 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     documents = _known(documents, tokenizer, request.on_unknown, files.name, unknown)
     if request.per_token:
         console.clear_status()  # what is printed now must not stand beside it
-    totals = [Total() for _ in scorers]
+    totals, network = {name: Total() for name in scorers}, Total()
     for ids in _pieces(encode_documents(documents, tokenizer, tally)):
-        scored = [_charged(scorer.push(ids), ids, tokenizer) for scorer in scorers]
-        for total, nll in zip(totals, scored, strict=True):
-            total.add(nll, ids != tokenizer.start_id)
-        if request.per_token:
-            _print_tokens(tokenizer, ids, scored[0], request.json)
+        text = ids != tokenizer.start_id
+        counted = interpolator.push(ids) if interpolator else None
+        for kind, scorer in scorers.items():
+            nll = scorer.push(ids)
+            if counted is not None and interpolator is not None:
+                if kind == "scores":
+                    network.add(_charged(nll, ids, tokenizer), text)
+                nll = interpolator.mix(nll, counted)
+            nll = _charged(nll, ids, tokenizer)
+            totals[kind].add(nll, text)
+            if request.per_token and kind == "scores":
+                _print_tokens(tokenizer, ids, nll, request.json)
         if baselines:
             baselines.push(ids)
-    if totals[0].tokens == 0:
+    if totals["scores"].tokens == 0:
         raise DataError(f"{files.name}: no text to score")
     if request.save_state:
-        position = scorers[0].position
+        position = scorers["scores"].position
         last = np.array([position.last_id], dtype=np.int64)
-        save_place(request.save_state, Place(position.state, last, position.pending), name)
+        state = position.state
+        if interpolator:
+            state = (*state, interpolator.contexts[None, None])
+        save_place(request.save_state, Place(state, last, position.pending), name)
     report = {
         "task": saved.card.task,
-        "tokens": totals[0].tokens,
+        "tokens": totals["scores"].tokens,
         "characters": tally.characters,
         "bytes": tally.bytes,
         "unknown_characters": sum(unknown.values()),
-        "scores": totals[0].scores(tally),
+        **{kind: total.scores(tally) for kind, total in totals.items()},
         "baselines": baselines.as_dict(tally) if baselines else {},
     }
-    if request.dynamic:
-        report["dynamic"] = totals[1].scores(tally)
+    if interpolator:
+        report["network"] = network.scores(tally)
     console.clear_status()
     if request.json:
         emit(event_line(report))
@@ -178,25 +192,73 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
 
 
 def _scorers(
-    request: ScoreRequest, saved: Saved, tokenizer: Tokenizer, place: Place | None
-) -> "list[Scorer]":
-    """The static scorer and, if asked for, the one that learns on the way."""
+    request: ScoreRequest,
+    saved: Saved,
+    tokenizer: Tokenizer,
+    place: Place | None,
+    console: Console,
+) -> "dict[str, Surprisal | Scorer]":
+    """The model's scorer, and those asked for beside it, under the names of their scores."""
+    card, start = saved.card, tokenizer.start_id
+    check_weights(saved.weights, weight_shapes(card.model, card.vocab_size), str(request.model))
+    position = None
+    if place is not None:
+        # What follows the network's state is where the n-gram model stands.
+        state = place.state[:-1] if saved.card.model.backoff_order else place.state
+        position = Position(state, int(place.last_ids[0]), place.pending)
+    found: dict[str, Any] = {}
+    on_cpu = request.device in ("auto", "cpu")
+    if request.precision != "float32" and not on_cpu:
+        raise ConfigError(
+            f"--precision {request.precision}: only on the CPU, not with --device {request.device}"
+        )
+    for name, precision in (("scores", "float32"), ("int8", "int8")):
+        if on_cpu and precision in ("float32", request.precision):
+            engine = build_engine(
+                card.model,
+                card.vocab_size,
+                saved.weights,
+                precision=precision,
+                threads=request.threads,
+                announce=lambda: console.status("compiling for this processor, once"),
+            )
+            if isinstance(engine, Reader):
+                found[name] = Surprisal(engine, start, position)
+    if "scores" in found and not request.dynamic:
+        return found
+    console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.evaluation import DynamicScorer, Scorer
     from seqtool.models import build_model
 
-    card, start = saved.card, tokenizer.start_id
-    check_weights(saved.weights, weight_shapes(card.model, card.vocab_size), str(request.model))
     device = set_up(request.device, request.threads)
     model = build_model(
         card.model, card.vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights
     ).to(device)
-    scorers = [Scorer(model, start)]
-    if place is not None:
-        scorers = [Scorer(model, start, place.state, int(place.last_ids[0]), place.pending)]
+    if "scores" not in found:
+        found["scores"] = Scorer(model, start, *(position or ()))
     if request.dynamic:
-        scorers.append(DynamicScorer(model, start))
-    return scorers
+        found["dynamic"] = DynamicScorer(model, start)
+    return found
+
+
+def _interpolator(
+    request: ScoreRequest,
+    saved: Saved,
+    tokenizer: Tokenizer,
+    place: Place | None,
+    scorer: "Surprisal | Scorer",
+) -> Interpolator | None:
+    """The n-gram model that is mixed in, if one is, where the scorer begins."""
+    partner = load_partner(saved, request.model)
+    if partner is None:
+        return None
+    block = scorer.block
+    if place is None:
+        return Interpolator(partner, block, tokenizer.start_id)
+    found = Interpolator(partner, block, int(place.last_ids[0]), place.state[-1][0, 0])
+    found.push(place.pending)
+    return found
 
 
 def _charged(nll: np.ndarray, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -284,8 +346,9 @@ def _print_tokens(tokenizer: Tokenizer, ids: np.ndarray, nll: np.ndarray, as_jso
 def _print_table(report: dict[str, Any]) -> None:
     """The scores, a line for each way of predicting the text."""
     rows = [("model", report["scores"])]
-    if "dynamic" in report:
-        rows.append(("model, dynamic", report["dynamic"]))
+    if "network" in report:
+        rows.append(("network alone", report["network"]))
+    rows += [(f"model, {name}", report[name]) for name in ("int8", "dynamic") if name in report]
     names = {"ngram": "n-gram model", "xz": "xz"}
     rows += [(names[name], values) for name, values in report["baselines"].items()]
     columns = ["nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"]

@@ -1,4 +1,4 @@
-"""Training a language model: truncated backpropagation through time over streams of text.
+"""A training run from its first update to its end, whatever is learned.
 
 ``fit`` is a generator of events, plain dicts that are at once the progress display, the lines of
 metrics.jsonl and the output of ``train --json``. It knows neither who shows them nor where the data
@@ -8,7 +8,7 @@ that was never interrupted.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from seqtool.budget import Budget, Pace
 from seqtool.checkpoint import Card, ModelDir
 from seqtool.errors import TrainingError
 from seqtool.models import to_arrays
-from seqtool.trainer import SPIKE, Diverged, Snapshot, Trainer
+from seqtool.trainer import SPIKE, Diverged, Look, Snapshot, Trainer
 
 Event = dict[str, Any]
 
@@ -33,10 +33,14 @@ class Keeper:
     """Writes the model directory during a run: best weights, whole state, events."""
 
     def __init__(
-        self, output: ModelDir, card: Card, tokenizer_json: str, text: np.ndarray | None = None
+        self,
+        output: ModelDir,
+        card: Card,
+        tokenizer_json: str,
+        parts: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         self.output = output
-        self.text = text  # training ids to keep with the model
+        self.parts = parts  # what is kept with the model and never changes, by file name
         self.card = card
         self.tokenizer_json = tokenizer_json
         self.pending: list[Event] = []  # events from before the directory exists
@@ -52,13 +56,14 @@ class Keeper:
             self.pending = []
         return event
 
-    def note_best(self, trainer: Trainer) -> None:
-        """Take the averaged weights as the model that inference uses; ``save`` writes them."""
+    def note_best(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
+        """Take the averaged weights as the model that inference uses; ``save`` writes them.
+
+        ``found`` is what the evaluation wants kept with them, JSON values.
+        """
         with trainer.updater.averaged():
             self.best = to_arrays(trainer.model)
-        best: dict[str, float] = {"step": trainer.step}
-        if math.isfinite(trainer.best):
-            best |= {"valid_nats_per_token": trainer.best}
+        best = {"step": trainer.step, **found}
         self.card = replace(self.card, extra=self.card.extra | {"best": best})
 
     def save_best(self, trainer: Trainer) -> None:
@@ -66,11 +71,9 @@ class Keeper:
         self.card = replace(self.card, train=trainer.config)
         if not self.output.begun:
             if self.best is None:
-                self.note_best(trainer)
+                self.note_best(trainer, {})
             assert self.best is not None
-            self.output.begin(self.card, self.tokenizer_json, self.best)
-            if self.text is not None:
-                self.output.save_text(self.text)
+            self.output.begin(self.card, self.tokenizer_json, self.best, self.parts)
             self.output.append_events(self.pending)
             self.pending = []
         else:
@@ -238,12 +241,14 @@ class RateMeter:
         """Begin a stretch of uninterrupted updates."""
         self.since = time.monotonic()
         self.step = self.trainer.step
+        self.tokens = self.trainer.objective.tokens
 
     def report(self, norm: float) -> Event:
         """The event of one line of progress; the loss is the mean since the last one."""
         trainer, config = self.trainer, self.trainer.config
         now = time.monotonic()
         seconds, steps = now - self.since, max(1, trainer.step - self.step)
+        tokens = max(0, trainer.objective.tokens - self.tokens)  # a rescue goes back
         self.seconds, self.steps = self.seconds + seconds, self.steps + steps
         self.restart()
         loss = trainer.loss_sum / max(1, trainer.loss_count)
@@ -252,12 +257,12 @@ class RateMeter:
             "event": "report",
             "step": trainer.step,
             "steps": config.steps,
-            "epoch": round(trainer.streams.epoch, 4),
+            "epoch": round(trainer.objective.epoch, 4),
             "loss": loss,
-            "bits_per_char": loss / math.log(2) * trainer.corpus.train_tokens_per_char,
+            **trainer.objective.units(loss),
             "lr": trainer.updater.last_lr,
             "grad_norm": norm,
-            "tokens_per_s": steps * config.batch_size * config.bptt / max(seconds, 1e-9),
+            "tokens_per_s": tokens / max(seconds, 1e-9),
             "seconds_left": (config.steps - trainer.step) * self.seconds / self.steps,
         }
 
@@ -284,7 +289,7 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
     """Go back to the last good state with half the learning rate.
 
     A jump that comes again at the same step and nearly as high, although the rate was halved, is
-    the text's doing, such as another language: then the rate is restored and the jump let pass.
+    the data's doing, such as another language: then the rate is restored and the jump let pass.
     """
     failed, scale, excused = trainer.step, trainer.lr_scale, trainer.excused
     again = failed == trainer.jump_step and why.loss > 0.9 * trainer.jump_loss
@@ -304,7 +309,7 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
     lr = trainer.config.lr * trainer.lr_scale
     action = f"learning rate halved to a peak of {lr:.2e}"
     if again:
-        action = f"it is the text that changes there; learning rate back to a peak of {lr:.2e}"
+        action = f"it is the data that change there; learning rate back to a peak of {lr:.2e}"
     return {
         "event": "rescue",
         "step": failed,
@@ -315,19 +320,16 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
 
 
 def _evaluate(trainer: Trainer, keeper: Keeper) -> Event:
-    event: Event = {"event": "eval", "step": trainer.step}
-    if trainer.corpus.valid.size == 0:
-        keeper.note_best(trainer)
-        return event | {"val_loss": None, "val_bits_per_char": None, "best": True}
-    loss = trainer.evaluate()
-    better = loss < trainer.best
-    if better:
-        trainer.best, trainer.best_step, trainer.stale = loss, trainer.step, 0
-        keeper.note_best(trainer)
+    look: Look = trainer.evaluate()
+    better = look.loss is None or look.loss < trainer.best
+    if look.loss is None:
+        keeper.note_best(trainer, look.card)
+    elif better:
+        trainer.best, trainer.best_step, trainer.stale = look.loss, trainer.step, 0
+        keeper.note_best(trainer, look.card)
     else:
         trainer.stale += 1
-    bits = loss / math.log(2) * trainer.corpus.valid_tokens_per_char
-    return event | {"val_loss": loss, "val_bits_per_char": bits, "best": better}
+    return {"event": "eval", "step": trainer.step, **look.scores, "best": better}
 
 
 def _end(trainer: Trainer, reason: str) -> Event:

@@ -1,26 +1,26 @@
 """The state of a training run, and the one update that moves it on.
 
-Truncated backpropagation through time: each update reads a chunk of every stream, from the state
-where the last chunk ended, and its gradient stops there. What is left out: when to report, evaluate
-and save, and what to do when an update fails; that is train.
+What is learned is an ``Objective``: the language model's is in language, the classifier's in
+judging. What is left out: when to report, evaluate and save, and what to do when an update fails;
+that is train.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from seqtool.cells import detach, reset
 from seqtool.config import TrainConfig
-from seqtool.data import Corpus, Streams
 from seqtool.devices import generator_states, restore_generators
-from seqtool.evaluation import score_streams
-from seqtool.models import LanguageModel
 from seqtool.optim import Updater
 
+COUNTERS = (
+    *("step", "lr_scale", "loss_sum", "loss_count", "loss_mean", "loss_variance"),
+    *("best", "best_step", "stale", "jump_step", "jump_loss", "excused"),
+)
 SPIKE = 1.0  # nats above the recent mean that count as divergence, or eight deviations
 
 
@@ -33,28 +33,63 @@ class Diverged(Exception):
     loss = math.nan
 
 
+@dataclass(frozen=True)
+class Look:
+    """What an evaluation saw."""
+
+    loss: float | None  # what the best model has least of; None if nothing is held out
+    scores: Mapping[str, float | None]  # fields of the event: val_loss and the task's own
+    card: dict[str, Any] = field(default_factory=dict)  # kept with these weights; JSON values
+
+
+class Objective(Protocol):
+    """What a run learns: a model, the next batch's loss, and how good the model is by now.
+
+    Whatever the next batch depends on (place in the data, carried state, own random generator) is
+    in ``capture``. Chance inside the model comes from torch's global generator, which the trainer
+    keeps.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that learns; in training mode whenever ``loss`` is called."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens learned from so far."""
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training data so far."""
+
+    def loss(self) -> Tensor:
+        """The loss of the next batch in nats, a scalar with a gradient."""
+
+    def units(self, loss: float) -> dict[str, float]:
+        """A training loss in the other units that the task reports, as fields of the event."""
+
+    def evaluate(self, limit: int) -> Look:
+        """Look at the validation data with the present weights, at ``limit`` tokens at most."""
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the next batch depends on: tensors (not copied), and counters fit for JSON."""
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Put back what ``capture`` gave; others' entries may be among it."""
+
+
 class Trainer:
-    """The state of one run: model, optimizer, data cursor, carried state, counters.
+    """The state of one run: objective, optimizer, counters.
 
     Everything the next update depends on is in ``capture`` and nothing else is.
     """
 
-    def __init__(self, model: LanguageModel, corpus: Corpus, config: TrainConfig) -> None:
-        self.model = model
-        self.corpus = corpus
+    def __init__(self, objective: Objective, config: TrainConfig) -> None:
+        self.objective = objective
+        self.model = objective.model
         self.config = config
-        self.updater = Updater(model, config)
-        self.streams = Streams(
-            corpus.train,
-            batch_size=config.batch_size,
-            bptt=config.bptt,
-            restart=config.restart,
-            line_ends=corpus.tokenizer.line_end_ids(),
-            start_id=corpus.tokenizer.start_id,
-            seed=config.seed,
-        )
-        self.state: tuple[Tensor, ...] = model.init_state(config.batch_size)
-        self.device = next(model.parameters()).device
+        self.updater = Updater(self.model, config)
+        self.device = next(self.model.parameters()).device
         self.step = 0
         self.lr_scale = 1.0
         self.loss_sum = 0.0  # since the last report
@@ -66,25 +101,19 @@ class Trainer:
         self.stale = 0  # evaluations since the best
         self.jump_step = -1  # where the loss last jumped, and to what
         self.jump_loss = math.nan
-        self.excused = -1  # up to this step, jumps are known to be the text's
+        self.excused = -1  # up to this step, jumps are known to be the data's
 
     def update(self) -> tuple[float, float]:
         """Make one update.
 
         Returns:
-            Loss in nats per token, and the gradient norm before clipping.
+            Loss in nats, and the gradient norm before clipping.
 
         Raises:
             Diverged: If either is not finite or the loss jumped; the weights may be spoilt.
         """
-        batch = self.streams.next()
-        inputs = torch.from_numpy(batch.inputs).to(self.device)
-        targets = torch.from_numpy(batch.targets).to(self.device)
-        restart = torch.from_numpy(batch.restart).to(self.device)
-        state = reset(detach(self.state), restart)
         self.model.train()
-        logits, self.state = self.model(inputs, state)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss = self.objective.loss()
         self.updater.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         value = loss.item()
@@ -111,33 +140,21 @@ class Trainer:
         self.loss_mean += 0.05 * surprise
         self.loss_variance += 0.05 * (surprise * surprise - self.loss_variance)
 
-    def evaluate(self) -> float:
-        """Mean negative log-likelihood of the validation text, nats per token, averaged weights."""
+    def evaluate(self) -> Look:
+        """Look at the validation data with the averaged weights."""
         with self.updater.averaged():
-            return score_streams(self.model, self.corpus.valid, limit=self.config.eval_tokens)
+            return self.objective.evaluate(self.config.eval_tokens)
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copy everything the next update depends on: tensors, and counters fit for JSON."""
+        own_tensors, own_counters = self.objective.capture()
         tensors = {f"weight.{n}": p.detach() for n, p in self.model.named_parameters()}
         tensors |= self.updater.tensors()
-        tensors |= {f"state.{i}": s.detach() for i, s in enumerate(self.state)}
+        tensors |= own_tensors
         tensors |= generator_states(self.device)
-        counters = {
-            "step": self.step,
-            "lr_scale": self.lr_scale,
-            "loss_sum": self.loss_sum,
-            "loss_count": self.loss_count,
-            "loss_mean": self.loss_mean,
-            "loss_variance": self.loss_variance,
-            "best": self.best,
-            "best_step": self.best_step,
-            "stale": self.stale,
-            "jump_step": self.jump_step,
-            "jump_loss": self.jump_loss,
-            "excused": self.excused,
-            "streams": self.streams.state_dict(),
-        }
-        return {name: tensor.clone() for name, tensor in tensors.items()}, counters
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        assert not counters.keys() & own_counters.keys()
+        return {name: t.clone() for name, t in tensors.items()}, counters | own_counters
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave."""
@@ -145,13 +162,10 @@ class Trainer:
             for name, p in self.model.named_parameters():
                 p.copy_(tensors[f"weight.{name}"])
         self.updater.load_tensors(tensors)
-        count = len(self.state)
-        self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(count))
         restore_generators(tensors, self.device, seed=self.config.seed)
-        self.streams.load_state_dict(counters["streams"])
-        for name, value in counters.items():
-            if name != "streams":
-                setattr(self, name, value)
+        self.objective.restore(tensors, counters)
+        for name in COUNTERS:
+            setattr(self, name, counters[name])
 
     def set_lengths(self, **lengths: Any) -> None:
         """Fix the run's length, or how often it reports: ``steps``, ``eval_every`` and the like."""

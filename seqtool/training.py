@@ -1,67 +1,49 @@
 """The ``train`` command once its options are known: read, choose, run, show, save."""
 
-import os
-import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqtool.backoff import NGram
 from seqtool.checkpoint import (
+    COUNTS,
+    TEXT,
     Card,
     ModelDir,
     Saved,
     check_weights,
-    event_line,
     load,
     load_last,
 )
-from seqtool.config import DataConfig, DecodeConfig, Device, ModelConfig, TrainConfig
-from seqtool.console import Console, TrainingDisplay, format_count
+from seqtool.config import DataConfig, DecodeConfig, ModelConfig, TrainConfig
+from seqtool.console import Console, format_count
 from seqtool.data import Corpus, fit_shape, load_corpus
-from seqtool.decode import Generation, row_rngs, warm_up
-from seqtool.errors import ConfigError, DataError, SeqtoolError, is_out_of_memory
+from seqtool.decode import Generation, Steppable, row_rngs, warm_up
+from seqtool.errors import ConfigError, DataError
+from seqtool.mixture import Mixture
 from seqtool.output import emit
 from seqtool.overview import listed, model_rows, show_corpus
+from seqtool.runs import (
+    TrainRequest,
+    enough_memory,
+    flag,
+    resumed_device,
+    run,
+    shown_settings,
+)
 from seqtool.settings import Settings
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from seqtool.budget import Budget
+    from seqtool.language import NextToken
     from seqtool.models import LanguageModel
-    from seqtool.train import Event, Keeper
-    from seqtool.trainer import Snapshot, Trainer
+    from seqtool.trainer import Trainer
 
 SAMPLE_LENGTH = 160  # tokens of a sample shown in training
-CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
 KEEP_TEXT_TOKENS = 64_000_000  # longer training texts are not kept with the model
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What the user asked ``train`` for."""
-
-    data: str
-    out: Path
-    valid: str | None
-    seconds: float | None  # budget
-    epochs: float | None
-    resume: bool
-    init_from: Path | None
-    force: bool
-    show_config: bool
-    device: Device
-    threads: int | None
-    json: bool
-    settings: Settings  # fields of the configs, by name
-    others: Settings  # what else was set that belongs into a settings file
-    started: float  # time.monotonic() when the command began
 
 
 def train(request: TrainRequest, console: Console) -> int:
@@ -89,18 +71,21 @@ def train(request: TrainRequest, console: Console) -> int:
     model_config, data_config, train_config = _configs(settings)
     if request.show_config:
         console.clear_status()
-        emit(_shown(settings, request.others, seconds).toml())
+        emit(shown_settings(settings, request.others, seconds).toml())
         return 0
 
     from seqtool.budget import Budget
     from seqtool.devices import torch_device
+    from seqtool.language import NextToken
     from seqtool.train import Keeper
     from seqtool.trainer import Trainer
 
-    with _enough_memory(model_config, train_config):
+    with enough_memory(model_config, train_config):
         model = _new_model(model_config, train_config, corpus.tokenizer, parent)
         model.to(torch_device(request.device))
-        trainer = Trainer(model, corpus, train_config)
+        ngram = _count(model_config, corpus, console)
+        objective = NextToken(model, corpus, train_config, ngram=ngram)
+        trainer = Trainer(objective, train_config)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     table = sizes.get("ngrams.weight", 0)
     rows = model_rows(
@@ -120,12 +105,17 @@ def train(request: TrainRequest, console: Console) -> int:
             "device": trainer.device.type,
         },
     )
-    text = corpus.train if len(corpus.train) <= KEEP_TEXT_TOKENS else None
     output = ModelDir.create(request.out, force=request.force)
-    keeper = Keeper(output, card, corpus.tokenizer.to_json(), text)
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    if len(corpus.train) <= KEEP_TEXT_TOKENS:
+        parts[TEXT] = {"ids": corpus.train}
+    if ngram is not None:
+        parts[COUNTS] = ngram.to_arrays()
+    keeper = Keeper(output, card, corpus.tokenizer.to_json(), parts)
     given = frozenset(request.settings.values)
     budget = Budget(seconds, request.started, given) if seconds else None
-    return _run(request, console, trainer, keeper, budget=budget)
+    sampler = _sampler(trainer, objective)
+    return run(request, console, trainer, keeper, budget=budget, write_sample=sampler)
 
 
 def _choose(
@@ -152,19 +142,6 @@ def _choose(
     return settings.add(_defaults(), "default"), seconds, plan.reasons
 
 
-def _shown(settings: Settings, others: Settings, seconds: float | None) -> Settings:
-    """What ``--show-config`` prints: a settings file that asks for this run."""
-    if seconds is not None:
-        others = others.add({"budget": f"{seconds:g}s"}, "default")
-    left_out = {"bends"}  # of one run on one day
-    left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
-    if seconds is not None:  # these follow from the first timed steps
-        rhythm = ("report_every", "eval_every", "eval_tokens")
-        left_out |= {name for name in rhythm if settings.origins[name] == "default"}
-    kept = {name: value for name, value in settings.values.items() if name not in left_out}
-    return Settings(others.values | kept, others.origins | settings.origins)
-
-
 def _new_model(
     config: ModelConfig, train_config: TrainConfig, tokenizer: Tokenizer, parent: Saved | None
 ) -> "LanguageModel":
@@ -189,7 +166,7 @@ def _resume(request: TrainRequest, console: Console) -> int:
         seconds = card.extra.get("budget_seconds")
         values = asdict(card.model) | asdict(card.data) | asdict(card.train)
         others = Settings().add({"out": request.out}, "saved run")
-        emit(_shown(Settings().add(values, "saved run"), others, seconds).toml())
+        emit(shown_settings(Settings().add(values, "saved run"), others, seconds).toml())
         return 0
     console.status(f"reading {request.data}")
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.out))
@@ -197,16 +174,19 @@ def _resume(request: TrainRequest, console: Console) -> int:
     _check_text(request, corpus, card)
     console.status("loading PyTorch")
     from seqtool.devices import set_up
+    from seqtool.language import NextToken
     from seqtool.models import build_model, shapes
     from seqtool.train import Keeper, restore_last
     from seqtool.trainer import Trainer
 
-    device = set_up(_resumed_device(request, card, console), request.threads)
-    with _enough_memory(card.model, card.train):
+    device = set_up(resumed_device(request, card, console), request.threads)
+    with enough_memory(card.model, card.train):
         model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
         check_weights(saved.weights, shapes(model), str(request.out))
         model.to(device)
-        trainer = Trainer(model, corpus, card.train)
+        ngram = _count(card.model, corpus, console)
+        objective = NextToken(model, corpus, card.train, ngram=ngram)
+        trainer = Trainer(objective, card.train)
         good = restore_last(trainer, *load_last(request.out))
     if trainer.step >= card.train.steps:
         raise ConfigError(
@@ -222,127 +202,8 @@ def _resume(request: TrainRequest, console: Console) -> int:
         )
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
     keeper = Keeper(output, card, saved.tokenizer_json)
-    return _run(request, console, trainer, keeper, good=good)
-
-
-def _resumed_device(request: TrainRequest, card: Card, console: Console) -> Device:
-    """Where a run goes on: with ``auto`` where it began, since only there can it be exact."""
-    from seqtool.devices import torch_device
-
-    before: Device = card.extra.get("device", "cpu")
-    device = before if request.device == "auto" else request.device
-    try:
-        here = torch_device(device).type
-    except ConfigError:
-        if request.device != "auto":
-            raise
-        device, here = "auto", torch_device("auto").type
-    if here != before:
-        console.warn(
-            f"{request.out} was trained on {before} so far, this goes on on {here}: the weights "
-            "will not be those of a run without the break"
-        )
-    return device
-
-
-def _run(
-    request: TrainRequest,
-    console: Console,
-    trainer: "Trainer",
-    keeper: "Keeper",
-    *,
-    budget: "Budget | None" = None,
-    good: "Snapshot | None" = None,
-) -> int:
-    """Consume the events of ``fit``: show them, print them, and close the run."""
-    from seqtool.train import fit
-
-    event: Event = {}
-    lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
-    display = TrainingDisplay(console)
-    memory = _enough_memory(trainer.model.config, trainer.config)
-    with memory, _signals(display.close) as interrupted, display:
-        for event in fit(
-            trainer,
-            keeper,
-            budget=budget,
-            good=good,
-            write_sample=_sampler(trainer),
-            interrupted=lambda: "output lost" if lost else interrupted(),
-        ):
-            try:
-                if not lost:
-                    display.show(event)
-                    if request.json:
-                        emit(event_line(event))
-            except (BrokenPipeError, SeqtoolError) as err:
-                lost.append(err)  # the run is saved all the same
-    name, reason = interrupted(), event["reason"]
-    if reason in ("done", "early stop"):
-        saved = f"the model is complete in {request.out}"
-    else:
-        saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
-    try:
-        if not lost and not request.json and reason != name:
-            emit(f"{request.out}\n")
-    except (BrokenPipeError, SeqtoolError) as err:
-        lost.append(err)
-    for why in lost:
-        raise why if isinstance(why, BrokenPipeError) else SeqtoolError(f"{why}; {saved}")
-    if name is not None and reason == name:
-        console.notice(saved)
-        return 128 + signal.Signals[name]
-    return 0
-
-
-@contextmanager
-def _enough_memory(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
-    """Turn a refusal of memory, for the model, its updates or its chunks, into advice."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as err:
-        if not is_out_of_memory(err):
-            raise
-        raise ConfigError(
-            f"not enough memory to train with --hidden-size {model.hidden_size}, --layers "
-            f"{model.num_layers}, --embed-size {model.embed_size}, --ngram-buckets "
-            f"{model.ngram_buckets}, --batch-size {config.batch_size} and --bptt {config.bptt}; "
-            "lower one of them"
-        ) from err
-
-
-def _resume_command(request: TrainRequest) -> str:
-    """What to type to go on, fit to be pasted into a shell."""
-    words = ["seqtool", "train", request.data, "-o", str(request.out), "--resume"]
-    if request.valid is not None:
-        words += ["--valid", request.valid]
-    if request.device != "auto":
-        words += ["--device", request.device]
-    if request.threads is not None:
-        words += ["--threads", str(request.threads)]
-    return shlex.join(words)
-
-
-@contextmanager
-def _signals(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second one stops at once."""
-    caught: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught:
-            # Restore the terminal, in a thread since this one may hold what that needs.
-            closing = threading.Thread(target=close, daemon=True)
-            closing.start()
-            closing.join(CLOSING_SECONDS)
-            os._exit(128 + number)
-        caught.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: caught[0] if caught else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    sampler = _sampler(trainer, objective)
+    return run(request, console, trainer, keeper, good=good, write_sample=sampler)
 
 
 def _tied_sizes(settings: Settings) -> Settings:
@@ -366,14 +227,9 @@ def _defaults() -> dict[str, Any]:
     return asdict(ModelConfig()) | asdict(DataConfig()) | asdict(TrainConfig())
 
 
-def _flag(name: str) -> str:
-    """The option that sets a field of a config."""
-    return "--" + {"num_layers": "layers"}.get(name, name).replace("_", "-")
-
-
 def _inherit(settings: Settings, card: Card, path: Path | None) -> Settings:
     """With ``--init-from``, shape and vocabulary are the parent's; a flag may not differ."""
-    free = ("dropout", "ngram_dropout")  # of training, not of the shape
+    free = ("dropout", "ngram_dropout", "backoff_order")  # of training, not of the shape
     shape = {name: value for name, value in asdict(card.model).items() if name not in free}
     shape |= {"tokenizer": card.data.tokenizer, "vocab_size": card.data.vocab_size}
     shape["ngram_output"] = card.model.ngram_logits(card.vocab_size)
@@ -381,7 +237,7 @@ def _inherit(settings: Settings, card: Card, path: Path | None) -> Settings:
         given = settings.values.get(name, value)
         if given != value:
             raise ConfigError(
-                f"{_flag(name)} {given} does not fit --init-from {path}, which has {value}; "
+                f"{flag(name)} {given} does not fit --init-from {path}, which has {value}; "
                 "leave it out"
             )
     return settings.add(shape, f"--init-from {path}")
@@ -430,7 +286,7 @@ def _check_same(request: TrainRequest, card: Card) -> None:
         again = dict(zip(("batch_size", "bptt"), fitted, strict=True)).get(name, value)
         if again != saved[name]:
             raise ConfigError(
-                f"{_flag(name)} {value} ({request.settings.origins[name]}) contradicts the saved "
+                f"{flag(name)} {value} ({request.settings.origins[name]}) contradicts the saved "
                 f"run, which has {saved[name]}; leave it out, or start a new run with --init-from"
             )
 
@@ -509,17 +365,27 @@ def _copy_weights(model: "LanguageModel", parent: Saved, tokenizer: Tokenizer) -
             target.narrow(axis, 0, weight.shape[axis]).copy_(weight)
 
 
-def _sampler(trainer: "Trainer") -> Callable[[], str]:
+def _count(config: ModelConfig, corpus: Corpus, console: Console) -> NGram | None:
+    """The n-gram model that is mixed in, if one is."""
+    if not config.backoff_order:
+        return None
+    console.status("counting n-grams")
+    return NGram(corpus.train, corpus.tokenizer.vocab_size, order=config.backoff_order)
+
+
+def _sampler(trainer: "Trainer", objective: "NextToken") -> Callable[[], str]:
     """Writes a short text with the present averaged weights, always from the same seed."""
     from seqtool.models import Stepper
 
-    tokenizer = trainer.corpus.tokenizer
+    tokenizer = objective.corpus.tokenizer
     banned = [tokenizer.start_id]
     if tokenizer.unknown_id is not None:
         banned.append(tokenizer.unknown_id)
 
     def write() -> str:
-        stepper = Stepper(trainer.model)
+        stepper: Steppable = Stepper(objective.model)
+        if objective.ngram is not None:
+            stepper = Mixture(stepper, objective.ngram, objective.mixture)
         with trainer.updater.averaged():
             logits, state = warm_up(stepper, np.array([tokenizer.start_id]), stepper.init_state(1))
             generation = Generation(

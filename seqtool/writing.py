@@ -5,6 +5,7 @@ Torch is loaded only for a device that is not the CPU.
 
 import json
 import sys
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +14,22 @@ from typing import Any
 import numpy as np
 
 from seqtool.checkpoint import Saved, check_weights, load, load_text
-from seqtool.config import DecodeConfig, Device, OnUnknown
+from seqtool.config import DecodeConfig, Device, OnUnknown, Precision
 from seqtool.console import Console
 from seqtool.copies import CopyMeter, Track
-from seqtool.decode import Generation, Steppable, restore_rngs, row_rngs
-from seqtool.engine import Engine, weight_shapes
+from seqtool.decode import Generation, Passage, Steppable, restore_rngs, row_rngs, warm_up
+from seqtool.engine import build_engine, weight_shapes
 from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.mixture import Mixture, load_partner
 from seqtool.output import emit
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
 from seqtool.tokenizer import TextStream, Tokenizer, apply_unknown_policy
 
 REPORTED_RUN = 20  # shared runs of at least this many tokens count as copied
+# Tokens are written several at a time: one at first, then twice as many while that takes no longer
+# than a person notices, and while the states after each of them fit in memory.
+PASSAGE_SECONDS, PASSAGE_TOKENS, PASSAGE_NUMBERS = 0.02, 256, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class WriteRequest:
     state: Path | None
     save_state: Path | None
     device: Device
+    precision: Precision
+    threads: int | None
     json: bool
     decode: DecodeConfig
     given: frozenset[str]  # fields of ``decode`` that the user set
@@ -81,10 +88,22 @@ class StopFinder:
 class Text:
     """One text in the making: its ids, its characters, and why it ended."""
 
-    def __init__(self, stream: TextStream, stops: tuple[str, ...], track: Track | None) -> None:
+    def __init__(
+        self, stream: TextStream, stops: tuple[str, ...], track: Track | None, watched: bool
+    ) -> None:
+        """Begin one.
+
+        Args:
+            stream: Turns its ids into characters.
+            stops: Texts that end it.
+            track: Measures copies.
+            watched: Whether copies are measured token by token; else when the text has ended,
+                so that nobody waits for the index.
+        """
         self.stream = stream
         self.stops = StopFinder(stops)
         self.track = track
+        self.watched = watched
         self.ids: list[int] = []
         self.text = ""
         self.ended = ""  # "stop", "document end" or "length"
@@ -95,7 +114,7 @@ class Text:
             self.ended = "document end"
             return ""
         self.ids.append(token)
-        if self.track:
+        if self.track and self.watched:
             self.track.push(token)
         return self._show(self.stops.push(self.stream.push(token)), "stop")
 
@@ -107,6 +126,12 @@ class Text:
         return self._show(self.stops.push(self.stream.flush()), "stop") + self._show(
             self.stops.flush(), ""
         )
+
+    def measure(self) -> None:
+        """Find the copies in a text that was not watched."""
+        if self.track and not self.watched:
+            for token in self.ids:
+                self.track.push(token)
 
     def _show(self, piece: str, reason: str) -> str:
         if self.stops.found:
@@ -125,7 +150,7 @@ def write(request: WriteRequest, console: Console) -> int:
         check_place(request.save_state)
     saved = load(request.model)
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
-    stepper = load_stepper(saved, tokenizer, str(request.model), request.device)
+    stepper = load_stepper(request, saved, tokenizer, console)
     model = fingerprint(saved.weights) if request.state or request.save_state else ""
     prompt = _prompt(request, tokenizer, console)
     place = _starting_place(request, stepper, tokenizer, prompt, model)
@@ -133,7 +158,12 @@ def write(request: WriteRequest, console: Console) -> int:
     num, config = len(place.last_ids), request.decode
     tracks = [meter.start(tail) for tail in place.tails] if meter else []
     texts = [
-        Text(tokenizer.stream(), request.stop, tracks[row] if tracks else None)
+        Text(
+            tokenizer.stream(),
+            request.stop,
+            tracks[row] if tracks else None,
+            watched=config.max_copy > 0,
+        )
         for row in range(num)
     ]
     logits, state = stepper.step(place.last_ids, place.state)
@@ -155,6 +185,9 @@ def write(request: WriteRequest, console: Console) -> int:
     except (KeyboardInterrupt, SeqtoolError):
         writer.end_line()
         raise
+    if not console.quiet or request.json or request.save_state:
+        for text in texts:
+            text.measure()
     writer.close(texts)
     if request.save_state:
         save_place(request.save_state, _join_places(ends, texts), model)
@@ -162,17 +195,33 @@ def write(request: WriteRequest, console: Console) -> int:
     return 0
 
 
-def load_stepper(saved: Saved, tokenizer: Tokenizer, where: str, device: Device) -> Steppable:
+def load_stepper(
+    request: WriteRequest, saved: Saved, tokenizer: Tokenizer, console: Console
+) -> Steppable:
     """The model behind the numpy contract: without torch, unless another device is asked for."""
     config, vocab_size = saved.card.model, saved.card.vocab_size
-    check_weights(saved.weights, weight_shapes(config, vocab_size), where)
-    if device in ("auto", "cpu"):
-        return Engine(config, vocab_size, saved.weights)
+    check_weights(saved.weights, weight_shapes(config, vocab_size), str(request.model))
+    partner = load_partner(saved, request.model)
+    if request.device in ("auto", "cpu"):
+        return build_engine(
+            config,
+            vocab_size,
+            saved.weights,
+            precision=request.precision,
+            threads=request.threads,
+            announce=lambda: console.status("compiling for this processor, once"),
+            partner=partner,
+        )
+    if request.precision != "float32":
+        raise ConfigError(
+            f"--precision {request.precision}: only on the CPU, not with --device {request.device}"
+        )
     from seqtool.devices import torch_device
     from seqtool.models import Stepper, build_model
 
     model = build_model(config, vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights)
-    return Stepper(model.to(torch_device(device)))
+    network = Stepper(model.to(torch_device(request.device)))
+    return Mixture(network, *partner) if partner else network
 
 
 def _prompt(request: WriteRequest, tokenizer: Tokenizer, console: Console) -> str:
@@ -207,10 +256,12 @@ def _starting_place(
         start = np.array([tokenizer.start_id], dtype=np.int64)
         place = Place(stepper.init_state(1), start)
     state, last_ids = place.state, place.last_ids
-    more = [*place.pending, *tokenizer.encode(prompt)]
-    for token in more:
+    more = np.array([*place.pending, *tokenizer.encode(prompt)], dtype=np.int64)
+    if len(more):
         _, state = stepper.step(last_ids, state)
-        last_ids = np.full(len(last_ids), token, dtype=np.int64)
+        if len(more) > 1:
+            _, state = warm_up(stepper, more[:-1], state)
+        last_ids = np.full(len(last_ids), more[-1])
     found, num = len(last_ids), config.num
     if found > 1 and "num" not in request.given:
         num = found
@@ -303,30 +354,49 @@ def _write_texts(
     """Write until every text has ended; gives the place where each of them stands."""
     ends = [_row_of(place, row) for row in range(len(texts))]
     live = list(range(len(texts)))
-    for _ in range(length):
-        before = generation.state
-        ids = generation.next()
-        rngs = generation.rng_states
+    numbers = sum(part.size for part in generation.state)
+    largest = max(1, min(PASSAGE_TOKENS, PASSAGE_NUMBERS // numbers))
+    written, size = 0, 1
+    while live and written < length:
+        began = time.perf_counter()
+        passage = generation.write(min(size, length - written))
+        if time.perf_counter() - began < PASSAGE_SECONDS / 2:
+            size = min(2 * size, largest)
+        written += passage.ids.shape[1]
+        going = []
         for column, row in enumerate(live):
-            piece = texts[row].push(int(ids[column]), start_id)
+            count, piece = _push_passage(texts[row], passage.ids[column].tolist(), start_id)
             if output.streaming:
                 output.show(piece)
-            ends[row] = Place(
-                tuple(part[:, column : column + 1] for part in before),
-                ids[column : column + 1],
-                rngs=[rngs[column]],
-            )
-        going = [column for column, row in enumerate(live) if not texts[row].ended]
+            if texts[row].ended or written == length:
+                ends[row] = _end_of(passage, column, count)
+            if not texts[row].ended:
+                going.append(column)
         if len(going) < len(live):
             live = [live[column] for column in going]
-            if not live:
-                break
-            generation.keep(going)
+            if live:
+                generation.keep(going)
     for text in texts:
         piece = text.finish()
         if output.streaming:
             output.show(piece)
     return ends
+
+
+def _push_passage(text: Text, ids: list[int], start_id: int) -> tuple[int, str]:
+    """Add tokens until the text ends; gives how many that took, and what can be shown now."""
+    pieces = []
+    for count, token in enumerate(ids, 1):
+        pieces.append(text.push(token, start_id))
+        if text.ended:
+            return count, "".join(pieces)
+    return len(ids), "".join(pieces)
+
+
+def _end_of(passage: Passage, column: int, count: int) -> Place:
+    """Where a text stands after so many tokens of a passage."""
+    state, rng = passage.place(column, count)
+    return Place(state, passage.ids[column, count - 1 : count], rngs=[rng])
 
 
 def _row_of(place: Place, row: int) -> Place:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from seqtool.cells import (
-    FUSED_KINDS,
     STEPS,
     RecurrentStack,
     State,
@@ -75,7 +74,7 @@ def scramble(output: Tensor, state: State) -> Tensor:
     return (numbers * torch.linspace(-1, 2, len(numbers), dtype=numbers.dtype).cos()).sum()
 
 
-@pytest.mark.parametrize("path", ["plain", "fused"])
+@pytest.mark.parametrize("path", ["plain", "fused", "compiled"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, L])
 @pytest.mark.parametrize("kind", IN_TORCH)
@@ -198,20 +197,27 @@ def test_stochastic_layer_repeats_with_the_seed_and_draws_also_in_eval_mode():
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_fused_path_is_taken_wherever_torch_has_it(kind):
-    stack = make(kind)
-    assert stack.path == ("fused" if stack.kind in FUSED_KINDS else "plain")
-    assert (stack.path == "fused") == (kind in IN_TORCH)
+def test_the_path_follows_from_kind_and_shape(kind):
+    small, large = (RecurrentStack(E, n, cell=kind[0], nonlinearity=kind[1]) for n in (63, 64))
+    batch = torch.randn(4, 32, E)
+    fallback = "fused" if kind in IN_TORCH else "plain"
+    compiled = kind in DETERMINISTIC
+    assert large.fastest(batch) == ("compiled" if compiled else fallback)
+    assert large.fastest(batch.double()) == fallback
+    assert large.fastest(batch.to("meta")) == fallback
+    for stack, x in ((small, batch), (large, batch[:, :31])):  # too small to be worth it
+        assert stack.fastest(x) == ("compiled" if compiled and kind not in IN_TORCH else fallback)
+    assert large.fastest(batch, padded=True) == ("compiled" if compiled else "plain")
 
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", IN_TORCH)
-def test_both_paths_agree_in_float32_in_every_mode(kind, training, grad):
+def test_all_paths_agree_in_float32_in_every_mode(kind, training, grad):
     stack = make(kind, dtype=torch.float32).train(training)
     x = torch.randn(B, T, E)
     results = []
-    for path in ("plain", "fused"):
+    for path in ("plain", "fused", "compiled"):
         stack.path = path
         with torch.set_grad_enabled(grad):
             output, state = stack(x)
@@ -219,7 +225,8 @@ def test_both_paths_agree_in_float32_in_every_mode(kind, training, grad):
             if grad:
                 result += torch.autograd.grad(scramble(output, state), list(stack.parameters()))
         results.append(result)
-    assert_close(*results, atol=1e-5, rtol=1e-4)  # sums of some tens of float32 terms
+    for other in results[1:]:
+        assert_close(results[0], other, atol=1e-5, rtol=1e-4)  # sums of some tens of terms
 
 
 @pytest.mark.parametrize("path", ["plain", "fused"])

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from seqtool.checkpoint import (
     BEST,
     CONFIG,
+    COUNTS,
     EVENTS,
     FORMAT,
     LAST,
@@ -37,13 +38,14 @@ from seqtool.checkpoint import (
     check_weights,
     event_line,
     load,
+    load_counts,
     load_last,
     load_text,
 )
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 
-ALL = {CONFIG, TOKENIZER, BEST, LAST, TEXT, EVENTS}
+ALL = {CONFIG, TOKENIZER, BEST, LAST, TEXT, COUNTS, EVENTS}
 OLD, NEW, THIRD = 3, 4, 5  # hidden sizes, and so the models that tests tell apart
 
 
@@ -72,16 +74,22 @@ def weights_of(size: int) -> dict[str, np.ndarray]:
     return {"head.weight": values.T, "head.bias": values[0] + 0.5}
 
 
-def make(path: Path, size: int = OLD, *, force: bool = False) -> ModelDir:
+def make(
+    path: Path,
+    size: int = OLD,
+    *,
+    force: bool = False,
+    parts: dict[str, dict[str, np.ndarray]] | None = None,
+) -> ModelDir:
     model_dir = ModelDir.create(path, force=force)
-    model_dir.begin(card_of(size), tokenizer_of(size), weights_of(size))
+    model_dir.begin(card_of(size), tokenizer_of(size), weights_of(size), parts)
     return model_dir
 
 
 def make_full(path: Path, size: int = OLD) -> ModelDir:
     """A directory with all its files."""
-    model_dir = make(path, size)
-    model_dir.save_text(np.arange(size, dtype=np.uint8))
+    parts = {TEXT: {"ids": np.arange(size, dtype=np.uint8)}, COUNTS: {"gains": np.ones(size)}}
+    model_dir = make(path, size, parts=parts)
     model_dir.append_events([{"step": 1}, {"step": 2}])
     model_dir.save_last({"a.b": np.arange(size)}, {"step": 2})
     return model_dir
@@ -148,12 +156,15 @@ def test_best_card_and_last_come_back(tmp_path):
     assert back == counters
 
 
-def test_the_text_comes_back_if_it_was_kept(tmp_path):
-    model_dir = make(tmp_path / "m")
-    assert load_text(tmp_path / "m") is None
-    ids = np.array([0, 300, 7], dtype=np.uint16)
-    model_dir.save_text(ids)
+def test_parts_come_back_if_they_were_kept(tmp_path):
+    make(tmp_path / "bare")
+    assert load_text(tmp_path / "bare") is None
+    with pytest.raises(CheckpointError, match=r"no counts\.safetensors, which config\.json asks"):
+        load_counts(tmp_path / "bare")
+    ids, counts = np.array([0, 300, 7], dtype=np.uint16), {"a": np.eye(2), "b": np.arange(3)}
+    make(tmp_path / "m", parts={TEXT: {"ids": ids}, COUNTS: counts})
     assert same_arrays({"ids": load_text(tmp_path / "m")}, {"ids": ids})
+    assert same_arrays(load_counts(tmp_path / "m"), counts)
 
 
 def test_counters_may_be_nan(tmp_path):
@@ -279,7 +290,7 @@ def refusal(act: Callable[[], object]) -> str | None:
 def load_all(path: Path) -> str:
     """All that can be read, as text."""
     saved = load(path)
-    rest = (load_last(path), load_text(path))
+    rest = (load_last(path), load_text(path), load_counts(path))
     return repr((saved.card, saved.tokenizer_json, saved.weights, saved.meta, *rest))
 
 
@@ -622,7 +633,6 @@ def save_everything(path: Path) -> Callable[[], object]:
         model_dir.save_best(weights_of(OLD), {"valid": 1.0})
         model_dir.save_card(card_of(OLD))
         model_dir.save_last({"a.b": np.arange(OLD)}, {"step": 3})
-        model_dir.save_text(np.arange(OLD))
 
     return save
 

@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 
 from seqtool.config import ModelConfig
 from seqtool.decode import select_rows
-from seqtool.engine import Engine, bernoulli, sigmoid, weight_shapes
+from seqtool.engine import Engine, build_engine, weight_shapes
 from seqtool.models import LanguageModel, Stepper, build_model, shapes, to_arrays
+from seqtool.numpy_engine import bernoulli, sigmoid
 
 B, E, H, V = 3, 5, 8, 11
 LARGE = 600  # more tokens than get n-gram tables of logits
@@ -45,7 +46,7 @@ def make(kind: str, shape: str = "one layer", vocab_size: int = V) -> tuple[Lang
         for parameter in model.parameters():  # a ReLU layer blows up when it is disturbed more
             parameter.add_(torch.randn_like(parameter), alpha=0.1 if kind == "relu" else 0.4)
         model.embedding.weight[1] = 0  # the unknown token's, for ever
-    return model, Engine(config, vocab_size, to_arrays(model))
+    return model, build_engine(config, vocab_size, to_arrays(model))
 
 
 def draw_ids(steps: int, batch: int = B, vocab_size: int = V) -> np.ndarray:

@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from seqtool.baselines import NGram
+from seqtool.backoff import NGram
 from seqtool.config import ModelConfig
 from seqtool.evaluation import (
     DynamicScorer,
     Scorer,
-    bits_per_byte,
-    bits_per_char,
-    nats_to_bits,
-    perplexity,
     score_streams,
-    scores,
 )
 from seqtool.models import LanguageModel
+from seqtool.units import bits_per_byte, bits_per_char, nats_to_bits, perplexity, scores
 
 V = 11
 SMALL = ModelConfig(hidden_size=5, embed_size=3, ngram_order=3, ngram_buckets=13)
@@ -35,6 +31,11 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
     monkeypatch.setattr(Scorer, "block", 32)
+
+
+def mean_score(*args, **kwargs):
+    """The fast score, in nats per token."""
+    return score_streams(*args, **kwargs).nll.mean()
 
 
 def make_model(kind, noise=0.5):
@@ -172,14 +173,14 @@ def test_scoring_leaves_mode_weights_and_chance_alone(kind, training, ids):
     model = make_model(kind).train(training)
     before, chance = weights_of(model), torch.get_rng_state()
     exact = Scorer(model, 0).push(ids)
-    fast = score_streams(model, ids)
+    fast = mean_score(model, ids)
     DynamicScorer(model, 0).push(ids[:50])
     assert model.training == training
     torch.testing.assert_close(weights_of(model), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), chance)
     model.eval()  # dropout was off all along
     np.testing.assert_array_equal(Scorer(model, 0).push(ids), exact)
-    assert score_streams(model, ids) == fast
+    assert mean_score(model, ids) == fast
 
 
 # --- fast
@@ -188,9 +189,9 @@ def test_scoring_leaves_mode_weights_and_chance_alone(kind, training, ids):
 def test_one_piece_is_the_exact_score(model, ids):
     text = np.concatenate([[0], ids])
     exact = Scorer(model, 0).push(ids).mean()
-    assert score_streams(model, text, batch=1) == pytest.approx(exact, abs=1e-6)
+    assert mean_score(model, text, batch=1) == pytest.approx(exact, abs=1e-6)
     # A warm-up longer than the text leaves one piece as well.
-    assert score_streams(model, text, warm_up=1000) == pytest.approx(exact, abs=1e-6)
+    assert mean_score(model, text, warm_up=1000) == pytest.approx(exact, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
@@ -199,7 +200,7 @@ def test_pieces_side_by_side_are_nearly_exact(kind, batch, warm_up, ids):
     model = make_model(kind, noise=0.2)  # what lies 25 tokens back hardly matters to it
     text = np.concatenate([[0], ids])
     exact = Scorer(model, 0).push(ids).mean()
-    fast = score_streams(model, text, batch=batch, warm_up=warm_up)
+    fast = mean_score(model, text, batch=batch, warm_up=warm_up)
     assert fast == pytest.approx(exact, abs=2e-3)
 
 
@@ -215,15 +216,15 @@ def test_each_piece_is_warmed_up_on_the_tokens_before_it(model, ids, batch, warm
         log_probs = logits[0].double().log_softmax(-1).numpy()
         for place in range(start, min(start + size, length)):
             total -= log_probs[place - warm, text[place + 1]]
-    fast = score_streams(model, text, batch=batch, warm_up=warm_up)
+    fast = mean_score(model, text, batch=batch, warm_up=warm_up)
     assert fast == pytest.approx(total / length, abs=1e-6)
 
 
 def test_memory_bound_does_not_change_the_score(model, ids, monkeypatch):
     text = np.concatenate([[0], ids])
-    expected = score_streams(model, text, batch=4, warm_up=20)
+    expected = mean_score(model, text, batch=4, warm_up=20)
     monkeypatch.setattr("seqtool.evaluation.MAX_LOGITS", 7 * 4 * V)
-    assert score_streams(model, text, batch=4, warm_up=20) == pytest.approx(expected, abs=1e-6)
+    assert mean_score(model, text, batch=4, warm_up=20) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("limit", [1, 50, 99, 5000])
@@ -234,7 +235,7 @@ def test_limit_scores_pieces_spread_evenly_over_the_text(model, ids, limit):
     length = -(-min(limit, len(ids)) // pieces)
     stride = max(length, len(ids) // pieces)
     scored = [nll[b * stride : b * stride + length] for b in range(pieces)]
-    fast = score_streams(model, text, batch=3, warm_up=100, limit=limit)
+    fast = mean_score(model, text, batch=3, warm_up=100, limit=limit)
     assert fast == pytest.approx(np.concatenate(scored).mean(), abs=1e-4)
 
 
@@ -242,7 +243,7 @@ def test_limit_reads_more_than_the_beginning(model, ids):
     text = np.concatenate([[0], ids])
     changed = text.copy()
     changed[-len(ids) // 3 :] = changed[-len(ids) // 3 :][::-1]
-    limited = [score_streams(model, t, batch=3, warm_up=10, limit=60) for t in (text, changed)]
+    limited = [mean_score(model, t, batch=3, warm_up=10, limit=60) for t in (text, changed)]
     assert limited[0] != limited[1]
 
 
@@ -250,13 +251,13 @@ def test_boundaries_between_documents_are_read_but_not_scored(model, ids):
     text = np.concatenate([[0], ids[:40], [0], ids[40:90]])
     nll = Scorer(model, 0).push(text[1:])
     expected = np.delete(nll, 40).mean()
-    assert score_streams(model, text, batch=1) == pytest.approx(expected, abs=1e-6)
+    assert mean_score(model, text, batch=1) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("text", [[], [0], [0, 0]])
 def test_no_token_to_score_is_an_error(model, text):
     with pytest.raises(ValueError, match="no token to score"):
-        score_streams(model, np.array(text, np.uint8))
+        mean_score(model, np.array(text, np.uint8))
 
 
 # --- dynamic

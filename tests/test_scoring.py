@@ -13,8 +13,9 @@ import pytest
 import torch
 from conftest import Run, error_line, train_tiny
 
-from seqtool.baselines import NGram
+from seqtool.backoff import NGram
 from seqtool.checkpoint import load, load_text
+from seqtool.mixture import load_partner
 from seqtool.models import build_model
 from seqtool.scoring import SPELLING_NATS
 from seqtool.tokenizer import Tokenizer
@@ -55,6 +56,18 @@ def test_the_score_is_that_of_one_plain_pass(run: Run, model: Path, other_text: 
     nll = torch.nn.functional.cross_entropy(logits[0].double(), ids[1:], reduction="sum").item()
     found = evaluate(run, model, other_text)
     # float32 logits, summed over some 600 tokens
+    assert found["network"]["nats_per_token"] == pytest.approx(nll / len(text), rel=1e-5)
+    logits, nll = logits[0].double().numpy(), 0.0
+    partner = load_partner(saved, model)
+    assert partner is not None
+    contexts = partner.ngram.start()[None]
+    for place in range(len(text)):  # both distributions of every token, mixed as written down
+        contexts = partner.ngram.advance(contexts, ids[place : place + 1].numpy())
+        counted, depth = partner.ngram.distribution(contexts)
+        network = np.exp(logits[place]) / np.exp(logits[place]).sum()
+        weight = partner.weights[depth[0]]
+        mixed = (1 - weight) * network + weight * counted[0]
+        nll -= math.log(mixed[ids[place + 1]])
     assert found["scores"]["nats_per_token"] == pytest.approx(nll / len(text), rel=1e-5)
     assert found["scores"]["perplexity"] == pytest.approx(math.exp(nll / len(text)), rel=1e-5)
     bits = nll / math.log(2) / len(text)
@@ -77,7 +90,8 @@ def test_the_baselines_stand_beside_it(run: Run, model: Path, other_text: Path) 
     assert 0 < found["baselines"]["xz"]["bits_per_char"] < 8
     assert evaluate(run, model, other_text, "--no-baselines")["baselines"] == {}
     _, out, err = run("evaluate", model, other_text)
-    assert [line.split("  ")[0] for line in out.splitlines()[2:]] == ["model", "n-gram model", "xz"]
+    names = [line.split("  ")[0] for line in out.splitlines()[2:]]
+    assert names == ["model", "network alone", "n-gram model", "xz"]
     assert "an n-gram model predicts this text better" in err
 
 
@@ -150,7 +164,7 @@ def test_dynamic_is_shown_beside_static(run: Run, model: Path, other_text: Path)
     # The same few lines again and again: learning them pays.
     assert both["dynamic"]["nats_per_token"] < static["scores"]["nats_per_token"]
     _, out, _ = run("evaluate", model, other_text, "--dynamic", "-q")
-    assert re.search(r"^model  .*\nmodel, dynamic  ", out, re.MULTILINE)
+    assert re.search(r"^model  .*\nnetwork alone  .*\nmodel, dynamic  ", out, re.MULTILINE)
 
 
 def test_unknown_characters_are_counted_and_cost(run: Run, model: Path, tmp_path: Path) -> None:
@@ -249,7 +263,7 @@ def test_the_state_of_several_texts_is_refused(
         (b"caf\xe9\n", "--encoding latin-1"),
         ("The".encode("utf-16"), "--encoding utf-16"),
         (b"\0\1\2\3" * 9, "binary"),
-        (gzip.compress(b"The cat" * 99)[:-9], "damaged or cut short"),
+        (gzip.compress(b"The cat" * 99, mtime=0)[:-9], "damaged or cut short"),
     ],
 )
 def test_a_text_that_cannot_be_read_is_one_line(

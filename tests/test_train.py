@@ -21,10 +21,11 @@ from seqtool.checkpoint import Card, ModelDir, check_weights, load, load_last
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
 from seqtool.data import Corpus, load_corpus
 from seqtool.errors import TrainingError
+from seqtool.language import NextToken
 from seqtool.models import Stepper, build_model, shapes
 from seqtool.optim import decay_start, fewest_steps, learning_rate
 from seqtool.train import RESCUES, Event, Keeper, fit, restore_last
-from seqtool.trainer import Snapshot, Trainer
+from seqtool.trainer import Look, Snapshot, Trainer
 
 TIMING = {"seconds", "tokens_per_s", "seconds_left"}
 DATA = DataConfig()
@@ -66,7 +67,7 @@ class Poked(Trainer):
     def update(self) -> tuple[float, float]:
         if self.poke_at(self.step) and self.lr_scale > self.bound:
             with torch.no_grad():
-                self.model.output.bias[0] = math.inf
+                dict(self.model.named_parameters())["output.bias"][0] = math.inf
         return super().update()
 
 
@@ -94,7 +95,7 @@ def start(
     card = Card("generate", model, DATA, config, size, {})
     net = build_model(model, size, unknown_id=corpus.tokenizer.unknown_id)
     keeper = Keeper(ModelDir.create(path), card, corpus.tokenizer.to_json())
-    return Run(kind(net, corpus, config), keeper)
+    return Run(kind(NextToken(net, corpus, config), config), keeper)
 
 
 def resume(corpus: Corpus, path: Path, kind: type[Trainer] = Trainer) -> Run:
@@ -103,7 +104,7 @@ def resume(corpus: Corpus, path: Path, kind: type[Trainer] = Trainer) -> Run:
     saved = load(path)
     net = build_model(saved.card.model, saved.card.vocab_size, unknown_id=1)
     check_weights(saved.weights, shapes(net), "here")
-    trainer = kind(net, corpus, saved.card.train)
+    trainer = kind(NextToken(net, corpus, saved.card.train), saved.card.train)
     good = restore_last(trainer, *load_last(path))
     return Run(trainer, Keeper(ModelDir.resume(path), saved.card, saved.tokenizer_json), good)
 
@@ -112,12 +113,17 @@ def sampler(run: Run) -> Callable[[], str]:
     """A sample that draws from torch's generator where units are stochastic."""
 
     def write() -> str:
-        stepper = Stepper(run.trainer.model)
+        stepper = Stepper(run.trainer.objective.model)  # type: ignore[arg-type]
         with run.trainer.updater.averaged():
             logits, _ = stepper.step(np.array([2]), stepper.init_state(1))
         return str(logits.argmax())
 
     return write
+
+
+def look(loss: float) -> Look:
+    """An evaluation that finds this loss."""
+    return Look(loss, {"val_loss": loss}, {"valid_nats_per_token": loss})
 
 
 def timeless(events: list[Event]) -> list[Event]:
@@ -309,7 +315,7 @@ def test_jump_that_the_text_makes_is_not_taken_for_divergence(tmp_path):
     assert actions  # or this text is no test
     assert len(actions) % 2 == 0
     assert all("halved" in action for action in actions[::2])
-    assert all("text" in action for action in actions[1::2])
+    assert all("data" in action for action in actions[1::2])
     assert run.trainer.lr_scale == 1.0
     assert events[-1]["reason"] == "done"
 
@@ -317,7 +323,7 @@ def test_jump_that_the_text_makes_is_not_taken_for_divergence(tmp_path):
 def test_runs_end_when_nothing_gets_better(corpus, tmp_path):
     config = replace(SHORT, steps=400, lr=1e-9, table_lr=1e-9, patience=3, average=0)
     run = start(corpus, tmp_path / "m", config=config)
-    run.trainer.evaluate = lambda: 1.0 if run.trainer.step < 20 else 2.0
+    run.trainer.evaluate = lambda: look(1.0 if run.trainer.step < 20 else 2.0)
     events = run.events()
     assert events[-1] == events[-1] | {"reason": "early stop", "step": 40, "best_step": 10}
     again = resume(corpus, tmp_path / "m")  # and can be taken up again
@@ -326,7 +332,7 @@ def test_runs_end_when_nothing_gets_better(corpus, tmp_path):
 
 def test_zero_patience_never_stops(corpus, tmp_path):
     run = start(corpus, tmp_path / "m", config=replace(SHORT, eval_every=2, patience=0))
-    run.trainer.evaluate = lambda: 1.0
+    run.trainer.evaluate = lambda: look(1.0)
     assert run.events()[-1]["reason"] == "done"
 
 
@@ -347,7 +353,7 @@ def test_without_held_out_text_the_last_model_is_kept(tmp_path):
 def test_best_model_is_the_one_with_the_lowest_validation_loss(corpus, tmp_path):
     run = start(corpus, tmp_path / "m", config=replace(SHORT, patience=0))
     planned = iter([3.0, 1.0, 2.0, 1.5])
-    run.trainer.evaluate = lambda: next(planned)
+    run.trainer.evaluate = lambda: look(next(planned))
     kept = {}
     for event in fit(run.trainer, run.keeper):
         if event["event"] == "eval" and event["best"]:
@@ -403,7 +409,8 @@ def test_no_gradient_crosses_the_chunk_boundary(corpus, tmp_path):
     trainer = start(corpus, tmp_path / "m", config=config).trainer
     for _ in range(5):
         trainer.update()
-    state, streams = trainer.state, copy.deepcopy(trainer.streams)
+    state = trainer.objective.state
+    streams = copy.deepcopy(trainer.objective.streams)
     model = copy.deepcopy(trainer.model)
     trainer.model.ngrams.dropout = model.ngrams.dropout = 0.0
     trainer.update()
@@ -448,7 +455,7 @@ class Clock:
             self.now += self.step_seconds(run.trainer.step)
             return update()
 
-        def timed_evaluation() -> float:
+        def timed_evaluation() -> Look:
             self.now += self.evaluation_seconds
             return evaluate()
 

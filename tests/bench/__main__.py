@@ -23,6 +23,7 @@ from seqtool.decode import Generation, row_rngs, warm_up
 from seqtool.devices import set_up
 from seqtool.engine import Engine
 from seqtool.evaluation import BLOCK, Scorer, score_streams
+from seqtool.language import NextToken
 from seqtool.models import LanguageModel, build_model, to_arrays
 from seqtool.tokenizer import Tokenizer
 from seqtool.trainer import Trainer
@@ -113,7 +114,7 @@ def training(cell: Cell, tables: bool, repeats: int) -> Case:
     stats = TextStats(1, n, n, 1, {})
     corpus = Corpus("random", TOKENIZER, ids, ids[:0], n, 0, n, 0, "", None, stats, unknown={})
     config = TrainConfig(steps=10**6, batch_size=BATCH, bptt=STEPS, lr=1e-3)
-    trainer = Trainer(model, corpus, config)
+    trainer = Trainer(NextToken(model, corpus, config), config)
     streams = torch.from_numpy(ids[1:]).view(BATCH, -1)  # (B, n / B)
     adam = torch.optim.AdamW(peer.parameters(), lr=config.lr, fused=True)
     place, state = 0, None

@@ -1,0 +1,149 @@
+"""Compiling loops with numba: kept between runs where that is possible, announced where not.
+
+numba's own cache asks whether the file of a function has changed, not the files of the functions
+it calls, and would rather write into the directory that seqtool is installed in. This one belongs
+to the user and to the exact sources.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import caching, event
+from numba.core.ccallback import CFunc
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+# The modules whose code is in the machine code of the functions that are kept.
+SOURCES = (
+    *("choosing", "compiled", "counting", "hashing", "loops", "products", "recurrence"),
+    *("tiles", "vectors"),
+)
+
+_callbacks: list[Any] = []  # machine code lives as long as these
+
+
+def inlined(function: FunctionT) -> FunctionT:
+    """A function that compiled ones call; it is compiled into them."""
+    made: FunctionT = numba.njit(nogil=True)(function)
+    return made
+
+
+def compiled(function: FunctionT) -> FunctionT:
+    """The function as machine code, made at its first call; it runs without Python's lock.
+
+    The code is kept in NUMBA_CACHE_DIR or the user's cache directory. If that cannot be written,
+    it is made anew in each run.
+    """
+    made: Any = numba.njit(nogil=True)(function)
+    try:
+        made._cache = _Cache(function)
+    except (OSError, RuntimeError):  # no place for it; the sources are no files
+        pass
+    kept: FunctionT = made
+    return kept
+
+
+def callback(function: Callable[..., None], signature: Any) -> int:
+    """The address of the function as machine code that C can call; compiled now, kept as above.
+
+    Divisions by zero are not looked for, and multiply and add may become one instruction.
+
+    Args:
+        function: Its closure may hold numbers.
+        signature: numba's, with the result.
+    """
+    options = {"error_model": "numpy", "fastmath": {"contract"}}
+    made = CFunc(function, (signature.args, signature.return_type), {}, options)
+    try:
+        made._cache = _Cache(function)
+    except (OSError, RuntimeError):  # as above
+        pass
+    made.compile()
+    _callbacks.append(made)
+    address: int = made.address
+    return address
+
+
+def cache_directory() -> Path:
+    """Where machine code is kept."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(chosen) / "seqtool"
+    if sys.platform == "win32":
+        place = os.environ.get("LOCALAPPDATA")
+        return (Path(place) if place else Path.home() / "AppData" / "Local") / "seqtool" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "seqtool"
+    place = os.environ.get("XDG_CACHE_HOME")
+    return (Path(place) if place else Path.home() / ".cache") / "seqtool"
+
+
+@cache
+def _fingerprint() -> str:
+    """Names the sources of all that is compiled."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    """Tells numba where a function's machine code is and for which sources it holds."""
+
+    def get_cache_path(self) -> str:
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        return _fingerprint()
+
+    def get_disambiguator(self) -> str:
+        return _fingerprint()[:8]
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> "_Locator":
+        locator = cls()
+        locator.ensure_cache_path()
+        return locator
+
+
+class _Results(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = _Results
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep machine code; without room for it, do without."""
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            self.disable()
+
+
+class _Listener(event.Listener):  # type: ignore[misc]
+    """Hears of everything that is compiled, and speaks of the first."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.say: Callable[[], None] | None = say
+
+    def on_start(self, event: Any) -> None:
+        if self.say:
+            self.say()
+            self.say = None
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@contextmanager
+def announced(say: Callable[[], None]) -> Iterator[None]:
+    """Call ``say`` if anything has to be compiled meanwhile, before it is."""
+    with event.install_listener("numba:compile", _Listener(say)):
+        yield

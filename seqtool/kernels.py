@@ -1,0 +1,269 @@
+"""Recurrent layers on a CPU: whole sequences, forward and backward, at the speed of the machine.
+
+Here torch's tensors are laid out for the compiled loops, threads are set to work on them, and the
+result is made an autograd function. The values are those of the equations in cells.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from seqtool import loops
+from seqtool.loops import GROUP, KINDS, Job
+from seqtool.tiles import COLUMNS
+
+# Rows that go through time together: enough that reading the weights does not set the pace, few
+# enough that their gates stay in the second-level cache.
+BLOCK_ROWS = 16
+
+
+@cache
+def _openmp() -> Callable[..., None] | None:
+    """How torch's own OpenMP library starts a parallel region, if it is one that can be asked.
+
+    Threads of our own would share the cores with torch's, which wait for their next region in a
+    busy loop; in torch's team there is nothing to share.
+    """
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*")):
+        try:
+            start: Callable[..., None] = ctypes.CDLL(str(library)).GOMP_parallel
+        except (OSError, AttributeError):  # not a library to load, or another OpenMP
+            continue
+        start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]  # type: ignore[attr-defined]
+        start.restype = None  # type: ignore[attr-defined]
+        return start
+    return None
+
+
+@cache
+def _team(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+
+
+def run(loop: int, job: np.ndarray, count: int) -> None:
+    """Run a compiled loop on as many threads as torch uses.
+
+    Args:
+        loop: Its address.
+        job: What it works on, see Job.
+        count: Blocks to cut that into.
+    """
+    job[Job.NEXT], job[Job.BLOCKS] = 0, count
+    threads = min(torch.get_num_threads(), count)
+    start = _openmp()
+    if threads > 1 and start is not None:
+        start(loop, job.ctypes.data, threads, 0)
+        return
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loop)  # lets other Python threads run
+    others = [_team(threads - 1).submit(call, job.ctypes.data) for _ in range(threads - 1)]
+    call(job.ctypes.data)
+    for other in others:
+        other.result()
+
+
+def blocks(rows: int) -> int:
+    """How many blocks to cut a batch into: a multiple of the threads, if it has so many rows."""
+    threads = torch.get_num_threads()
+    return min(rows, threads * max(1, round(rows / (threads * BLOCK_ROWS))))
+
+
+def padded(size: int) -> int:
+    """The size of whole panels that hold so many columns."""
+    return -(-size // COLUMNS) * COLUMNS
+
+
+def pad(matrix: Tensor, *sizes: int) -> Tensor:
+    """Zeros at the end of the last axes, up to these sizes."""
+    missing = [size - had for size, had in zip(sizes, matrix.shape[-len(sizes) :], strict=True)]
+    if not any(missing):
+        return matrix
+    return functional.pad(matrix, [n for size in reversed(missing) for n in (0, size)])
+
+
+def num_areas(kind: str) -> int:
+    """Blocks of numbers that a unit keeps of a time step."""
+    return loops.areas(KINDS.index(kind))[0]
+
+
+def areas(blocks: Tensor, kind: str, *, of_input: bool) -> Tensor:
+    """Gate blocks (G, ...) in torch's order to the order of areas, where the GRU's n is first."""
+    return blocks.roll(1, 0) if kind == "gru" and of_input else blocks
+
+
+def torch_order(blocks: Tensor, kind: str, *, of_input: bool) -> Tensor:
+    """The inverse of ``areas``."""
+    return blocks.roll(-1, 0) if kind == "gru" and of_input else blocks
+
+
+class _Layer(torch.autograd.Function):
+    """One layer in one direction over a sequence."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        kind: str,
+        backward: bool,
+        lengths: Tensor | None,
+        *start: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """x (T, B, E), start each (B, H) to states (T + 1, B, H) and the final state."""
+        steps, rows, inputs = x.shape
+        size = weight_hh.shape[1]
+        gates = len(weight_hh) // size
+        width = num_areas(kind) * padded(size)
+        x = x.contiguous()
+        states = x.new_empty(steps + 1, rows, size)
+        states[-1 if backward else 0] = start[0]
+        cells = None
+        if kind == "lstm":
+            cells = torch.empty_like(states)
+            cells[-1 if backward else 0] = start[1]
+        activity = x.new_empty(steps, rows, width)
+
+        def panels(weight: Tensor, *, of_input: bool) -> Tensor:
+            blocks = areas(weight.view(gates, size, -1), kind, of_input=of_input)
+            blocks = pad(blocks, padded(size), blocks.shape[2])
+            return blocks.view(-1, COLUMNS, blocks.shape[2]).transpose(1, 2).contiguous()
+
+        from_input = areas(bias_ih.view(gates, size), kind, of_input=True)
+        bias = x.new_zeros(width // padded(size), padded(size))
+        bias[:gates, :size] = from_input
+        bias[-gates:, :size] += bias_hh.view(gates, size)
+        tensors = {
+            Job.LENGTHS: lengths,
+            Job.X: x,
+            Job.BIAS: bias,
+            Job.WEIGHT_IH: panels(weight_ih, of_input=True),
+            Job.WEIGHT_HH: panels(weight_hh, of_input=False),
+            Job.STATES: states,
+            Job.CELLS: cells,
+            Job.GATES: activity,
+        }
+        counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
+        counts |= {Job.INPUT: inputs, Job.HIDDEN: size}
+        run(loop("forward", kind, x), make_job(counts, tensors), blocks(rows))
+        ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
+        ctx.counts, ctx.kind = counts, kind
+        last = 0 if backward else -1
+        output = states[:-1] if backward else states[1:]
+        if lengths is not None:
+            times = torch.arange(steps)
+            output = output * (times[:, None] < lengths)[:, :, None]
+        return output, *(part[last].clone() for part in (states, cells) if part is not None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor, *grad_final: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of everything that ``forward`` got."""
+        x, weight_ih, weight_hh, states, cells, activity, lengths = ctx.saved_tensors
+        kind = ctx.kind
+        steps, rows, inputs = x.shape
+        size = weight_hh.shape[1]
+        gates = len(weight_hh) // size
+        width = activity.shape[2]
+        depth = gates * padded(size)
+        grad_state = pad(grad_final[0], padded(size)).clone()
+        grad_cell = grad_final[1].clone() if cells is not None else None
+        grad_x = x.new_zeros(steps, rows, padded(inputs)) if ctx.needs_input_grad[0] else None
+
+        def panels(weight: Tensor, *, of_input: bool) -> Tensor:
+            blocks = areas(weight.view(gates, size, -1), kind, of_input=of_input)
+            blocks = pad(blocks, padded(size), padded(blocks.shape[2]))
+            columns = blocks.shape[2] // COLUMNS
+            return blocks.view(depth, columns, COLUMNS).transpose(0, 1).contiguous()
+
+        grad_ih = x.new_empty(gates, padded(size), inputs)
+        grad_hh = x.new_empty(gates, padded(size), size)
+        grad_bias = x.new_empty(width // padded(size), padded(size))
+        tensors = {
+            Job.LENGTHS: lengths,
+            Job.X: x,
+            Job.WEIGHT_IH: panels(weight_ih, of_input=True),
+            Job.WEIGHT_HH: panels(weight_hh, of_input=False),
+            Job.STATES: states,
+            Job.CELLS: cells,
+            Job.GATES: activity,
+            Job.GRAD_OUTPUT: grad_output.contiguous(),
+            Job.GRAD_STATE: grad_state,
+            Job.GRAD_CELL: grad_cell,
+            Job.GRAD_GATES: x.new_zeros(rows, width + COLUMNS),
+            Job.GRAD_X: grad_x,
+            Job.GATE_PANELS: x.new_empty(steps * rows * width),
+            Job.X_PANELS: x.new_empty(steps * rows * padded(inputs)),
+            Job.H_PANELS: x.new_empty(steps * rows * padded(size)),
+            Job.GRAD_WEIGHT_IH: grad_ih,
+            Job.GRAD_WEIGHT_HH: grad_hh,
+            Job.GRAD_BIAS: grad_bias,
+        }
+        job = make_job(ctx.counts, tensors)
+        run(loop("backward", kind, x), job, blocks(rows))
+        run(loop("weights", kind, x), job, -(-width // (COLUMNS * GROUP)))
+        return (
+            grad_x[..., :inputs] if grad_x is not None else None,
+            torch_order(grad_ih[:, :size], kind, of_input=True).reshape(weight_ih.shape),
+            grad_hh[:, :size].reshape(weight_hh.shape),
+            torch_order(grad_bias[:gates, :size], kind, of_input=True).reshape(-1),
+            grad_bias[-gates:, :size].reshape(-1),
+            *(None, None, None),
+            grad_state[:, :size],
+            *((grad_cell,) if grad_cell is not None else ()),
+        )
+
+
+def make_job(counts: dict[Job, int], tensors: dict[Job, Tensor | None]) -> np.ndarray:
+    """The job array; the tensors must outlive its use."""
+    job = np.zeros(len(Job), np.int64)
+    for place, count in counts.items():
+        job[place] = count
+    for place, tensor in tensors.items():
+        if tensor is not None:
+            assert tensor.is_contiguous(), place
+            job[place] = tensor.data_ptr()
+    return job
+
+
+def loop(name: str, kind: str, x: Tensor) -> int:
+    """The address of a loop for numbers like those of x."""
+    return loops.loop(name, kind, np.float32 if x.dtype == torch.float32 else np.float64)
+
+
+def run_layer(
+    kind: str,
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    *,
+    backward: bool = False,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run one layer in one direction over a batch of sequences.
+
+    Args:
+        kind: One of KINDS.
+        x: Input, (B, T, E), on the CPU, float32 or (slower, for checks) float64.
+        state: Before the first step taken, each (B, H).
+        weights: weight_ih, weight_hh, bias_ih, bias_hh as in cells.
+        backward: Read from the last time step to the first.
+        lengths: Steps that each row really has, (B,) int64; all T if not given. Past them the state
+            stays as it is and the output is zero.
+
+    Returns:
+        h at every time, (B, T, H), in the order of x, and the state after the last step taken.
+    """
+    arguments = (*weights, kind, backward, lengths, *state)
+    output, *final = _Layer.apply(x.transpose(0, 1), *arguments)
+    return output.transpose(0, 1), tuple(final)

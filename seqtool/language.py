@@ -1,0 +1,127 @@
+"""Learning to predict the next token: truncated backpropagation through time over streams of text.
+
+Each batch is a chunk of every stream, read from the state where the last chunk ended, and its
+gradient stops there.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seqtool.backoff import NGram, Scored
+from seqtool.cells import detach, reset
+from seqtool.config import TrainConfig
+from seqtool.data import Corpus, Streams
+from seqtool.evaluation import score_streams
+from seqtool.mixture import default_weights, fit_weights, mix_nll
+from seqtool.models import LanguageModel
+from seqtool.trainer import Look
+
+
+class NextToken:
+    """The objective of a language model: cross entropy of each token, given all before it.
+
+    The network learns alone. With an n-gram model as partner, the validation loss is that of the
+    mixture of both, with the weights that are best on the validation text.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        corpus: Corpus,
+        config: TrainConfig,
+        *,
+        ngram: NGram | None = None,
+    ) -> None:
+        self.model = model
+        self.ngram = ngram
+        self.mixture = default_weights(ngram.order if ngram else 0)  # of the n-gram model, (order,)
+        self.corpus = corpus
+        self.streams = Streams(
+            corpus.train,
+            batch_size=config.batch_size,
+            bptt=config.bptt,
+            restart=config.restart,
+            line_ends=corpus.tokenizer.line_end_ids(),
+            start_id=corpus.tokenizer.start_id,
+            seed=config.seed,
+        )
+        self.state: tuple[Tensor, ...] = model.init_state(config.batch_size)
+        self.device = next(model.parameters()).device
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read so far, in all streams together."""
+        return self.streams.num_tokens
+
+    @property
+    def epoch(self) -> float:
+        """Tokens read, as a multiple of the text."""
+        return self.streams.epoch
+
+    def loss(self) -> Tensor:
+        """Mean loss of the next chunk, nats per token; the carried state moves on."""
+        batch = self.streams.next()
+        inputs = torch.from_numpy(batch.inputs).to(self.device)  # (B, T)
+        targets = torch.from_numpy(batch.targets).to(self.device)
+        restart = torch.from_numpy(batch.restart).to(self.device)  # (B,)
+        state = reset(detach(self.state), restart)
+        logits, self.state = self.model(inputs, state)  # (B, T, V)
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def units(self, loss: float) -> dict[str, float]:
+        """Nats per token of the training text in bits per character."""
+        return {"bits_per_char": loss / math.log(2) * self.corpus.train_tokens_per_char}
+
+    def evaluate(self, limit: int) -> Look:
+        """Mean negative log-likelihood of the validation text, nats per token."""
+        if self.corpus.valid.size == 0:
+            return Look(None, {"val_loss": None, "val_bits_per_char": None})
+        costs = score_streams(self.model, self.corpus.valid, limit=limit)
+        loss = float(costs.nll.mean())
+        found: dict[str, Any] = {"valid_nats_per_token": loss}
+        scores = {"val_loss": loss}
+        if self.ngram is not None:
+            counted = score_places(self.ngram, self.corpus.valid, costs.places)
+            self.mixture = fit_weights(costs.nll, counted, self.ngram.order)
+            mixed = float(mix_nll(costs.nll, counted, self.mixture).mean())
+            found = {"valid_nats_per_token": mixed, "mixture": self.mixture.tolist()}
+            scores = {"val_loss": mixed, "val_network_loss": loss}
+            loss = mixed
+        bits = loss / math.log(2) * self.corpus.valid_tokens_per_char
+        return Look(loss, scores | {"val_bits_per_char": bits}, found)
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The carried state, and where the streams are."""
+        tensors = {f"state.{i}": part.detach() for i, part in enumerate(self.state)}
+        counters = {"streams": self.streams.state_dict(), "mixture": self.mixture.tolist()}
+        return tensors, counters
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Put back what ``capture`` gave."""
+        count = len(self.state)
+        self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(count))
+        self.streams.load_state_dict(counters["streams"])
+        self.mixture = np.array(counters.get("mixture", []), np.float32)
+
+
+def score_places(ngram: NGram, ids: np.ndarray, places: np.ndarray) -> Scored:
+    """Score some tokens of a text, each after all that stands before it.
+
+    Args:
+        ngram: The model.
+        ids: The text, (n,).
+        places: Where the tokens stand, (N,), ascending.
+    """
+    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+    scored = []
+    for run in runs:
+        first, last = int(run[0]), int(run[-1])
+        history = ids[max(0, first - ngram.order) : first]
+        scored.append(ngram.score(ids[first : last + 1], ngram.read(history)))
+    probs, depths, contexts = zip(*scored, strict=True)
+    return Scored(np.concatenate(probs), np.concatenate(depths), contexts[-1])

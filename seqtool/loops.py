@@ -1,0 +1,474 @@
+"""The time loops of recurrent layers, forward and backward, as compiled code.
+
+One call runs all time steps for a block of the batch. The rows of a batch never meet, so a thread
+takes a block and goes through time on its own: nothing waits for another thread at a time step.
+The equations are those of cells. What a loop reads and writes is described by a job, an array of
+integers that the threads share and from which they claim blocks until none is left.
+
+A unit's numbers are padded to whole panels: P is H rounded up to a multiple of 16. The gates of one
+time step are areas of P columns, side by side. What the input adds goes to the first of them and
+what the state adds to the last. For LSTM [i f g o] and simple RNN [h] that is all of them; the GRU
+has [n r z m], where m = W_n h + b_hn, which the reset gate scales, stays apart from n.
+"""
+
+import math
+from collections.abc import Callable
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import overload
+
+from seqtool.compiled import callback
+from seqtool.tiles import COLUMNS, claim, product, tile_rows, to_panels, view
+
+KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
+LSTM, GRU, TANH, RELU, SIGMOID = range(len(KINDS))
+
+
+class Job(IntEnum):
+    """Places of the job array: counts first, then addresses of contiguous arrays, 0 for none."""
+
+    NEXT = 0  # the next block to claim; ``claim`` wants it first
+    BLOCKS = 1  # into how many the rows (or, for weights, the panels) are cut
+    BACKWARD = 2  # 1: reads from the last time step to the first
+    STEPS = 3  # T
+    ROWS = 4  # B
+    INPUT = 5  # E
+    HIDDEN = 6  # H
+    LENGTHS = 7  # (B,) int64, the steps that each row really has
+    X = 8  # (T, B, E)
+    BIAS = 9  # (areas P,), the sum of both where they meet
+    WEIGHT_IH = 10  # panels of what multiplies the input (forward) or the gates (backward)
+    WEIGHT_HH = 11
+    STATES = 12  # (T + 1, B, H): h, with the start at the end that is read first
+    CELLS = 13  # (T + 1, B, H): c of an LSTM
+    GATES = 14  # (T, B, areas P)
+    GRAD_OUTPUT = 15  # (T, B, H)
+    GRAD_STATE = 16  # (B, P): of the final h, turned into that of the first
+    GRAD_CELL = 17  # (B, H): the same of c
+    GRAD_GATES = 18  # (B, areas P + 16): of one time step; zeros in the padding
+    GRAD_X = 19  # (T, B, E rounded up), zeros
+    GATE_PANELS = 20  # (areas P / 16, T B, 16): gradient of the gates at all times
+    X_PANELS = 21  # (E rounded up / 16, T B, 16)
+    H_PANELS = 22  # (P / 16, T B, 16): h before each step
+    GRAD_WEIGHT_IH = 23  # (input areas P, E)
+    GRAD_WEIGHT_HH = 24  # (state areas P, H)
+    GRAD_BIAS = 25  # (areas P,)
+
+
+FIELDS = len(Job)
+# The product of all time steps: so many of them at once for so many panels of the gates. A piece of
+# the input is then in the first-level cache while these pass by, and they are in the second.
+DEPTH = 256
+GROUP = 4
+TILE = COLUMNS * COLUMNS
+
+# The best rational approximation of tanh on [-9, 9] with these degrees, odd over even, found by
+# Lawson's iteration; 1.2e-9 off before rounding. Further out tanh is 1 in float32.
+TANH_LIMIT = np.float32(9.0)
+TANH_ABOVE = np.array(
+    [0.999999994, 0.136762975, 3.86387112e-3, 2.79221026e-5, 3.03978365e-8, -1.20807652e-11],
+    dtype=np.float32,
+)
+TANH_BELOW = np.array(
+    [1.0, 0.470096282, 2.72293317e-2, 3.93093668e-4, 1.28164472e-6], dtype=np.float32
+)
+
+# Multiply and add may become one; a division by zero is no exception, or nothing would be vector
+# code.
+inlined = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+
+
+def tanh(x: float) -> float:
+    """Hyperbolic tangent; in float32 an approximation that is off by less than 3e-7."""
+    return math.tanh(x)
+
+
+@overload(tanh)
+def _typed_tanh(x):  # type: ignore[no-untyped-def]
+    if x != types.float32:
+        return lambda x: math.tanh(x)
+    p0, p1, p2, p3, p4, p5 = TANH_ABOVE
+    q0, q1, q2, q3, q4 = TANH_BELOW
+    limit = TANH_LIMIT
+
+    def rational(x):  # type: ignore[no-untyped-def]
+        # Written so that nan stays nan: a run that has diverged must not look healthy.
+        x = limit if x > limit else x
+        x = -limit if x < -limit else x
+        u = x * x
+        above = x * (p0 + u * (p1 + u * (p2 + u * (p3 + u * (p4 + u * p5)))))
+        return above / (q0 + u * (q1 + u * (q2 + u * (q3 + u * q4))))
+
+    return rational
+
+
+@inlined
+def copy(source, target):  # type: ignore[no-untyped-def]
+    """Fill an array from another; a slice assignment takes numba seconds to compile."""
+    for j in range(len(target)):
+        target[j] = source[j]
+
+
+@inlined
+def clear(target):  # type: ignore[no-untyped-def]
+    """Fill an array with zeros."""
+    for j in range(len(target)):
+        target[j] = 0
+
+
+@inlined
+def lstm_forward(gates, c_before, c, h, size, half):  # type: ignore[no-untyped-def]
+    """One row at one time: gates in, activated gates, c and h out."""
+    padded = len(gates) // 4
+    i, f = gates[:padded], gates[padded : 2 * padded]
+    g, o = gates[2 * padded : 3 * padded], gates[3 * padded :]
+    for j in range(size):
+        # sigmoid(x) = (1 + tanh(x / 2)) / 2
+        i_j = half + half * tanh(half * i[j])
+        f_j = half + half * tanh(half * f[j])
+        g_j = tanh(g[j])
+        o_j = half + half * tanh(half * o[j])
+        c_j = f_j * c_before[j] + i_j * g_j
+        i[j], f[j], g[j], o[j] = i_j, f_j, g_j, o_j
+        c[j] = c_j
+        h[j] = o_j * tanh(c_j)
+
+
+@inlined
+def lstm_backward(gates, c_before, c, grad_output, grad_h, grad_c, grad_gates, size, one):  # type: ignore[no-untyped-def]
+    """One row at one time: gradients of h and c in, of the gates and of the c before out."""
+    padded = len(gates) // 4
+    i, f = gates[:padded], gates[padded : 2 * padded]
+    g, o = gates[2 * padded : 3 * padded], gates[3 * padded :]
+    grad_i, grad_f = grad_gates[:padded], grad_gates[padded : 2 * padded]
+    grad_g, grad_o = grad_gates[2 * padded : 3 * padded], grad_gates[3 * padded :]
+    for j in range(size):
+        dh = grad_h[j] + grad_output[j]
+        squashed = tanh(c[j])
+        dc = grad_c[j] + dh * o[j] * (one - squashed * squashed)
+        grad_i[j] = dc * g[j] * i[j] * (one - i[j])
+        grad_f[j] = dc * c_before[j] * f[j] * (one - f[j])
+        grad_g[j] = dc * i[j] * (one - g[j] * g[j])
+        grad_o[j] = dh * squashed * o[j] * (one - o[j])
+        grad_c[j] = dc * f[j]
+        grad_h[j] = 0
+
+
+@inlined
+def gru_forward(gates, h_before, h, size, half):  # type: ignore[no-untyped-def]
+    """One row at one time: gates in, activated gates (m stays) and h out."""
+    padded = len(gates) // 4
+    n, r = gates[:padded], gates[padded : 2 * padded]
+    z, m = gates[2 * padded : 3 * padded], gates[3 * padded :]
+    for j in range(size):
+        r_j = half + half * tanh(half * r[j])
+        z_j = half + half * tanh(half * z[j])
+        n_j = tanh(n[j] + r_j * m[j])
+        n[j], r[j], z[j] = n_j, r_j, z_j
+        h[j] = n_j + z_j * (h_before[j] - n_j)
+
+
+@inlined
+def gru_backward(gates, h_before, grad_output, grad_h, grad_gates, size, one):  # type: ignore[no-untyped-def]
+    """One row at one time: gradient of h in, of the gates and, in part, of the h before out."""
+    padded = len(gates) // 4
+    n, r = gates[:padded], gates[padded : 2 * padded]
+    z, m = gates[2 * padded : 3 * padded], gates[3 * padded :]
+    grad_n, grad_r = grad_gates[:padded], grad_gates[padded : 2 * padded]
+    grad_z, grad_m = grad_gates[2 * padded : 3 * padded], grad_gates[3 * padded :]
+    for j in range(size):
+        dh = grad_h[j] + grad_output[j]
+        dn = dh * (one - z[j]) * (one - n[j] * n[j])
+        grad_n[j] = dn
+        grad_r[j] = dn * m[j] * r[j] * (one - r[j])
+        grad_z[j] = dh * (h_before[j] - n[j]) * z[j] * (one - z[j])
+        grad_m[j] = dn * r[j]
+        grad_h[j] = dh * z[j]
+
+
+@inlined
+def rnn_forward(kind, gates, h, size, half):  # type: ignore[no-untyped-def]
+    """One row at one time: activation in, h out."""
+    if kind == TANH:
+        for j in range(size):
+            h[j] = tanh(gates[j])
+    elif kind == RELU:
+        for j in range(size):
+            a = gates[j]
+            h[j] = half - half if a < 0 else a
+    else:
+        for j in range(size):
+            h[j] = half + half * tanh(half * gates[j])
+
+
+@inlined
+def rnn_backward(kind, h, grad_output, grad_h, grad_gates, size, one):  # type: ignore[no-untyped-def]
+    """One row at one time: gradient of h in, of the activation out."""
+    if kind == TANH:
+        for j in range(size):
+            grad_gates[j] = (grad_h[j] + grad_output[j]) * (one - h[j] * h[j])
+    elif kind == RELU:
+        for j in range(size):
+            grad_gates[j] = grad_h[j] + grad_output[j] if h[j] > 0 else one - one
+    else:
+        for j in range(size):
+            grad_gates[j] = (grad_h[j] + grad_output[j]) * h[j] * (one - h[j])
+    for j in range(size):
+        grad_h[j] = 0
+
+
+def areas(kind: int) -> tuple[int, int]:
+    """Areas of a time step, and how many of them the input adds to."""
+    return {LSTM: (4, 4), GRU: (4, 3)}.get(kind, (1, 1))
+
+
+@inlined
+def panels(size):  # type: ignore[no-untyped-def]
+    """How many panels hold so many columns."""
+    return (size + COLUMNS - 1) // COLUMNS
+
+
+@inlined
+def sizes(job):  # type: ignore[no-untyped-def]
+    """T, B, E, H, P."""
+    size = job[Job.HIDDEN]
+    return job[Job.STEPS], job[Job.ROWS], job[Job.INPUT], size, panels(size) * COLUMNS
+
+
+@inlined
+def sum_rows(panel, total):  # type: ignore[no-untyped-def]
+    """The sum of the rows of one panel, (16,)."""
+    clear(total)
+    for start in range(0, len(panel), COLUMNS):
+        row = panel[start : start + COLUMNS]
+        for j in range(COLUMNS):
+            total[j] += row[j]
+
+
+@inlined
+def transpose_tiles(tiles, width, target):  # type: ignore[no-untyped-def]
+    """Tiles (width rounded up / 16, 16, 16) one below the other to their transpose (16, width)."""
+    for column in range(width):
+        for row in range(COLUMNS):
+            target[row * width + column] = tiles[column * COLUMNS + row]
+
+
+def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
+    """All time steps of blocks of rows: fills STATES, CELLS and GATES."""
+    num_areas, from_input = areas(kind)
+    half = unit / 2
+
+    def forward(address):  # type: ignore[no-untyped-def]
+        job = carray(address, FIELDS)
+        steps, rows, inputs, size, padded = sizes(job)
+        width = num_areas * padded
+        state_panel = (num_areas - from_input) * padded // COLUMNS
+        input_panels = from_input * padded // COLUMNS
+        x = view(job, Job.X, steps * rows * inputs, unit)
+        bias = view(job, Job.BIAS, width, unit)
+        weight_ih = view(job, Job.WEIGHT_IH, from_input * padded * inputs, unit)
+        weight_hh = view(job, Job.WEIGHT_HH, from_input * padded * size, unit)
+        states = view(job, Job.STATES, (steps + 1) * rows * size, unit)
+        cells = view(job, Job.CELLS, (steps + 1) * rows * size if kind == LSTM else 0, unit)
+        gates = view(job, Job.GATES, steps * rows * width, unit)
+        lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
+        while True:
+            block = claim(job)
+            if block >= job[Job.BLOCKS]:
+                break
+            low = rows * block // job[Job.BLOCKS]
+            high = rows * (block + 1) // job[Job.BLOCKS]
+            for step in range(steps):
+                t = steps - 1 - step if job[Job.BACKWARD] else step
+                first = t * rows + low
+                before = (first + rows if job[Job.BACKWARD] else first) * size
+                after = (first if job[Job.BACKWARD] else first + rows) * size
+                for r in range(high - low):
+                    copy(bias, gates[(first + r) * width : (first + r + 1) * width])
+                for panel in range(width // COLUMNS):  # both products while its sums are at hand
+                    at = first * width + panel * COLUMNS
+                    if panel < input_panels:
+                        tile_rows(
+                            *(x, first * inputs, inputs, 1, high - low),
+                            *(weight_ih, panel * inputs * COLUMNS, inputs, gates, at, width),
+                        )
+                    p = panel - state_panel
+                    if p >= 0:
+                        tile_rows(
+                            *(states, before, size, 1, high - low),
+                            *(weight_hh, p * size * COLUMNS, size, gates, at, width),
+                        )
+                for r in range(high - low):
+                    row = gates[(first + r) * width : (first + r + 1) * width]
+                    b, a = before + r * size, after + r * size
+                    h_before, h = states[b : b + size], states[a : a + size]
+                    if len(lengths) and t >= lengths[low + r]:
+                        copy(h_before, h)
+                        if kind == LSTM:
+                            copy(cells[b : b + size], cells[a : a + size])
+                    elif kind == LSTM:
+                        lstm_forward(row, cells[b : b + size], cells[a : a + size], h, size, half)
+                    elif kind == GRU:
+                        gru_forward(row, h_before, h, size, half)
+                    else:
+                        rnn_forward(kind, row, h, size, half)
+
+    return forward
+
+
+def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
+    """Blocks of rows back through all time steps.
+
+    Turns GRAD_STATE and GRAD_CELL into those of the first state, adds to GRAD_X if that is there,
+    and fills the panels from which the gradients of the weights are made.
+    """
+    num_areas, from_input = areas(kind)
+
+    def backward(address):  # type: ignore[no-untyped-def]
+        job = carray(address, FIELDS)
+        steps, rows, inputs, size, padded = sizes(job)
+        width, depth = num_areas * padded, from_input * padded
+        x_panels, h_panels = panels(inputs), panels(size)
+        x = view(job, Job.X, steps * rows * inputs, unit)
+        weight_ih = view(job, Job.WEIGHT_IH, depth * x_panels * COLUMNS, unit)
+        weight_hh = view(job, Job.WEIGHT_HH, depth * padded, unit)
+        states = view(job, Job.STATES, (steps + 1) * rows * size, unit)
+        cells = view(job, Job.CELLS, (steps + 1) * rows * size if kind == LSTM else 0, unit)
+        gates = view(job, Job.GATES, steps * rows * width, unit)
+        grad_output = view(job, Job.GRAD_OUTPUT, steps * rows * size, unit)
+        grad_state = view(job, Job.GRAD_STATE, rows * padded, unit)
+        grad_cell = view(job, Job.GRAD_CELL, rows * size if kind == LSTM else 0, unit)
+        row_width = width + COLUMNS
+        grad_gates = view(job, Job.GRAD_GATES, rows * row_width, unit)
+        x_width = x_panels * COLUMNS if job[Job.GRAD_X] else 0
+        grad_x = view(job, Job.GRAD_X, steps * rows * x_width, unit)
+        all_steps = steps * rows
+        gates_out = view(job, Job.GATE_PANELS, all_steps * width, unit)
+        x_out = view(job, Job.X_PANELS, all_steps * x_panels * COLUMNS, unit)
+        h_out = view(job, Job.H_PANELS, all_steps * padded, unit)
+        lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
+        while True:
+            block = claim(job)
+            if block >= job[Job.BLOCKS]:
+                break
+            low = rows * block // job[Job.BLOCKS]
+            high = rows * (block + 1) // job[Job.BLOCKS]
+            grad_at = low * row_width
+            for step in range(steps):
+                t = step if job[Job.BACKWARD] else steps - 1 - step
+                first = t * rows + low
+                before = (first + rows if job[Job.BACKWARD] else first) * size
+                after = (first if job[Job.BACKWARD] else first + rows) * size
+                for r in range(high - low):
+                    row = gates[(first + r) * width : (first + r + 1) * width]
+                    b, a = before + r * size, after + r * size
+                    h_before, h = states[b : b + size], states[a : a + size]
+                    out = grad_output[(first + r) * size : (first + r + 1) * size]
+                    grad_h = grad_state[(low + r) * padded : (low + r + 1) * padded]
+                    at = grad_at + r * row_width
+                    grad_row = grad_gates[at : at + width]
+                    if len(lengths) and t >= lengths[low + r]:
+                        clear(grad_row)
+                    elif kind == LSTM:
+                        grad_c = grad_cell[(low + r) * size : (low + r + 1) * size]
+                        c_before, c = cells[b : b + size], cells[a : a + size]
+                        lstm_backward(row, c_before, c, out, grad_h, grad_c, grad_row, size, unit)
+                    elif kind == GRU:
+                        gru_backward(row, h_before, out, grad_h, grad_row, size, unit)
+                    else:
+                        rnn_backward(kind, h, out, grad_h, grad_row, size, unit)
+                product(
+                    *(grad_gates, grad_at + width - depth, row_width, high - low, depth),
+                    *(weight_hh, h_panels, grad_state, low * padded, padded),
+                )
+                if x_width:
+                    product(
+                        *(grad_gates, grad_at, row_width, high - low, depth),
+                        *(weight_ih, x_panels, grad_x, first * x_width, x_width),
+                    )
+                to_panels(
+                    *(grad_gates, grad_at, row_width, high - low, width),
+                    *(gates_out, all_steps, first),
+                )
+                to_panels(x, first * inputs, inputs, high - low, inputs, x_out, all_steps, first)
+                to_panels(states, before, size, high - low, size, h_out, all_steps, first)
+
+    return backward
+
+
+def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
+    """Gradients of the weights from the panels that the backward loop filled.
+
+    The blocks are groups of GROUP panels of the gates.
+    """
+    num_areas, from_input = areas(kind)
+
+    def weights(address):  # type: ignore[no-untyped-def]
+        job = carray(address, FIELDS)
+        steps, rows, inputs, size, padded = sizes(job)
+        all_steps = steps * rows
+        width, depth = num_areas * padded, from_input * padded
+        x_panels, h_panels = panels(inputs), panels(size)
+        gates = view(job, Job.GATE_PANELS, all_steps * width, unit)
+        x = view(job, Job.X_PANELS, all_steps * x_panels * COLUMNS, unit)
+        h = view(job, Job.H_PANELS, all_steps * padded, unit)
+        grad_ih = view(job, Job.GRAD_WEIGHT_IH, depth * inputs, unit)
+        grad_hh = view(job, Job.GRAD_WEIGHT_HH, depth * size, unit)
+        grad_bias = view(job, Job.GRAD_BIAS, width, unit)
+        tiles = x_panels + h_panels  # for each panel of the gates
+        sums = np.empty(GROUP * tiles * TILE, dtype=gates.dtype)
+        while True:
+            block = claim(job)
+            if block >= job[Job.BLOCKS]:
+                break
+            clear(sums)
+            group = range(block * GROUP, min(block * GROUP + GROUP, width // COLUMNS))
+            for top in range(0, all_steps, DEPTH):
+                k = min(DEPTH, all_steps - top)
+                for p in range(tiles):
+                    for i, panel in enumerate(group):
+                        right = (panel * all_steps + top) * COLUMNS
+                        at = (i * tiles + p) * TILE
+                        if p < x_panels and panel * COLUMNS < depth:
+                            left = (p * all_steps + top) * COLUMNS
+                            tile_rows(
+                                x, left, 1, COLUMNS, COLUMNS, gates, right, k, sums, at, COLUMNS
+                            )
+                        elif p >= x_panels and panel * COLUMNS >= width - depth:
+                            left = ((p - x_panels) * all_steps + top) * COLUMNS
+                            tile_rows(
+                                h, left, 1, COLUMNS, COLUMNS, gates, right, k, sums, at, COLUMNS
+                            )
+            for i, panel in enumerate(group):
+                row = panel * COLUMNS
+                panel_rows = gates[row * all_steps : (row + COLUMNS) * all_steps]
+                sum_rows(panel_rows, grad_bias[row : row + COLUMNS])
+                found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]
+                if row < depth:
+                    transpose_tiles(found, inputs, grad_ih[row * inputs : (row + COLUMNS) * inputs])
+                row -= width - depth
+                if row >= 0:
+                    target = grad_hh[row * size : (row + COLUMNS) * size]
+                    transpose_tiles(found[x_panels * TILE :], size, target)
+
+    return weights
+
+
+MAKERS = {"forward": _forward, "backward": _backward, "weights": _weights}
+
+
+@cache
+def loop(name: str, kind: str, dtype: type[np.floating[Any]]) -> int:
+    """The address of a loop as a C function of the address of a job, compiled if need be.
+
+    Args:
+        name: Key of MAKERS, which say what it does.
+        kind: One of KINDS.
+        dtype: Of all arrays but the lengths.
+    """
+    function = MAKERS[name](KINDS.index(kind), dtype(1))
+    return callback(function, types.void(types.CPointer(types.int64)))

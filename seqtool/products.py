@@ -1,0 +1,219 @@
+"""Matrix products and activations of the compiled engine, on vectors.
+
+Every sum is added in one order that depends on its length only: a text's numbers are the same to
+the bit whatever stands beside it in a batch, however many tokens are read at once and however many
+threads share the rows. With int8 weights the sums are whole numbers, so exact.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqtool.compiled import inlined
+from seqtool.vectors import (
+    SHIFT,
+    add_products,
+    fma,
+    is_quantized,
+    larger,
+    largest,
+    load,
+    load_four,
+    power_of_two,
+    smaller,
+    splat,
+    splat_four,
+    store,
+    totals,
+    zero,
+)
+
+Array = np.ndarray[Any, Any]
+
+TILE = 4  # rows multiplied together, so that their sums fill the pipelines
+LOG2E = np.float32(1 / np.log(2))
+LN2_HIGH = np.float32(0.693359375)  # exact in few bits: its product with a whole number is exact
+LN2_LOW = np.float32(np.log(2) - 0.693359375)
+TAYLOR = tuple(np.float32(1 / np.prod(np.arange(1.0, k + 1))) for k in range(8))
+MAX_EXPONENT = np.float32(87)  # exp of it is a float32, and of its negative a normal one
+HALF_RANGE = 32767  # of int16
+ONE, TWO, NOUGHT = np.float32(1), np.float32(2), np.float32(0)
+
+
+class Matrices(NamedTuple):
+    """Weight matrices one after the other, their rows padded with zeros, see quantize.
+
+    Attributes:
+        weights: (N,) float32 or int8.
+        scales: What a row's products are multiplied by, (R,) float32.
+        biases: What is added to them, (R,) float32.
+        layout: (M, 3) int64: for each matrix its first weight, first row, and width in weights.
+        code: An empty array of the type that vectors must have: int16 or float32.
+    """
+
+    weights: Array
+    scales: Array
+    biases: Array
+    layout: Array
+    code: Array
+
+
+@inlined
+def exponential(x: Any) -> Any:
+    """exp of eight floats, relative error below 2e-7; beyond +-87 that of +-87.
+
+    2^n e^r with n whole and |r| <= ln(2) / 2, e^r from its Taylor series to the seventh power.
+    """
+    x = smaller(larger(x, splat(-MAX_EXPONENT)), splat(MAX_EXPONENT))
+    shifted = fma(x, splat(LOG2E), splat(SHIFT))
+    n = shifted - splat(SHIFT)
+    r = fma(n, splat(-LN2_LOW), fma(n, splat(-LN2_HIGH), x))
+    series = splat(TAYLOR[7])
+    series = fma(series, r, splat(TAYLOR[6]))
+    series = fma(series, r, splat(TAYLOR[5]))
+    series = fma(series, r, splat(TAYLOR[4]))
+    series = fma(series, r, splat(TAYLOR[3]))
+    series = fma(series, r, splat(TAYLOR[2]))
+    series = fma(series, r, splat(ONE))
+    series = fma(series, r, splat(ONE))
+    return series * power_of_two(shifted)
+
+
+@inlined
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)) of eight floats, absolute error below 2e-7."""
+    return splat(ONE) / (splat(ONE) + exponential(splat(NOUGHT) - x))
+
+
+@inlined
+def tanh(x: Any) -> Any:
+    """1 - 2 / (1 + exp(2x)) of eight floats, absolute error below 3e-7."""
+    return splat(ONE) - splat(TWO) / (splat(ONE) + exponential(x + x))
+
+
+@inlined
+def encode(values: Array, first: int, size: int, codes: Array, start: int) -> Any:
+    """Bring values into the form that the weights are multiplied with.
+
+    For float32 weights that is a copy. For int8 weights it is int16, spread so that the largest
+    value gets the largest number with which a sum of ``size`` products cannot overflow.
+
+    Args:
+        values: float32, of which ``size`` from ``first`` on are read.
+        size: A multiple of 16 for int8 weights, of 8 for float32.
+        codes: Where they are put from ``start`` on; int16 or float32.
+
+    Returns:
+        What the products are to be multiplied by, float32.
+    """
+    if not is_quantized(codes):
+        for k in range(0, size, 8):
+            store(codes, start + k, load(values, first + k))
+        return ONE
+    peaks = splat(NOUGHT)
+    for k in range(0, size, 8):
+        value = load(values, first + k)
+        peaks = larger(peaks, larger(value, splat(NOUGHT) - value))
+    peak = largest(peaks)
+    most = np.float32(min(HALF_RANGE, (2**31 - 1) // (127 * size)))
+    if not peak > NOUGHT:
+        for k in range(0, size, 8):
+            store(codes, start + k, splat(NOUGHT))
+        return ONE
+    factor = splat(most / peak)
+    for k in range(0, size, 8):
+        rounded = fma(load(values, first + k), factor, splat(SHIFT)) - splat(SHIFT)
+        store(codes, start + k, rounded)
+    return np.float32(peak / most)
+
+
+@inlined
+def finish(
+    matrices: Matrices, row: int, sums: Any, factor: np.float32, out: Array, there: int
+) -> None:
+    """Scale the sums of four rows, add their biases, and put them into ``out``."""
+    scaled = sums * (load_four(matrices.scales, row) * splat_four(factor))
+    put = scaled + load_four(matrices.biases, row)
+    store(out, there, put)
+
+
+@inlined
+def multiply(
+    matrices: Matrices,
+    matrix: int,
+    first: int,
+    last: int,
+    codes: Array,
+    factors: Array,
+    count: int,
+    out: Array,
+    stride: int,
+) -> None:
+    """Some rows of a matrix times several vectors, plus the bias: out[m, r] = W[r] x[m] + b[r].
+
+    Args:
+        matrices: Holds the matrix.
+        matrix: Its number in the layout.
+        first: First row, a multiple of 4.
+        last: Row to stop before, a multiple of 4.
+        codes: The vectors, one after the other, each as wide as the matrix, from ``encode``.
+        factors: What ``encode`` returned for each, (count,).
+        count: Number of vectors.
+        out: Results, a row of ``stride`` numbers for each vector.
+        stride: At least ``last``.
+    """
+    weights, layout = matrices.weights, matrices.layout
+    width = layout[matrix, 2]
+    lanes = 16 if is_quantized(weights) else 8
+    for r in range(first, last, TILE):
+        p = layout[matrix, 0] + r * width
+        row = layout[matrix, 1] + r
+        m = 0
+        while m + 3 <= count:  # twelve sums fill the registers
+            x = m * width
+            a0, b0, c0, d0 = zero(weights), zero(weights), zero(weights), zero(weights)
+            a1, b1, c1, d1 = zero(weights), zero(weights), zero(weights), zero(weights)
+            a2, b2, c2, d2 = zero(weights), zero(weights), zero(weights), zero(weights)
+            for k in range(0, width, lanes):
+                x0 = load(codes, x + k)
+                x1 = load(codes, x + width + k)
+                x2 = load(codes, x + 2 * width + k)
+                w = load(weights, p + k)
+                a0, a1, a2 = (
+                    add_products(a0, w, x0),
+                    add_products(a1, w, x1),
+                    add_products(a2, w, x2),
+                )
+                w = load(weights, p + width + k)
+                b0, b1, b2 = (
+                    add_products(b0, w, x0),
+                    add_products(b1, w, x1),
+                    add_products(b2, w, x2),
+                )
+                w = load(weights, p + 2 * width + k)
+                c0, c1, c2 = (
+                    add_products(c0, w, x0),
+                    add_products(c1, w, x1),
+                    add_products(c2, w, x2),
+                )
+                w = load(weights, p + 3 * width + k)
+                d0, d1, d2 = (
+                    add_products(d0, w, x0),
+                    add_products(d1, w, x1),
+                    add_products(d2, w, x2),
+                )
+            finish(matrices, row, totals(a0, b0, c0, d0), factors[m], out, m * stride + r)
+            finish(matrices, row, totals(a1, b1, c1, d1), factors[m + 1], out, (m + 1) * stride + r)
+            finish(matrices, row, totals(a2, b2, c2, d2), factors[m + 2], out, (m + 2) * stride + r)
+            m += 3
+        while m < count:
+            x = m * width
+            a, b, c, d = zero(weights), zero(weights), zero(weights), zero(weights)
+            for k in range(0, width, lanes):
+                v = load(codes, x + k)
+                a = add_products(a, load(weights, p + k), v)
+                b = add_products(b, load(weights, p + width + k), v)
+                c = add_products(c, load(weights, p + 2 * width + k), v)
+                d = add_products(d, load(weights, p + 3 * width + k), v)
+            finish(matrices, row, totals(a, b, c, d), factors[m], out, m * stride + r)
+            m += 1

@@ -1,0 +1,190 @@
+"""A training run as the ``train`` command drives it: asked for, shown, interrupted, closed.
+
+What every task shares; what is read, chosen and learned is the task's: training for text,
+judging_training for labels.
+"""
+
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from seqtool.checkpoint import Card, event_line
+from seqtool.config import Device, ModelConfig, TrainConfig
+from seqtool.console import Console, TrainingDisplay
+from seqtool.errors import ConfigError, SeqtoolError, is_out_of_memory
+from seqtool.output import emit
+from seqtool.settings import Settings
+
+if TYPE_CHECKING:
+    from seqtool.budget import Budget
+    from seqtool.train import Event, Keeper
+    from seqtool.trainer import Snapshot, Trainer
+
+CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What the user asked ``train`` for."""
+
+    data: str
+    out: Path
+    valid: str | None
+    seconds: float | None  # budget
+    epochs: float | None
+    resume: bool
+    init_from: Path | None
+    force: bool
+    show_config: bool
+    device: Device
+    threads: int | None
+    json: bool
+    settings: Settings  # fields of the configs, by name
+    others: Settings  # what else was set that belongs into a settings file
+    started: float  # time.monotonic() when the command began
+
+
+def run(
+    request: TrainRequest,
+    console: Console,
+    trainer: "Trainer",
+    keeper: "Keeper",
+    *,
+    budget: "Budget | None" = None,
+    good: "Snapshot | None" = None,
+    write_sample: Callable[[], str] | None = None,
+) -> int:
+    """Consume the events of ``fit``: show them, print them, and close the run."""
+    from seqtool.train import fit
+
+    event: Event = {}
+    lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
+    display = TrainingDisplay(console)
+    memory = enough_memory(keeper.card.model, trainer.config)
+    with memory, _signals(display.close) as interrupted, display:
+        for event in fit(
+            trainer,
+            keeper,
+            budget=budget,
+            good=good,
+            write_sample=write_sample,
+            interrupted=lambda: "output lost" if lost else interrupted(),
+        ):
+            try:
+                if not lost:
+                    display.show(event)
+                    if request.json:
+                        emit(event_line(event))
+            except (BrokenPipeError, SeqtoolError) as err:
+                lost.append(err)  # the run is saved all the same
+    name, reason = interrupted(), event["reason"]
+    if reason in ("done", "early stop"):
+        saved = f"the model is complete in {request.out}"
+    else:
+        saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
+    try:
+        if not lost and not request.json and reason != name:
+            emit(f"{request.out}\n")
+    except (BrokenPipeError, SeqtoolError) as err:
+        lost.append(err)
+    for why in lost:
+        raise why if isinstance(why, BrokenPipeError) else SeqtoolError(f"{why}; {saved}")
+    if name is not None and reason == name:
+        console.notice(saved)
+        return 128 + signal.Signals[name]
+    return 0
+
+
+@contextmanager
+def enough_memory(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
+    """Turn a refusal of memory, for the model, its updates or its chunks, into advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as err:
+        if not is_out_of_memory(err):
+            raise
+        raise ConfigError(
+            f"not enough memory to train with --hidden-size {model.hidden_size}, --layers "
+            f"{model.num_layers}, --embed-size {model.embed_size}, --ngram-buckets "
+            f"{model.ngram_buckets}, --batch-size {config.batch_size} and --bptt {config.bptt}; "
+            "lower one of them"
+        ) from err
+
+
+def resumed_device(request: TrainRequest, card: Card, console: Console) -> Device:
+    """Where a run goes on: with ``auto`` where it began, since only there can it be exact."""
+    from seqtool.devices import torch_device
+
+    before: Device = card.extra.get("device", "cpu")
+    device = before if request.device == "auto" else request.device
+    try:
+        here = torch_device(device).type
+    except ConfigError:
+        if request.device != "auto":
+            raise
+        device, here = "auto", torch_device("auto").type
+    if here != before:
+        console.warn(
+            f"{request.out} was trained on {before} so far, this goes on on {here}: the weights "
+            "will not be those of a run without the break"
+        )
+    return device
+
+
+def _resume_command(request: TrainRequest) -> str:
+    """What to type to go on, fit to be pasted into a shell."""
+    words = ["seqtool", "train", request.data, "-o", str(request.out), "--resume"]
+    if request.valid is not None:
+        words += ["--valid", request.valid]
+    if request.device != "auto":
+        words += ["--device", request.device]
+    if request.threads is not None:
+        words += ["--threads", str(request.threads)]
+    return shlex.join(words)
+
+
+@contextmanager
+def _signals(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
+    """Ctrl-C and SIGTERM ask the run to save and stop; a second one stops at once."""
+    caught: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if caught:
+            # Restore the terminal, in a thread since this one may hold what that needs.
+            closing = threading.Thread(target=close, daemon=True)
+            closing.start()
+            closing.join(CLOSING_SECONDS)
+            os._exit(128 + number)
+        caught.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: caught[0] if caught else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def shown_settings(settings: Settings, others: Settings, seconds: float | None) -> Settings:
+    """What ``--show-config`` prints: a settings file that asks for this run."""
+    if seconds is not None:
+        others = others.add({"budget": f"{seconds:g}s"}, "default")
+    left_out = {"bends"}  # of one run on one day
+    left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
+    if seconds is not None:  # these follow from the first timed steps
+        rhythm = ("report_every", "eval_every", "eval_tokens")
+        left_out |= {name for name in rhythm if settings.origins[name] == "default"}
+    kept = {name: value for name, value in settings.values.items() if name not in left_out}
+    return Settings(others.values | kept, others.origins | settings.origins)
+
+
+def flag(name: str) -> str:
+    """The option that sets a field of a config."""
+    return "--" + {"num_layers": "layers"}.get(name, name).replace("_", "-")
