@@ -45,12 +45,16 @@ ALLOWED: dict[str, set[str]] = {
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models"},
     "trainer": {"config", "devices", "optim"},
-    "budget": {"optim", "trainer"},
     "language": {
         *("backoff", "config", "cells", "data", "evaluation", "mixture", "models", "trainer"),
     },
+    "budget": {"optim", "trainer"},
     "train": {*BASIC, "budget", "checkpoint", "models", "optim", "trainer"},
-    "runs": {*BASIC, "budget", "checkpoint", "console", "devices", "output", "settings", "train"},
+    "runs": {
+        *BASIC,
+        *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
+        "trainer",
+    },
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
     "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
