@@ -47,9 +47,8 @@ def test_it_chooses_as_decode_does(
     scores: list[float], data: st.DataObject, uniform: float, config: DecodeConfig
 ) -> None:
     logits = np.array(scores, np.float32)
-    allowed = np.array(
-        data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
-    )
+    size = len(scores)
+    allowed = np.array(data.draw(st.lists(st.booleans(), min_size=size, max_size=size)))
     allowed[data.draw(st.integers(0, len(scores) - 1))] = True
     # Sums in another order differ in the last bit: a number this close to a border may fall
     # to either side of it.

@@ -1,7 +1,6 @@
 """Threads that make one call together."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,12 +9,12 @@ from seqtool.team import AGAIN, TRIALS, Team
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that a test moves, on a machine of two cores."""
     now = [0.0]
     monkeypatch.setattr(team.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(team, "available_cores", lambda: 2)
-    yield now
+    return now
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
