@@ -167,6 +167,16 @@ def test_dynamic_is_shown_beside_static(run: Run, model: Path, other_text: Path)
     assert re.search(r"^model  .*\nnetwork alone  .*\nmodel, dynamic  ", out, re.MULTILINE)
 
 
+def test_int8_is_shown_beside_float32(run: Run, model: Path, other_text: Path) -> None:
+    exact = evaluate(run, model, other_text)
+    both = evaluate(run, model, other_text, "--precision", "int8")
+    assert both["scores"] == exact["scores"]
+    cost = both["int8"]["bits_per_char"] - exact["scores"]["bits_per_char"]
+    assert 0 < abs(cost) < 0.01
+    _, out, _ = run("evaluate", model, other_text, "--precision", "int8", "--dynamic", "-q")
+    assert re.search(r"^model  .*\nmodel, int8  .*\nmodel, dynamic  ", out, re.MULTILINE)
+
+
 def test_unknown_characters_are_counted_and_cost(run: Run, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text("The cat Ж sat.\n")
