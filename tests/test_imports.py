@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": BASIC,
     "tokenizer": BASIC,
     "cells": {*BASIC, "kernels"},
-    "kernels": {"loops", "tiles"},
+    "kernels": {"__init__", "loops", "tiles"},
     "loops": {"compiled", "tiles"},
     "tiles": {"compiled"},
     "decode": BASIC,
