@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqtool.compiled import inlined
+from seqtool.vectors import stay_apart
 
 Array = np.ndarray[Any, Any]
 
@@ -48,10 +49,11 @@ def choose(
     Returns:
         An id, or NOT_FINITE if a logit is nan or infinite, or nothing may be chosen.
     """
+    stay_apart()
     size = len(weights)
     best, likeliest = -np.inf, NOT_FINITE
     for i in range(size):
-        score = np.float64(logits[first + i])
+        score = float(logits[first + i])
         if not allowed[first_allowed + i]:
             score = -np.inf
         elif not score < np.inf:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,9 +30,11 @@ _callbacks: list[Any] = []  # machine code lives as long as these
 
 
 def inlined(function: FunctionT) -> FunctionT:
-    """A function that compiled ones call; it is compiled into them."""
-    made: FunctionT = numba.njit(nogil=True)(function)
-    return made
+    """A function that compiled ones call, not Python; it becomes part of them."""
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    made: Any = numba.njit(nogil=True, **options)(function)
+    part: FunctionT = made
+    return part
 
 
 def compiled(function: FunctionT) -> FunctionT:
@@ -42,10 +44,8 @@ def compiled(function: FunctionT) -> FunctionT:
     it is made anew in each run.
     """
     made: Any = numba.njit(nogil=True)(function)
-    try:
-        made._cache = _Cache(function)
-    except (OSError, RuntimeError):  # no place for it; the sources are no files
-        pass
+    with suppress(OSError, RuntimeError):  # no place for it; the sources are no files
+        made._cache = _Cache(function)  # type: ignore[no-untyped-call]
     kept: FunctionT = made
     return kept
 
@@ -60,11 +60,9 @@ def callback(function: Callable[..., None], signature: Any) -> int:
         signature: numba's, with the result.
     """
     options = {"error_model": "numpy", "fastmath": {"contract"}}
-    made = CFunc(function, (signature.args, signature.return_type), {}, options)
-    try:
-        made._cache = _Cache(function)
-    except (OSError, RuntimeError):  # as above
-        pass
+    made: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
+    with suppress(OSError, RuntimeError):  # as above
+        made._cache = _Cache(function)  # type: ignore[no-untyped-call]
     made.compile()
     _callbacks.append(made)
     address: int = made.address
@@ -93,7 +91,7 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-class _Locator(caching._CacheLocator):  # type: ignore[misc]
+class _Locator(caching._CacheLocator):
     """Tells numba where a function's machine code is and for which sources it holds."""
 
     def get_cache_path(self) -> str:
@@ -108,26 +106,26 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> "_Locator":
         locator = cls()
-        locator.ensure_cache_path()
+        locator.ensure_cache_path()  # type: ignore[no-untyped-call]
         return locator
 
 
-class _Results(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_Locator,)
+class _Results(caching.CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # type: ignore[list-item]  # noqa: RUF012
 
 
-class _Cache(caching.FunctionCache):  # type: ignore[misc]
+class _Cache(caching.FunctionCache):
     _impl_class = _Results
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep machine code; without room for it, do without."""
         try:
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError:
-            self.disable()
+            self.disable()  # type: ignore[no-untyped-call]
 
 
-class _Listener(event.Listener):  # type: ignore[misc]
+class _Listener(event.Listener):
     """Hears of everything that is compiled, and speaks of the first."""
 
     def __init__(self, say: Callable[[], None]) -> None:

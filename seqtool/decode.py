@@ -224,7 +224,7 @@ class Passage:
             generator after it was drawn.
         """
         bits = np.random.PCG64(0)
-        bits.state = self.rng_states[row]
+        bits.state = self.rng_states[row]  # type: ignore[assignment]
         bits.advance(count)  # one step for each random number
         return select_rows(self.state_at(count - 1), [row]), dict(bits.state)
 

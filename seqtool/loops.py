@@ -15,11 +15,12 @@ import math
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import overload
+from numba.np.numpy_support import carray
 
 from seqtool.compiled import callback
 from seqtool.tiles import COLUMNS, claim, product, tile_rows, to_panels, view
@@ -77,25 +78,36 @@ TANH_BELOW = np.array(
     [1.0, 0.470096282, 2.72293317e-2, 3.93093668e-4, 1.28164472e-6], dtype=np.float32
 )
 
-# Multiply and add may become one; a division by zero is no exception, or nothing would be vector
-# code.
-inlined = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
-def tanh(x: float) -> float:
+def arithmetic(function: FunctionT) -> FunctionT:
+    """A function compiled into those that call it, as vector code.
+
+    So a division by zero is no exception; and multiply and add may become one instruction.
+    """
+    made: Any = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    kept: FunctionT = made
+    return kept
+
+
+def tanh(x: Any) -> Any:
     """Hyperbolic tangent; in float32 an approximation that is off by less than 3e-7."""
     return math.tanh(x)
 
 
-@overload(tanh)
-def _typed_tanh(x):  # type: ignore[no-untyped-def]
+def _typed_tanh(x: Any) -> Any:
     if x != types.float32:
-        return lambda x: math.tanh(x)
+
+        def precise(x: Any) -> Any:
+            return math.tanh(x)
+
+        return precise
     p0, p1, p2, p3, p4, p5 = TANH_ABOVE
     q0, q1, q2, q3, q4 = TANH_BELOW
     limit = TANH_LIMIT
 
-    def rational(x):  # type: ignore[no-untyped-def]
+    def rational(x: Any) -> Any:
         # Written so that nan stays nan: a run that has diverged must not look healthy.
         x = limit if x > limit else x
         x = -limit if x < -limit else x
@@ -106,22 +118,25 @@ def _typed_tanh(x):  # type: ignore[no-untyped-def]
     return rational
 
 
-@inlined
-def copy(source, target):  # type: ignore[no-untyped-def]
+overload(tanh)(_typed_tanh)
+
+
+@arithmetic
+def copy(source: Any, target: Any) -> None:
     """Fill an array from another; a slice assignment takes numba seconds to compile."""
     for j in range(len(target)):
         target[j] = source[j]
 
 
-@inlined
-def clear(target):  # type: ignore[no-untyped-def]
+@arithmetic
+def clear(target: Any) -> None:
     """Fill an array with zeros."""
     for j in range(len(target)):
         target[j] = 0
 
 
-@inlined
-def lstm_forward(gates, c_before, c, h, size, half):  # type: ignore[no-untyped-def]
+@arithmetic
+def lstm_forward(gates: Any, c_before: Any, c: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: gates in, activated gates, c and h out."""
     padded = len(gates) // 4
     i, f = gates[:padded], gates[padded : 2 * padded]
@@ -138,8 +153,18 @@ def lstm_forward(gates, c_before, c, h, size, half):  # type: ignore[no-untyped-
         h[j] = o_j * tanh(c_j)
 
 
-@inlined
-def lstm_backward(gates, c_before, c, grad_output, grad_h, grad_c, grad_gates, size, one):  # type: ignore[no-untyped-def]
+@arithmetic
+def lstm_backward(
+    gates: Any,
+    c_before: Any,
+    c: Any,
+    grad_output: Any,
+    grad_h: Any,
+    grad_c: Any,
+    grad_gates: Any,
+    size: Any,
+    one: Any,
+) -> None:
     """One row at one time: gradients of h and c in, of the gates and of the c before out."""
     padded = len(gates) // 4
     i, f = gates[:padded], gates[padded : 2 * padded]
@@ -158,8 +183,8 @@ def lstm_backward(gates, c_before, c, grad_output, grad_h, grad_c, grad_gates, s
         grad_h[j] = 0
 
 
-@inlined
-def gru_forward(gates, h_before, h, size, half):  # type: ignore[no-untyped-def]
+@arithmetic
+def gru_forward(gates: Any, h_before: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: gates in, activated gates (m stays) and h out."""
     padded = len(gates) // 4
     n, r = gates[:padded], gates[padded : 2 * padded]
@@ -172,8 +197,10 @@ def gru_forward(gates, h_before, h, size, half):  # type: ignore[no-untyped-def]
         h[j] = n_j + z_j * (h_before[j] - n_j)
 
 
-@inlined
-def gru_backward(gates, h_before, grad_output, grad_h, grad_gates, size, one):  # type: ignore[no-untyped-def]
+@arithmetic
+def gru_backward(
+    gates: Any, h_before: Any, grad_output: Any, grad_h: Any, grad_gates: Any, size: Any, one: Any
+) -> None:
     """One row at one time: gradient of h in, of the gates and, in part, of the h before out."""
     padded = len(gates) // 4
     n, r = gates[:padded], gates[padded : 2 * padded]
@@ -190,8 +217,8 @@ def gru_backward(gates, h_before, grad_output, grad_h, grad_gates, size, one):  
         grad_h[j] = dh * z[j]
 
 
-@inlined
-def rnn_forward(kind, gates, h, size, half):  # type: ignore[no-untyped-def]
+@arithmetic
+def rnn_forward(kind: Any, gates: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: activation in, h out."""
     if kind == TANH:
         for j in range(size):
@@ -205,8 +232,10 @@ def rnn_forward(kind, gates, h, size, half):  # type: ignore[no-untyped-def]
             h[j] = half + half * tanh(half * gates[j])
 
 
-@inlined
-def rnn_backward(kind, h, grad_output, grad_h, grad_gates, size, one):  # type: ignore[no-untyped-def]
+@arithmetic
+def rnn_backward(
+    kind: Any, h: Any, grad_output: Any, grad_h: Any, grad_gates: Any, size: Any, one: Any
+) -> None:
     """One row at one time: gradient of h in, of the activation out."""
     if kind == TANH:
         for j in range(size):
@@ -226,21 +255,21 @@ def areas(kind: int) -> tuple[int, int]:
     return {LSTM: (4, 4), GRU: (4, 3)}.get(kind, (1, 1))
 
 
-@inlined
-def panels(size):  # type: ignore[no-untyped-def]
+@arithmetic
+def panels(size: Any) -> Any:
     """How many panels hold so many columns."""
     return (size + COLUMNS - 1) // COLUMNS
 
 
-@inlined
-def sizes(job):  # type: ignore[no-untyped-def]
+@arithmetic
+def sizes(job: Any) -> Any:
     """T, B, E, H, P."""
     size = job[Job.HIDDEN]
     return job[Job.STEPS], job[Job.ROWS], job[Job.INPUT], size, panels(size) * COLUMNS
 
 
-@inlined
-def sum_rows(panel, total):  # type: ignore[no-untyped-def]
+@arithmetic
+def sum_rows(panel: Any, total: Any) -> None:
     """The sum of the rows of one panel, (16,)."""
     clear(total)
     for start in range(0, len(panel), COLUMNS):
@@ -249,8 +278,8 @@ def sum_rows(panel, total):  # type: ignore[no-untyped-def]
             total[j] += row[j]
 
 
-@inlined
-def transpose_tiles(tiles, width, target):  # type: ignore[no-untyped-def]
+@arithmetic
+def transpose_tiles(tiles: Any, width: Any, target: Any) -> None:
     """Tiles (width rounded up / 16, 16, 16) one below the other to their transpose (16, width)."""
     for column in range(width):
         for row in range(COLUMNS):
@@ -262,7 +291,7 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
     num_areas, from_input = areas(kind)
     half = unit / 2
 
-    def forward(address):  # type: ignore[no-untyped-def]
+    def forward(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
         width = num_areas * padded
@@ -328,7 +357,7 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
     """
     num_areas, from_input = areas(kind)
 
-    def backward(address):  # type: ignore[no-untyped-def]
+    def backward(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
         width, depth = num_areas * padded, from_input * padded
@@ -407,7 +436,7 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
     """
     num_areas, from_input = areas(kind)
 
-    def weights(address):  # type: ignore[no-untyped-def]
+    def weights(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
         all_steps = steps * rows
@@ -471,4 +500,5 @@ def loop(name: str, kind: str, dtype: type[np.floating[Any]]) -> int:
         dtype: Of all arrays but the lengths.
     """
     function = MAKERS[name](KINDS.index(kind), dtype(1))
-    return callback(function, types.void(types.CPointer(types.int64)))
+    address_of_job = types.CPointer(types.int64)
+    return callback(function, types.void(address_of_job))

@@ -23,6 +23,7 @@ from seqtool.vectors import (
     smaller,
     splat,
     splat_four,
+    stay_apart,
     store,
     totals,
     zero,
@@ -30,7 +31,7 @@ from seqtool.vectors import (
 
 Array = np.ndarray[Any, Any]
 
-TILE = 4  # rows multiplied together, so that their sums fill the pipelines
+ROWS = 8  # multiplied together and stored side by side, so that memory is read in one stream
 LOG2E = np.float32(1 / np.log(2))
 LN2_HIGH = np.float32(0.693359375)  # exact in few bits: its product with a whole number is exact
 LN2_LOW = np.float32(np.log(2) - 0.693359375)
@@ -44,7 +45,8 @@ class Matrices(NamedTuple):
     """Weight matrices one after the other, their rows padded with zeros, see quantize.
 
     Attributes:
-        weights: (N,) float32 or int8.
+        weights: (N,) float32 or int8. Each matrix is stored as blocks of 8 rows: the first 8 or
+            16 weights of each of them, then the next of each, and so on.
         scales: What a row's products are multiplied by, (R,) float32.
         biases: What is added to them, (R,) float32.
         layout: (M, 3) int64: for each matrix its first weight, first row, and width in weights.
@@ -154,66 +156,72 @@ def multiply(
     Args:
         matrices: Holds the matrix.
         matrix: Its number in the layout.
-        first: First row, a multiple of 4.
-        last: Row to stop before, a multiple of 4.
+        first: First row, a multiple of 8.
+        last: Row to stop before, a multiple of 8.
         codes: The vectors, one after the other, each as wide as the matrix, from ``encode``.
         factors: What ``encode`` returned for each, (count,).
         count: Number of vectors.
         out: Results, a row of ``stride`` numbers for each vector.
         stride: At least ``last``.
     """
+    stay_apart()
     weights, layout = matrices.weights, matrices.layout
     width = layout[matrix, 2]
     lanes = 16 if is_quantized(weights) else 8
-    for r in range(first, last, TILE):
-        p = layout[matrix, 0] + r * width
+    for r in range(first, last, ROWS):
+        block = layout[matrix, 0] + r * width
         row = layout[matrix, 1] + r
         m = 0
-        while m + 3 <= count:  # twelve sums fill the registers
+        while m + 3 <= count:  # three vectors and four rows: twelve sums fill the registers
             x = m * width
-            a0, b0, c0, d0 = zero(weights), zero(weights), zero(weights), zero(weights)
-            a1, b1, c1, d1 = zero(weights), zero(weights), zero(weights), zero(weights)
-            a2, b2, c2, d2 = zero(weights), zero(weights), zero(weights), zero(weights)
-            for k in range(0, width, lanes):
-                x0 = load(codes, x + k)
-                x1 = load(codes, x + width + k)
-                x2 = load(codes, x + 2 * width + k)
-                w = load(weights, p + k)
-                a0, a1, a2 = (
-                    add_products(a0, w, x0),
-                    add_products(a1, w, x1),
-                    add_products(a2, w, x2),
-                )
-                w = load(weights, p + width + k)
-                b0, b1, b2 = (
-                    add_products(b0, w, x0),
-                    add_products(b1, w, x1),
-                    add_products(b2, w, x2),
-                )
-                w = load(weights, p + 2 * width + k)
-                c0, c1, c2 = (
-                    add_products(c0, w, x0),
-                    add_products(c1, w, x1),
-                    add_products(c2, w, x2),
-                )
-                w = load(weights, p + 3 * width + k)
-                d0, d1, d2 = (
-                    add_products(d0, w, x0),
-                    add_products(d1, w, x1),
-                    add_products(d2, w, x2),
-                )
-            finish(matrices, row, totals(a0, b0, c0, d0), factors[m], out, m * stride + r)
-            finish(matrices, row, totals(a1, b1, c1, d1), factors[m + 1], out, (m + 1) * stride + r)
-            finish(matrices, row, totals(a2, b2, c2, d2), factors[m + 2], out, (m + 2) * stride + r)
+            for half in range(0, ROWS, 4):
+                a0, b0, c0, d0 = zero(weights), zero(weights), zero(weights), zero(weights)
+                a1, b1, c1, d1 = zero(weights), zero(weights), zero(weights), zero(weights)
+                a2, b2, c2, d2 = zero(weights), zero(weights), zero(weights), zero(weights)
+                for k in range(0, width, lanes):
+                    p = block + k * ROWS + half * lanes
+                    x0 = load(codes, x + k)
+                    x1 = load(codes, x + width + k)
+                    x2 = load(codes, x + 2 * width + k)
+                    w = load(weights, p)
+                    a0 = add_products(a0, w, x0)
+                    a1 = add_products(a1, w, x1)
+                    a2 = add_products(a2, w, x2)
+                    w = load(weights, p + lanes)
+                    b0 = add_products(b0, w, x0)
+                    b1 = add_products(b1, w, x1)
+                    b2 = add_products(b2, w, x2)
+                    w = load(weights, p + 2 * lanes)
+                    c0 = add_products(c0, w, x0)
+                    c1 = add_products(c1, w, x1)
+                    c2 = add_products(c2, w, x2)
+                    w = load(weights, p + 3 * lanes)
+                    d0 = add_products(d0, w, x0)
+                    d1 = add_products(d1, w, x1)
+                    d2 = add_products(d2, w, x2)
+                there, above = m * stride + r + half, row + half
+                finish(matrices, above, totals(a0, b0, c0, d0), factors[m], out, there)
+                there += stride
+                finish(matrices, above, totals(a1, b1, c1, d1), factors[m + 1], out, there)
+                there += stride
+                finish(matrices, above, totals(a2, b2, c2, d2), factors[m + 2], out, there)
             m += 3
         while m < count:
             x = m * width
             a, b, c, d = zero(weights), zero(weights), zero(weights), zero(weights)
+            e, f, g, h = zero(weights), zero(weights), zero(weights), zero(weights)
             for k in range(0, width, lanes):
+                p = block + k * ROWS
                 v = load(codes, x + k)
-                a = add_products(a, load(weights, p + k), v)
-                b = add_products(b, load(weights, p + width + k), v)
-                c = add_products(c, load(weights, p + 2 * width + k), v)
-                d = add_products(d, load(weights, p + 3 * width + k), v)
-            finish(matrices, row, totals(a, b, c, d), factors[m], out, m * stride + r)
+                a = add_products(a, load(weights, p), v)
+                b = add_products(b, load(weights, p + lanes), v)
+                c = add_products(c, load(weights, p + 2 * lanes), v)
+                d = add_products(d, load(weights, p + 3 * lanes), v)
+                e = add_products(e, load(weights, p + 4 * lanes), v)
+                f = add_products(f, load(weights, p + 5 * lanes), v)
+                g = add_products(g, load(weights, p + 6 * lanes), v)
+                h = add_products(h, load(weights, p + 7 * lanes), v)
+            there = m * stride + r
+            finish(matrices, row, totals(a, b, c, d), factors[m], out, there)
+            finish(matrices, row + 4, totals(e, f, g, h), factors[m], out, there + 4)
             m += 1

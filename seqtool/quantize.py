@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from seqtool.config import GATES, ModelConfig, Precision
-from seqtool.products import Matrices
+from seqtool.products import ROWS, Matrices
 from seqtool.recurrence import GRU, LSTM, RELU, SIGMOID, TANH, Network
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -59,12 +59,12 @@ def build_network(
     rows = padded(vocab_size)
     pairs.append((_grow(output, (rows, units)), _grow(weights["output.bias"], (rows,))))
     kind = {"lstm": LSTM, "gru": GRU}.get(config.cell) or KINDS[config.nonlinearity]
-    embedding = np.require(weights["embedding.weight"], np.float32, "CW")
+    embedding = np.require(weights["embedding.weight"], np.float32, ["C", "W"])
     tables = weights.get("ngrams.weight", np.zeros((0, config.embed_size), np.float32))
     return Network(
         _join(pairs, precision),
         embedding,
-        np.require(tables, np.float32, "CW"),
+        np.require(tables, np.float32, ["C", "W"]),
         kind,
         gates,
         config.num_layers,
@@ -88,12 +88,14 @@ def _join(pairs: Sequence[tuple[Floats, Floats]], precision: Precision) -> Matri
         layout.append((weight, row, matrix.shape[1]))
         weight, row = weight + matrix.size, row + len(matrix)
     exact = precision == "float32"
+    lanes = 8 if exact else 16
     joined = _aligned(weight, np.float32 if exact else np.int8)
     scales = np.ones(row, np.float32)
     for (matrix, _), (first, place, _) in zip(pairs, layout, strict=True):
         if not exact:
             matrix, scales[place : place + len(matrix)] = quantize(matrix)
-        joined[first : first + matrix.size] = matrix.ravel()
+        blocks = matrix.reshape(-1, ROWS, matrix.shape[1] // lanes, lanes).swapaxes(1, 2)
+        joined[first : first + matrix.size] = blocks.ravel()
     biases = np.concatenate([bias for _, bias in pairs])
     code = np.empty(0, np.float32 if exact else np.int16)
     return Matrices(joined, scales, biases, np.array(layout, np.int64), code)

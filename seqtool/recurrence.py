@@ -13,7 +13,16 @@ from seqtool.compiled import compiled, inlined
 from seqtool.counting import Counts, follow, interpolate
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.products import Matrices, encode, multiply, sigmoid, tanh
-from seqtool.vectors import add_atomic, larger, load, load_atomic, splat, store, yield_core
+from seqtool.vectors import (
+    add_atomic,
+    larger,
+    load,
+    load_atomic,
+    splat,
+    stay_apart,
+    store,
+    yield_core,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -54,7 +63,7 @@ def meet(counter: Array, threads: int) -> None:
     """Wait until all threads are here; what each wrote before is then seen by all."""
     if threads == 1:
         return
-    arrived = add_atomic(counter, 1)
+    arrived: int = add_atomic(counter, 1)
     everyone = (arrived // threads + 1) * threads
     looks = 0
     while load_atomic(counter) < everyone:
@@ -145,6 +154,7 @@ def advance(
         after: Where it begins.
         c_after: Where the memory after the step begins.
     """
+    stay_apart()
     one = splat(ONE)
     for j in range(begin, end, BLOCK):
         p, q = x_place + j, h_place + j
@@ -219,7 +229,8 @@ def write(
     Returns:
         How many tokens were written: N, or fewer if the logits allow no choice.
     """
-    steps, layers, batch, units = h.shape[0] - 1, h.shape[1], h.shape[2], h.shape[3]
+    steps: int = h.shape[0] - 1
+    layers, batch, units = h.shape[1], h.shape[2], h.shape[3]
     matrices, layout = network.matrices, network.matrices.layout
     vocab_size, padded = allowed.shape[1], logits.shape[1]
     rows_of_gates = network.gates * units

@@ -10,13 +10,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seqtool.checkpoint import Card, event_line
-from seqtool.config import Device, ModelConfig, TrainConfig
+from seqtool.config import Device, TrainConfig
 from seqtool.console import Console, TrainingDisplay
 from seqtool.errors import ConfigError, SeqtoolError, is_out_of_memory
 from seqtool.output import emit
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from seqtool.trainer import Snapshot, Trainer
 
 CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
+# What makes a model or a batch large, in the order in which it is told.
+LARGE = ("hidden_size", "num_layers", "embed_size", "ngram_buckets", "batch_size", "bptt")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def run(
     event: Event = {}
     lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
     display = TrainingDisplay(console)
-    memory = enough_memory(keeper.card.model, trainer.config)
+    memory = enough_memory(trainer.model.config, trainer.config)
     with memory, _signals(display.close) as interrupted, display:
         for event in fit(
             trainer,
@@ -103,17 +105,22 @@ def run(
 
 
 @contextmanager
-def enough_memory(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
-    """Turn a refusal of memory, for the model, its updates or its chunks, into advice."""
+def enough_memory(model: Any, config: TrainConfig) -> Iterator[None]:
+    """Turn a refusal of memory, for the model, its updates or its batches, into advice.
+
+    Args:
+        model: The model's config, of whatever task.
+        config: How it is trained.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as err:
         if not is_out_of_memory(err):
             raise
+        sizes = {**asdict(model), "batch_size": config.batch_size, "bptt": config.bptt}
+        shown = [f"{flag(name)} {sizes[name]}" for name in LARGE if name in sizes]
         raise ConfigError(
-            f"not enough memory to train with --hidden-size {model.hidden_size}, --layers "
-            f"{model.num_layers}, --embed-size {model.embed_size}, --ngram-buckets "
-            f"{model.ngram_buckets}, --batch-size {config.batch_size} and --bptt {config.bptt}; "
+            f"not enough memory to train with {', '.join(shown[:-1])} and {shown[-1]}; "
             "lower one of them"
         ) from err
 

@@ -199,44 +199,58 @@ def _scorers(
     console: Console,
 ) -> "dict[str, Surprisal | Scorer]":
     """The model's scorer, and those asked for beside it, under the names of their scores."""
-    card, start = saved.card, tokenizer.start_id
+    card = saved.card
     check_weights(saved.weights, weight_shapes(card.model, card.vocab_size), str(request.model))
     position = None
     if place is not None:
         # What follows the network's state is where the n-gram model stands.
         state = place.state[:-1] if saved.card.model.backoff_order else place.state
         position = Position(state, int(place.last_ids[0]), place.pending)
-    found: dict[str, Any] = {}
-    on_cpu = request.device in ("auto", "cpu")
-    if request.precision != "float32" and not on_cpu:
-        raise ConfigError(
-            f"--precision {request.precision}: only on the CPU, not with --device {request.device}"
-        )
-    for name, precision in (("scores", "float32"), ("int8", "int8")):
-        if on_cpu and precision in ("float32", request.precision):
-            engine = build_engine(
-                card.model,
-                card.vocab_size,
-                saved.weights,
-                precision=precision,
-                threads=request.threads,
-                announce=lambda: console.status("compiling for this processor, once"),
+    if request.device not in ("auto", "cpu"):
+        if request.precision != "float32":
+            raise ConfigError(
+                f"--precision {request.precision}: only on the CPU; leave --device out"
             )
-            if isinstance(engine, Reader):
-                found[name] = Surprisal(engine, start, position)
-    if "scores" in found and not request.dynamic:
+        return _torch_scorers(request, saved, tokenizer, position, console)
+    found: dict[str, Surprisal | Scorer] = {}
+    kinds: tuple[tuple[str, Precision], ...] = (("scores", "float32"), ("int8", "int8"))
+    for name, precision in kinds:
+        if precision not in ("float32", request.precision):
+            continue
+        engine = build_engine(
+            card.model,
+            card.vocab_size,
+            saved.weights,
+            precision=precision,
+            threads=request.threads,
+            announce=lambda: console.status("compiling for this processor, once"),
+        )
+        if isinstance(engine, Reader):
+            found[name] = Surprisal(engine, tokenizer.start_id, position)
+    if found and not request.dynamic:
         return found
+    return _torch_scorers(request, saved, tokenizer, position, console) | found
+
+
+def _torch_scorers(
+    request: ScoreRequest,
+    saved: Saved,
+    tokenizer: Tokenizer,
+    position: Position | None,
+    console: Console,
+) -> "dict[str, Surprisal | Scorer]":
+    """Scorers for other devices, for units drawn by chance, and one that learns on the way."""
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.evaluation import DynamicScorer, Scorer
     from seqtool.models import build_model
 
+    card, start = saved.card, tokenizer.start_id
     device = set_up(request.device, request.threads)
     model = build_model(
         card.model, card.vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights
     ).to(device)
-    if "scores" not in found:
-        found["scores"] = Scorer(model, start, *(position or ()))
+    found: dict[str, Surprisal | Scorer] = {"scores": Scorer(model, start, *(position or ()))}
     if request.dynamic:
         found["dynamic"] = DynamicScorer(model, start)
     return found

@@ -11,11 +11,12 @@ on which rows are computed together nor on the number of threads.
 
 from typing import Any
 
-from llvmlite import ir
-from numba import carray, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 from seqtool.compiled import inlined
 
@@ -25,8 +26,7 @@ MOST_ROWS = 6  # of a tile: twelve of AVX2's sixteen registers hold sums
 _INDEX = ir.IntType(64)
 
 
-@intrinsic
-def pointer(context: Any, address: Any, unit: Any) -> Any:
+def _pointer(context: Any, address: Any, unit: Any) -> Any:
     """The address, an integer, as a pointer to numbers of the type of ``unit``."""
     if not isinstance(unit, types.Number):
         raise TypingError(f"pointer needs a number for its type, got {unit}")
@@ -37,8 +37,7 @@ def pointer(context: Any, address: Any, unit: Any) -> Any:
     return types.CPointer(unit)(types.int64, unit), generate
 
 
-@intrinsic
-def claim(context: Any, array: Any) -> Any:
+def _claim(context: Any, array: Any) -> Any:
     """Add one to the first entry of an int64 array; gives what was there before.
 
     No two threads get the same number.
@@ -51,7 +50,6 @@ def claim(context: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-@intrinsic
 def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
     """Copy the sixteen entries of a flat array from an index on to another; as one vector."""
 
@@ -62,13 +60,17 @@ def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
         number = context.get_value_type(signature.args[0].dtype)
         vector = ir.VectorType(number, COLUMNS).as_pointer()
         align = 4 if number == ir.FloatType() else 8
-        row = builder.load(
-            builder.bitcast(builder.gep(source, [args[1]]), vector), align=align
-        )
+        row = builder.load(builder.bitcast(builder.gep(source, [args[1]]), vector), align=align)
         builder.store(row, builder.bitcast(builder.gep(target, [args[3]]), vector), align=align)
         return context.get_dummy_value()
 
     return types.void(a, types.int64, b, types.int64), generate
+
+
+# numba takes the first argument away.
+pointer: Any = intrinsic(_pointer)
+claim: Any = intrinsic(_claim)
+copy_row: Any = intrinsic(_copy_row)
 
 
 def _make_tile(rows: int) -> Any:
@@ -79,7 +81,6 @@ def _make_tile(rows: int) -> Any:
     rows; k is the common dimension, at least 1.
     """
 
-    @intrinsic
     def tile(
         context: Any,
         a: Any,
@@ -170,14 +171,26 @@ def _make_tile(rows: int) -> Any:
 
         return signature, generate
 
-    return tile
+    return intrinsic(tile)
 
 
 _tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = map(_make_tile, range(1, MOST_ROWS + 1))
 
 
 @inlined
-def tile_rows(a, a_start, a_row, a_column, rows, b, b_start, k, c, c_start, c_row):  # type: ignore[no-untyped-def]
+def tile_rows(
+    a: Any,
+    a_start: Any,
+    a_row: Any,
+    a_column: Any,
+    rows: Any,
+    b: Any,
+    b_start: Any,
+    k: Any,
+    c: Any,
+    c_start: Any,
+    c_row: Any,
+) -> None:
     """One panel of columns for any number of rows, in tiles as equal as can be: c += a b.
 
     Arguments as in ``_make_tile``, and the number of rows.
@@ -204,7 +217,18 @@ def tile_rows(a, a_start, a_row, a_column, rows, b, b_start, k, c, c_start, c_ro
 
 
 @inlined
-def product(a, a_start, a_row, rows, k, panels, count, c, c_start, c_row):  # type: ignore[no-untyped-def]
+def product(
+    a: Any,
+    a_start: Any,
+    a_row: Any,
+    rows: Any,
+    k: Any,
+    panels: Any,
+    count: Any,
+    c: Any,
+    c_start: Any,
+    c_row: Any,
+) -> None:
     """Add the product of some rows and a packed matrix to c.
 
     Args:
@@ -221,7 +245,9 @@ def product(a, a_start, a_row, rows, k, panels, count, c, c_start, c_row):  # ty
 
 
 @inlined
-def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ignore[no-untyped-def]
+def to_panels(
+    a: Any, a_start: Any, a_row: Any, rows: Any, width: Any, panels: Any, height: Any, top: Any
+) -> None:
     """Copy some rows of a matrix into panels of it, zeros in the columns that it does not have.
 
     Args:
@@ -234,7 +260,7 @@ def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ign
     for panel in range(whole):
         for r in range(rows):
             at = (panel * height + top + r) * COLUMNS
-            _copy_row(a, a_start + r * a_row + panel * COLUMNS, panels, at)
+            copy_row(a, a_start + r * a_row + panel * COLUMNS, panels, at)
     if whole * COLUMNS < width:
         for r in range(rows):
             at = (whole * height + top + r) * COLUMNS
@@ -244,6 +270,6 @@ def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ign
 
 
 @inlined
-def view(job, field, size, unit):  # type: ignore[no-untyped-def]
+def view(job: Any, field: Any, size: Any, unit: Any) -> Any:
     """The array of ``size`` numbers whose address is in a field of a job."""
     return carray(pointer(job[field], unit), size)

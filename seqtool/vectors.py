@@ -9,10 +9,11 @@ the products of words vpmaddwd with AVX2, vpdpwssd with VNNI, smull and saddlp o
 
 import operator
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
@@ -25,6 +26,11 @@ BYTES = ir.VectorType(ir.IntType(8), 16)  # int8 in memory; widened to words whe
 WIDE = ir.VectorType(SUM, 16)
 
 
+def instruction(function: Callable[..., Any]) -> Any:
+    """A function that numba asks for the type of a call and for what emits its LLVM code."""
+    return intrinsic(function)
+
+
 class Vector(types.Type):
     """A vector register as numba sees it."""
 
@@ -35,12 +41,12 @@ class Vector(types.Type):
 
 
 @register_model(Vector)
-class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class VectorModel(models.PrimitiveModel):
     """A vector is kept as it is, in a register if LLVM can."""
 
     def __init__(self, manager: Any, vector: Vector) -> None:
         """Hand numba the vector's LLVM type."""
-        super().__init__(manager, vector, vector.llvm)
+        super().__init__(manager, vector, vector.llvm)  # type: ignore[no-untyped-call]
 
 
 Floats = Vector("Floats", ir.VectorType(FLOAT, 8))
@@ -52,8 +58,9 @@ LANES = {types.float32: Floats, types.int8: Words, types.int16: Words}
 TOTALS = {types.float32: Floats, types.int8: Sums}  # what products with such weights add up in
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
-    """To the element at an index counted through the whole array, as a pointer to a vector."""
+def _pointer(context: Any, builder: Any, array_type: Any, place: Any, to: Any) -> Any:
+    """To the place, (array, index counted through all of it), as a pointer to a vector."""
+    array, index = place
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
@@ -64,30 +71,30 @@ def _load(builder: Any, pointer: Any) -> Any:
     return value
 
 
-@intrinsic
+@instruction
 def load(typing: Any, array: Any, index: Any) -> Any:
     """Eight floats, or sixteen int16 or int8 as words, that follow each other in an array."""
     vector = LANES[array.dtype]
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         there = BYTES if array.dtype == types.int8 else vector.llvm
-        value = _load(builder, _pointer(context, builder, array, *args, there))
+        value = _load(builder, _pointer(context, builder, array, args, there))
         return builder.sext(value, vector.llvm) if there is BYTES else value
 
     return vector(array, types.intp), emit
 
 
-@intrinsic
+@instruction
 def load_four(typing: Any, array: Any, index: Any) -> Any:
     """Four floats that follow each other in an array."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _load(builder, _pointer(context, builder, array, *args, Four.llvm))
+        return _load(builder, _pointer(context, builder, array, args, Four.llvm))
 
     return Four(array, types.intp), emit
 
 
-@intrinsic
+@instruction
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """Put a vector of floats into an array; into one of int16, whole numbers as such."""
 
@@ -95,14 +102,14 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
         *place, value = args
         if array.dtype == types.int16:
             value = builder.fptosi(value, ir.VectorType(WORD, 8))
-        pointer = _pointer(context, builder, array, *place, value.type)
+        pointer = _pointer(context, builder, array, place, value.type)
         builder.store(value, pointer).align = 1
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), emit
 
 
-@intrinsic
+@instruction
 def splat(typing: Any, number: Any) -> Any:
     """Eight times the same float32."""
 
@@ -112,7 +119,7 @@ def splat(typing: Any, number: Any) -> Any:
     return Floats(types.float32), emit
 
 
-@intrinsic
+@instruction
 def splat_four(typing: Any, number: Any) -> Any:
     """Four times the same float32."""
 
@@ -138,14 +145,14 @@ def _call(builder: Any, name: str, result: Any, args: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-@intrinsic
+@instruction
 def zero(typing: Any, weights: Any) -> Any:
     """Where the products with such weights begin to add up."""
     vector = TOTALS[weights.dtype]
     return vector(weights), lambda context, builder, sig, args: ir.Constant(vector.llvm, None)
 
 
-@intrinsic
+@instruction
 def add_products(typing: Any, total: Any, weights: Any, values: Any) -> Any:
     """Total + weights * values: lane by lane of floats, of words exactly and in pairs."""
 
@@ -160,7 +167,7 @@ def add_products(typing: Any, total: Any, weights: Any, values: Any) -> Any:
     return total(total, weights, values), emit
 
 
-@intrinsic
+@instruction
 def totals(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """The sum of the lanes of each of four vectors, as floats."""
 
@@ -182,7 +189,7 @@ def totals(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     return Four(a, b, c, d), emit
 
 
-@intrinsic
+@instruction
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """A * b + c, lane by lane."""
 
@@ -193,7 +200,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _extreme(order: str) -> Any:
-    @intrinsic
+    @instruction
     def pick(typing: Any, a: Any, b: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             # A nan on the left stays.
@@ -208,7 +215,7 @@ smaller = _extreme("<")
 larger = _extreme(">")
 
 
-@intrinsic
+@instruction
 def largest(typing: Any, vector: Any) -> Any:
     """The largest of eight floats."""
 
@@ -222,7 +229,7 @@ def largest(typing: Any, vector: Any) -> Any:
     return types.float32(Floats), emit
 
 
-@intrinsic
+@instruction
 def power_of_two(typing: Any, shifted: Any) -> Any:
     """2^n from n + SHIFT, n whole and from -126 to 127: its bits become an exponent."""
 
@@ -235,15 +242,16 @@ def power_of_two(typing: Any, shifted: Any) -> Any:
 
 
 def _define(operation: Any, build: str) -> None:
-    class Operator(ConcreteTemplate):  # type: ignore[misc]
+    class Operator(ConcreteTemplate):
         cases = (signature(Floats, Floats, Floats), signature(Four, Four, Four))
 
     infer_global(operation)(Operator)
     for vector in (Floats, Four):
 
-        @lower_builtin(operation, vector, vector)
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return getattr(builder, build)(*args)
+
+        lower_builtin(operation, vector, vector)(emit)
 
 
 for _operation, _build in (
@@ -255,14 +263,14 @@ for _operation, _build in (
     _define(_operation, _build)
 
 
-@intrinsic
+@instruction
 def is_quantized(typing: Any, array: Any) -> Any:
     """Whether an array holds whole numbers; known while compiling."""
     answer = ir.Constant(ir.IntType(1), int(isinstance(array.dtype, types.Integer)))
     return types.boolean(array), lambda context, builder, sig, args: answer
 
 
-@intrinsic
+@instruction
 def add_atomic(typing: Any, array: Any, amount: Any) -> Any:
     """Add to the first number of an int64 array that threads share; gives what it was."""
 
@@ -273,7 +281,7 @@ def add_atomic(typing: Any, array: Any, amount: Any) -> Any:
     return types.int64(array, types.int64), emit
 
 
-@intrinsic
+@instruction
 def load_atomic(typing: Any, array: Any) -> Any:
     """The first number of an int64 array, and with it all that was written before it changed."""
 
@@ -284,9 +292,20 @@ def load_atomic(typing: Any, array: Any) -> Any:
     return types.int64(array), emit
 
 
+@instruction
+def stay_apart(typing: Any) -> Any:
+    """Said in a function, keeps LLVM from copying it into those that call it."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
 if sys.platform == "win32":
 
-    @intrinsic
+    @instruction
     def yield_core(typing: Any) -> Any:
         """Nothing here: the function of this purpose is in no library that is always loaded."""
         return types.void(), lambda context, builder, sig, args: context.get_dummy_value()

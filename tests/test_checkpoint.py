@@ -88,6 +88,7 @@ def make(
 
 def make_full(path: Path, size: int = OLD) -> ModelDir:
     """A directory with all its files."""
+    parts: dict[str, dict[str, np.ndarray]]
     parts = {TEXT: {"ids": np.arange(size, dtype=np.uint8)}, COUNTS: {"gains": np.ones(size)}}
     model_dir = make(path, size, parts=parts)
     model_dir.append_events([{"step": 1}, {"step": 2}])

@@ -26,7 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "settings": BASIC,
     "text": BASIC,
     "tokenizer": BASIC,
-    "cells": BASIC,
+    "cells": {*BASIC, "kernels"},
+    "kernels": {"loops", "tiles"},
+    "loops": {"compiled", "tiles"},
+    "tiles": {"compiled"},
     "decode": BASIC,
     "devices": BASIC,
     "plan": {"config"},
@@ -42,16 +45,12 @@ ALLOWED: dict[str, set[str]] = {
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models"},
     "trainer": {"config", "devices", "optim"},
+    "budget": {"optim", "trainer"},
     "language": {
         *("backoff", "config", "cells", "data", "evaluation", "mixture", "models", "trainer"),
     },
-    "budget": {"optim", "trainer"},
     "train": {*BASIC, "budget", "checkpoint", "models", "optim", "trainer"},
-    "runs": {
-        *BASIC,
-        *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
-        "trainer",
-    },
+    "runs": {*BASIC, "budget", "checkpoint", "console", "devices", "output", "settings", "train"},
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
     "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
@@ -65,12 +64,12 @@ TOP = {"options", "cli_train", "cli_use", "cli", "__main__"}  # what typer is fo
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {
     "torch": {
-        *("cells", "devices", "evaluation", "language", "models", "ngrams", "optim", "plan"),
-        *("train", "trainer"),
+        *("cells", "devices", "evaluation", "kernels", "language", "models", "ngrams", "optim"),
+        *("plan", "train", "trainer"),
     },
     "tokenizers": set(),
     "datasets": set(),
-    "numba": set(),
+    "numba": {"loops", "tiles"},
     "rich": set(),
     "typer": TOP - {"__main__"},
 }

@@ -37,7 +37,11 @@ def make(
     rows, steps, inputs, size = shape
     cell, _, nonlinearity = kind.partition("_")
     stack = RecurrentStack(
-        inputs, size, cell=cell, nonlinearity=nonlinearity or "tanh", dtype=dtype  # type: ignore[arg-type]
+        inputs,
+        size,
+        cell=cell,
+        nonlinearity=nonlinearity or "tanh",
+        dtype=dtype,  # type: ignore[arg-type]
     )
     for parameter in stack.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)
@@ -89,9 +93,7 @@ def test_padded_rows_equal_rows_alone(kind, backward):
     x, state, weights = make(kind, (7, 4, 5, 20))
     lengths = torch.tensor(LENGTHS)
     parts = x, state, weights
-    padded = results(
-        lambda: run_layer(kind, *parts, backward=backward, lengths=lengths), *parts
-    )
+    padded = results(lambda: run_layer(kind, *parts, backward=backward, lengths=lengths), *parts)
     plain = results(
         lambda: run_plain(STEPS[kind], *parts, backward=backward, lengths=lengths), *parts
     )
@@ -118,7 +120,8 @@ def test_a_row_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(kind)
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             found.append(results(lambda: run_layer(kind, x, state, weights), x, state, weights))
-        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other))
+        for other in found[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
         alone, _ = run_layer(kind, x[17:18], tuple(part[17:18] for part in state), weights)
         assert torch.equal(alone, found[0][0][17:18])
     finally:
