@@ -80,10 +80,10 @@ def train(request: TrainRequest, console: Console) -> int:
     from seqtool.train import Keeper
     from seqtool.trainer import Trainer
 
-    ngram = _count(model_config, corpus, console)
     with enough_memory(model_config, train_config):
         model = _new_model(model_config, train_config, corpus.tokenizer, parent)
         model.to(torch_device(request.device))
+        ngram = _count(model_config, corpus, console)
         objective = NextToken(model, corpus, train_config, ngram=ngram)
         trainer = Trainer(objective, train_config)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -182,11 +182,11 @@ def _resume(request: TrainRequest, console: Console) -> int:
     from seqtool.trainer import Trainer
 
     device = set_up(resumed_device(request, card, console), request.threads)
-    ngram = _count(card.model, corpus, console)
     with enough_memory(card.model, card.train):
         model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
         check_weights(saved.weights, shapes(model), str(request.out))
         model.to(device)
+        ngram = _count(card.model, corpus, console)
         objective = NextToken(model, corpus, card.train, ngram=ngram)
         trainer = Trainer(objective, card.train)
         good = restore_last(trainer, *load_last(request.out))

@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": BASIC,
     "tokenizer": BASIC,
     "cells": {*BASIC, "kernels"},
-    "kernels": {"loops", "tiles"},
+    "kernels": {"__init__", "loops", "tiles"},
     "loops": {"compiled", "tiles"},
     "tiles": {"compiled"},
     "decode": BASIC,
@@ -40,17 +40,34 @@ ALLOWED: dict[str, set[str]] = {
     "data": {*BASIC, "text", "tokenizer"},
     "counting": {"backoff", "compiled"},
     "mixture": {"backoff", "checkpoint", "decode", "errors"},
-    "engine": {"config", "decode", "hashing"},
+    "numpy_engine": {"config", "decode", "hashing"},
+    "engine": {
+        *(*BASIC, "compiled", "choosing", "counting", "decode", "mixture", "numpy_engine"),
+        *("quantize", "recurrence", "team"),
+    },
+    "compiled": set(),
+    "team": set(),
+    "units": set(),
+    "vectors": set(),
+    "choosing": {"compiled", "vectors"},
+    "products": {"compiled", "vectors"},
+    "recurrence": {"choosing", "compiled", "counting", "hashing", "products", "vectors"},
+    "quantize": {"config", "products", "recurrence"},
+    "surprisal": {"decode"},
     "models": {*BASIC, "cells", "ngrams"},
     "states": {"decode", "errors", "files"},
-    "evaluation": {*BASIC, "decode", "models"},
+    "evaluation": {*BASIC, "decode", "models", "surprisal"},
     "trainer": {"config", "devices", "optim"},
-    "budget": {"optim", "trainer"},
     "language": {
         *("backoff", "config", "cells", "data", "evaluation", "mixture", "models", "trainer"),
     },
+    "budget": {"optim", "trainer"},
     "train": {*BASIC, "budget", "checkpoint", "models", "optim", "trainer"},
-    "runs": {*BASIC, "budget", "checkpoint", "console", "devices", "output", "settings", "train"},
+    "runs": {
+        *BASIC,
+        *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
+        "trainer",
+    },
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
     "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
@@ -69,7 +86,7 @@ HEAVY = {
     },
     "tokenizers": set(),
     "datasets": set(),
-    "numba": {"loops", "tiles"},
+    "numba": {"compiled", "loops", "tiles", "vectors"},
     "rich": set(),
     "typer": TOP - {"__main__"},
 }
@@ -181,4 +198,9 @@ def test_help_and_usage_errors_load_nothing_heavy(argv: list[str]) -> None:
 
 def test_generate_on_a_cpu_loads_no_torch(model: Path) -> None:
     found = loaded(command("generate", model, "-l", 20), *LIBRARIES)
-    assert set(found) == {"numpy", "safetensors"}
+    assert set(found) == {"numpy", "numba", "safetensors"}
+
+
+def test_evaluate_on_a_cpu_loads_no_torch(model: Path, text_file: Path) -> None:
+    found = loaded(command("evaluate", model, text_file, "--no-baselines"), *LIBRARIES)
+    assert set(found) == {"numpy", "numba", "safetensors"}
