@@ -8,9 +8,12 @@ short rows in silence and cannot say in which line of the file a long one stands
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
-from seqtool.columns import looks_like_header
+from seqtool.columns import Columns, choose_columns, looks_like_header
 from seqtool.errors import DataError
 from seqtool.text import too_long
 
@@ -33,6 +36,80 @@ class Layout:
 Row = tuple[int, list[str]]  # line on which it begins, counted from 1; cells, none on an empty line
 
 
+class Record(NamedTuple):
+    """A row on its way through a model."""
+
+    number: int  # line on which it begins, counted from 1
+    cells: list[str]  # none on an empty line
+    texts: tuple[str, ...]  # what the model reads of it: one text, or as many as there are columns
+
+
+class RowStream:
+    """The rows of a delimited file, to be answered one by one with columns added.
+
+    Nothing is held but the first lines, so a pipe that never ends can be answered as it comes.
+    """
+
+    def __init__(
+        self,
+        lines: Iterable[str],
+        name: str,
+        *,
+        text_columns: Sequence[str] = (),
+        delimiter: str | None = None,
+        live: bool = False,
+    ) -> None:
+        """Look at the first lines.
+
+        Args:
+            lines: The file, from its start, each line with its line end.
+            name: What the user called it, for messages.
+            text_columns: Where the texts are; guessed without.
+            delimiter: What the file's name says; ``None`` to try several.
+            live: Look at no more than the first line: another may be long in coming.
+
+        Raises:
+            DataError: If there is nothing in it, or a column is missing.
+        """
+        lines = iter(lines)
+        head, whole = _head(lines, 1 if live else _HEAD_LINES)
+        self.name = name
+        self.layout = _find_layout(head, whole, name, delimiter, text_columns)
+        self._lines = chain(head, lines)
+        rows = _sound_rows(head, self.layout.delimiter, self.layout.quoted)
+        sample = [cells for cells in rows if len(cells) == len(self.layout.names)]
+        self.columns: Columns = choose_columns(
+            self.layout.names, sample[1:], name, text_columns=text_columns, labelled=False
+        )
+        self._text_at = [self.layout.names.index(column) for column in self.columns.texts]
+
+    def __iter__(self) -> Iterator[Record]:
+        """The rows below the header, once.
+
+        Raises:
+            DataError: For a row that is ragged or badly quoted; those before it have been given.
+        """
+        for number, cells in read_rows(self._lines, self.layout, self.name):
+            texts = tuple(cells[at] if cells else "" for at in self._text_at)
+            yield Record(number, cells, texts)
+
+    def header(self, added: Sequence[str]) -> str:
+        """The header with columns added, numbered if their names are taken; "" without a header."""
+        if not self.layout.header:
+            return ""
+        names = list(self.layout.names)
+        for name in added:
+            free, number = name, 2
+            while free in names:
+                free, number = f"{name}_{number}", number + 1
+            names.append(free)
+        return format_row(names, self.layout)
+
+    def answer(self, record: Record, added: Sequence[str]) -> str:
+        """The row with cells added, as a line; an empty line for an empty line."""
+        return format_row([*record.cells, *added], self.layout) if record.cells else "\n"
+
+
 def find_layout(
     lines: Iterable[str], where: str, *, delimiter: str | None = None, wanted: Sequence[str] = ()
 ) -> Layout:
@@ -47,7 +124,13 @@ def find_layout(
     Raises:
         DataError: If there is nothing but a header or empty lines.
     """
-    head, whole = _head(lines)
+    head, whole = _head(iter(lines), _HEAD_LINES)
+    return _find_layout(head, whole, where, delimiter, wanted)
+
+
+def _find_layout(
+    head: Sequence[str], whole: bool, where: str, delimiter: str | None, wanted: Sequence[str]
+) -> Layout:
     found = [mark for mark in DELIMITERS if any(mark in line for line in head)]
     tries = [delimiter] if delimiter else found or [","]
     fitting = [
@@ -66,7 +149,8 @@ def find_layout(
             rows = _fitting_rows(head, whole, mark, quoted)
     else:  # no way fits: the row that is at fault is told by whoever reads them
         mark, quoted = tries[0], tries[0] != "\t"
-        rows = [cells for _, cells in _parse(head[:1], mark, quoted, where) if cells][:1]
+        first = next((cells for _, cells in _parse(head, mark, quoted, where) if cells), None)
+        rows = [first] if first else []
     if not rows:
         raise DataError(f"{where}: only empty lines, there is nothing to read")
     header = looks_like_header(rows, wanted)
@@ -121,45 +205,48 @@ def format_row(cells: Iterable[str], layout: Layout) -> str:
     return line.getvalue()
 
 
-def format_header(layout: Layout, added: Sequence[str]) -> str:
-    """The header with columns added, a number put after a name that is taken; "" without one."""
-    if not layout.header:
-        return ""
-    names = list(layout.names)
-    for name in added:
-        free, number = name, 2
-        while free in names:
-            free, number = f"{name}_{number}", number + 1
-        names.append(free)
-    return format_row(names, layout)
-
-
-def _head(lines: Iterable[str]) -> tuple[list[str], bool]:
-    """The first lines, and whether they are all."""
+def _head(lines: Iterator[str], most: int) -> tuple[list[str], bool]:
+    """The first lines, and whether they are all; reads no line more than it gives."""
     head: list[str] = []
     size = 0
-    for line in lines:
-        if len(head) == _HEAD_LINES or size > _HEAD_CHARS:
-            return head, False
+    while len(head) < most and size <= _HEAD_CHARS:
+        line = next(lines, None)
+        if line is None:
+            return head, True
         head.append(line)
         size += len(line)
-    return head, True
+    return head, False
+
+
+def _sound_rows(head: Sequence[str], delimiter: str, quoted: bool) -> list[list[str]]:
+    """The rows of the head up to one that cannot be read, without empty lines."""
+    rows: list[list[str]] = []
+    with suppress(DataError):
+        for _, cells in _parse(head, delimiter, quoted, ""):
+            rows += [cells] if cells else []
+    return rows
 
 
 def _fitting_rows(
     head: Sequence[str], whole: bool, delimiter: str, quoted: bool
 ) -> list[list[str]]:
-    """The rows of the head if they can be read so, all of one length; otherwise none."""
+    """The rows of the head if all of it can be read so, with one length; otherwise none."""
     rows: list[list[str]] = []
     try:
         for _, cells in _parse(head, delimiter, quoted, ""):
-            if cells:
-                rows.append(cells)
+            rows += [cells] if cells else []
     except DataError:
         # The head may end inside a quoted cell: then what came before must do.
         if whole or len(rows) < 2:
             return []
+    if not quoted and delimiter != "\t" and any(map(_half_quoted, chain.from_iterable(rows))):
+        return []
     return rows if len({len(cells) for cells in rows}) == 1 else []
+
+
+def _half_quoted(cell: str) -> bool:
+    """Whether a quote opens a cell as in CSV, and not only a word of it."""
+    return cell.startswith('"') and (cell.endswith('"') or cell.count('"') % 2 == 1)
 
 
 def _well_quoted(rows: Sequence[Sequence[str]]) -> bool:
