@@ -7,7 +7,9 @@ touches the network, and not even that with HF_HUB_OFFLINE=1.
 import difflib
 import glob
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,24 +93,28 @@ def open_parquet(files: TextFiles) -> Rows:
         raise _unreadable(files.name, err) from err
 
     def read() -> Iterator[tuple[int, Sequence[Any]]]:
-        assert folder is None or path.exists()  # keeps the copy alive as long as its reader
         try:
             yield from rows.read()
         except refused as err:
             raise _unreadable(files.name, err) from err
 
+    if folder:
+        weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)
     return Rows(rows.names, read, rows.fingerprint)
 
 
-def _plain_file(files: TextFiles) -> tuple[Path, tempfile.TemporaryDirectory[str] | None]:
-    """A file to go back and forth in: of what is packed or from a pipe, a copy."""
+def _plain_file(files: TextFiles) -> tuple[Path, str]:
+    """A file to go back and forth in, and the folder of a copy: of what is packed or from a pipe.
+
+    The folder is "" where the file itself will do.
+    """
     source = files.paths[0] if files.paths else None
     if source is not None:
         with open(source, "rb") as file:
             if file.read(len(_MAGIC)) == _MAGIC:
-                return source, None
-    folder = tempfile.TemporaryDirectory(prefix="seqtool-")
-    path = Path(folder.name, "table.parquet")
+                return source, ""
+    folder = tempfile.mkdtemp(prefix="seqtool-")
+    path = Path(folder, "table.parquet")
     with open(path, "wb") as copy:
         for block in files.blocks(source):
             copy.write(block)

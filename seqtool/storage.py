@@ -3,7 +3,9 @@
 The file has no name, so that no kind of exit can leave it behind.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -24,7 +26,7 @@ class TextStore:
         self._kept: list[Text] = []
         self._chars = 0  # in memory
         self._rows = 0
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._directory = ""  # of the file, once there is one
         self._writer: ArrowWriter | None = None
 
     def append(self, text: Text) -> None:
@@ -44,9 +46,8 @@ class TextStore:
         self._writer.finalize()
         import datasets  # type: ignore[import-untyped]
 
-        assert self._directory is not None
-        table = datasets.Dataset.from_file(str(Path(self._directory.name, "texts"))).data
-        self._directory.cleanup()  # the map keeps the content
+        table = datasets.Dataset.from_file(str(Path(self._directory, "texts"))).data
+        shutil.rmtree(self._directory)  # the map keeps the content
         return _Mapped(table, self._rows)
 
     def _spill(self) -> None:
@@ -58,11 +59,12 @@ class TextStore:
             from datasets import Features, Value
             from datasets.arrow_writer import ArrowWriter
 
-            self._directory = tempfile.TemporaryDirectory(prefix="seqtool-")
+            self._directory = tempfile.mkdtemp(prefix="seqtool-")
+            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
             # Bytes, because surrogate escapes are not valid in an Arrow string.
             kinds = {name: Value("large_binary") for name in _names(width)}
             self._writer = ArrowWriter(
-                path=str(Path(self._directory.name, "texts")), features=Features(kinds)
+                path=str(Path(self._directory, "texts")), features=Features(kinds)
             )
         columns = zip(*self._kept, strict=True) if width else [self._kept]
         batch = {
