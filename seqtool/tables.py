@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from seqtool.columns import Columns, choose_columns
 from seqtool.delimited import LONGEST, find_layout, read_rows
 from seqtool.errors import DataError
 from seqtool.hub import Rows, hub_name, open_hub, open_parquet
+from seqtool.splits import Keys, text_keys
 from seqtool.storage import Picked, Text, TextStore
 from seqtool.text import SUFFIXES, TextFiles, open_text, too_long
 
@@ -78,6 +79,15 @@ class Table:
         """The place of a row as messages name it: ``reviews.csv:17``, or a file's own name."""
         row = self.rows[index]
         return self.files[row - 1] if self.files else f"{self.name}:{row}"
+
+    def place(self, index: int) -> str:
+        """The same beside the table's name: the row's number, or the file's own name."""
+        row = self.rows[index]
+        return self.files[row - 1] if self.files else str(row)
+
+    def keys(self) -> Keys:
+        """Fingerprints of the texts, (n,): equal for equal texts."""
+        return text_keys(self.texts)
 
     def select(self, indices: Sequence[int]) -> "Table":
         """The table of some of the rows, in this order; texts are not copied."""
@@ -462,6 +472,3 @@ def _only(labels: tuple[str, ...], where: str) -> str:
             "use --multi-label"
         )
     return labels[0] if labels else ""
-
-
-FORMATS: tuple[str, ...] = get_args(Format)
