@@ -101,7 +101,7 @@ class _Sentences(Sequence[Sentence]):
         return _Sentences(Picked(self._texts, indices), lines, self._tagged)
 
     def _sentence(self, text: Text, line: int) -> Sentence:
-        tokens, tags = text
+        tokens, tags = cast(tuple[str, str], text)
         return Sentence(
             tuple(tokens.split(_BETWEEN)), tuple(tags.split(_BETWEEN)) if self._tagged else (), line
         )
