@@ -212,8 +212,7 @@ def _find_columns(
     files: TextFiles, token_column: str | None, tag_column: str | None, tagged: bool
 ) -> TagColumns:
     lines = (line.rstrip("\r\n") for line in islice(files.lines(_LONGEST_LINE), _HEAD_LINES))
-    filled = [line for line in lines if line.strip()]
-    rows = [line for line in filled if not line.startswith("#")] or filled
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
     if not rows:
         raise DataError(f"{files.name}: no sentence in it, only comments or empty lines")
     first = _cells(rows[0], tabs="\t" in rows[0])
