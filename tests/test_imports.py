@@ -74,6 +74,8 @@ HEAVY = {
     },
     "tokenizers": set(),
     "datasets": set(),
+    "pyarrow": set(),
+    "PIL": set(),
     "numba": set(),
     "rich": set(),
     "typer": TOP - {"__main__"},
@@ -187,3 +189,9 @@ def test_help_and_usage_errors_load_nothing_heavy(argv: list[str]) -> None:
 def test_generate_on_a_cpu_loads_no_torch(model: Path) -> None:
     found = loaded(command("generate", model, "-l", 20), *LIBRARIES)
     assert set(found) == {"numpy", "safetensors"}
+
+
+def test_delimited_tables_are_read_without_datasets(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\ngood,x\nbad,y\n")
+    code = f"from seqtool.tables import read_table; read_table({str(tmp_path / 'a.csv')!r})"
+    assert loaded(code, "datasets", "pandas", "pyarrow", "torch", "PIL") == []

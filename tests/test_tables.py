@@ -105,6 +105,8 @@ def test_json_lines_may_hold_numbers_lists_and_nothing(tmp_path):
         ("A man walks.\nA dog barks.\nTwo men talk.\n" * 10, "lines"),
         ("Well, this is prose,\nwith commas, here and there.\nOr not.\n", "lines"),
         ("1 one\n2 two\n3 three\n", "lines"),  # a list, not labels
+        ("1 In the beginning\n2 And the\n3 And\n4 So\n" * 5, "lines"),  # verses
+        ("12:30 good day\n12:31 good night\n" * 5, "lines"),  # a log
         ("\n\n", "lines"),
     ],
 )
