@@ -62,7 +62,9 @@ def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
         number = context.get_value_type(signature.args[0].dtype)
         vector = ir.VectorType(number, COLUMNS).as_pointer()
         align = 4 if number == ir.FloatType() else 8
-        row = builder.load(builder.bitcast(builder.gep(source, [args[1]]), vector), align=align)
+        row = builder.load(
+            builder.bitcast(builder.gep(source, [args[1]]), vector), align=align
+        )
         builder.store(row, builder.bitcast(builder.gep(target, [args[3]]), vector), align=align)
         return context.get_dummy_value()
 

@@ -37,11 +37,7 @@ def make(
     rows, steps, inputs, size = shape
     cell, _, nonlinearity = kind.partition("_")
     stack = RecurrentStack(
-        inputs,
-        size,
-        cell=cell,
-        nonlinearity=nonlinearity or "tanh",
-        dtype=dtype,  # type: ignore[arg-type]
+        inputs, size, cell=cell, nonlinearity=nonlinearity or "tanh", dtype=dtype  # type: ignore[arg-type]
     )
     for parameter in stack.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)
@@ -93,7 +89,9 @@ def test_padded_rows_equal_rows_alone(kind, backward):
     x, state, weights = make(kind, (7, 4, 5, 20))
     lengths = torch.tensor(LENGTHS)
     parts = x, state, weights
-    padded = results(lambda: run_layer(kind, *parts, backward=backward, lengths=lengths), *parts)
+    padded = results(
+        lambda: run_layer(kind, *parts, backward=backward, lengths=lengths), *parts
+    )
     plain = results(
         lambda: run_plain(STEPS[kind], *parts, backward=backward, lengths=lengths), *parts
     )
