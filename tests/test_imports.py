@@ -54,6 +54,15 @@ ALLOWED: dict[str, set[str]] = {
     "recurrence": {"choosing", "compiled", "counting", "hashing", "products", "vectors"},
     "quantize": {"config", "products", "recurrence"},
     "surprisal": {"decode"},
+    "columns": {"errors"},
+    "storage": set(),
+    "splits": {"errors"},
+    "audit": {"errors", "splits"},
+    "images": {"errors", "splits", "text"},
+    "treebank": {"errors", "splits", "storage", "text"},
+    "delimited": {"columns", "errors", "text"},
+    "hub": {"errors", "text"},
+    "tables": {"columns", "delimited", "errors", "hub", "splits", "storage", "text"},
     "models": {*BASIC, "cells", "ngrams"},
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models", "surprisal"},
@@ -86,6 +95,8 @@ HEAVY = {
     },
     "tokenizers": set(),
     "datasets": set(),
+    "pyarrow": set(),
+    "PIL": set(),
     "numba": {"compiled", "loops", "tiles", "vectors"},
     "rich": set(),
     "typer": TOP - {"__main__"},
@@ -204,3 +215,9 @@ def test_generate_on_a_cpu_loads_no_torch(model: Path) -> None:
 def test_evaluate_on_a_cpu_loads_no_torch(model: Path, text_file: Path) -> None:
     found = loaded(command("evaluate", model, text_file, "--no-baselines"), *LIBRARIES)
     assert set(found) == {"numpy", "numba", "safetensors"}
+
+
+def test_delimited_tables_are_read_without_datasets(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\ngood,x\nbad,y\n")
+    code = f"from seqtool.tables import read_table; read_table({str(tmp_path / 'a.csv')!r})"
+    assert loaded(code, "datasets", "pandas", "pyarrow", "torch", "PIL") == []
