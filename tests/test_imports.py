@@ -63,7 +63,8 @@ ALLOWED: dict[str, set[str]] = {
     "delimited": {"columns", "errors", "text"},
     "hub": {"errors", "text"},
     "tables": {"columns", "delimited", "errors", "hub", "splits", "storage", "text"},
-    "models": {*BASIC, "cells", "ngrams"},
+    "losses": set(),
+    "models": {*BASIC, "cells", "losses", "ngrams"},
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models", "surprisal"},
     "trainer": {"config", "devices", "optim"},
@@ -90,7 +91,17 @@ TOP = {"options", "cli_train", "cli_use", "cli", "__main__"}  # what typer is fo
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {
     "torch": {
-        *("cells", "devices", "evaluation", "kernels", "language", "models", "ngrams", "optim"),
+        *(
+            "cells",
+            "devices",
+            "evaluation",
+            "kernels",
+            "language",
+            "losses",
+            "models",
+            "ngrams",
+            "optim",
+        ),
         *("plan", "train", "trainer"),
     },
     "tokenizers": set(),
