@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from seqtool.cells import detach, reset
 from seqtool.config import ModelConfig
+from seqtool.decode import select_rows
 from seqtool.losses import LARGE_VOCABULARY
 from seqtool.models import LanguageModel, Stepper, build_model, load_arrays, shapes, to_arrays
 
