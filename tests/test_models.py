@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from seqtool.cells import detach, reset
 from seqtool.config import ModelConfig
-from seqtool.losses import LARGE_VOCABULARY
 from seqtool.decode import select_rows
+from seqtool.losses import LARGE_VOCABULARY
 from seqtool.models import LanguageModel, Stepper, build_model, load_arrays, shapes, to_arrays
 
 B, T, E, H, L, V = 2, 5, 3, 4, 3, 11  # all different, so that a transposed axis fails
