@@ -1,6 +1,6 @@
 """Many texts in bounded memory: a list while they are few, a memory-mapped Arrow file beyond that.
 
-The file has no name, so that no kind of exit can leave it behind.
+The file loses its name once it is written, so that hardly any exit can leave it behind.
 """
 
 import shutil
