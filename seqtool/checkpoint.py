@@ -185,6 +185,24 @@ def _load_part(path: Path, name: str) -> Arrays | None:
     return _steadily(path, read)
 
 
+def load_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a model's training, in their order; none if they were not kept.
+
+    A last line that a crash cut short is left out.
+    """
+    try:
+        lines = (path / EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    events = []
+    for line in lines:
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                events.append(event)
+    return events
+
+
 class ModelDir:
     """The writer of one model directory; ``create`` or ``resume`` makes one."""
 

@@ -301,6 +301,7 @@ class Progress:
             return self
         step, steps = _number(event, "step"), _number(event, "steps")
         best = {"best": event} if kind == "eval" and event.get("best") else {}
+        best |= {"flow": event} if _flow(event) else {}
         return replace(
             self,
             step=self.step if step is None else int(step),
@@ -352,11 +353,21 @@ def plain_lines(progress: Progress, event: Event) -> list[str]:
             ("lr ", _show(report, "lr", ".1e")),
             ("left ", _show(report, "seconds_left", format_duration)),
         )
-        return [_fields(("", head), ("", rest))]
+        flow = [_fields(("", head), ("gradient ", _flow(event)))] if _flow(event) else []
+        return [_fields(("", head), ("", rest)), *flow]
     if kind == "sample":
         lines = printable(str(event.get("text", ""))).strip("\n").split("\n")
         return [f"{head}  sample", *("    " + line for line in lines[:PLAIN_SAMPLE_LINES])]
     return [_fields(("", head), ("", _remark(event)))] if kind in ("plan", "end") else []
+
+
+def _flow(event: Event) -> str:
+    """The verdict on gradients through time that an evaluation came with, if it did."""
+    flow = event.get("gradient")
+    if not isinstance(flow, dict):
+        return ""
+    advice = f"; try {flow['advice']}" if flow.get("advice") else ""
+    return f"{flow.get('verdict')}: {flow.get('evidence')}{advice}"
 
 
 def _remark(event: Event) -> str:
@@ -411,6 +422,8 @@ def _rows(progress: Progress, console: Console, width: int, now: float) -> list[
         ("epoch ", _show(report, "epoch", ".2f")),
     )
     rows += [*((6, [(line, "")]) for line in wrap(effort, width)), *curves]
+    if flow := console.one_line(_flow(progress.get("flow"))):
+        rows += [(8, [(line, "")]) for line in wrap(f"gradient {flow}", width)]
     for rank, kind in ((8, "plan"), (2, "end")):
         remark = console.one_line(_remark(progress.get(kind))) if kind in progress.latest else ""
         rows += [(rank, [(line, "")]) for line in wrap(remark, width)]

@@ -78,7 +78,7 @@ class Scorer:
         state = self._state
         if len(self._pending):
             ids = np.array([self._last_id, *self._pending[:-1]])
-            with _evaluating(self._model), torch.inference_mode():
+            with evaluating(self._model), torch.inference_mode():
                 _, state = self._model(self._to_batch(ids), state)
         return tuple(part.numpy(force=True).copy() for part in state)
 
@@ -108,7 +108,7 @@ class Scorer:
 
     def _score_pending(self) -> np.ndarray:
         """Nll of all pending tokens; when they fill a block, begin the next one."""
-        with _evaluating(self._model), torch.inference_mode():
+        with evaluating(self._model), torch.inference_mode():
             nll, state = self._forward()
         scored: np.ndarray = nll.numpy(force=True)[: len(self._pending)]
         self._finish_block(state)
@@ -189,7 +189,7 @@ class DynamicScorer(Scorer):
     def _score_pending(self) -> np.ndarray:
         if len(self._pending) < self.block:
             return super()._score_pending()
-        with _evaluating(self._model):
+        with evaluating(self._model):
             nll, state = self._forward()
             gradients = torch.autograd.grad(nll.mean(), self._weights)
         scored: np.ndarray = nll.numpy(force=True)
@@ -229,7 +229,7 @@ def _rows(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
 
 
 @contextmanager
-def _evaluating(model: LanguageModel) -> Iterator[None]:
+def evaluating(model: LanguageModel) -> Iterator[None]:
     """Switch dropout off and fix the noise of stochastic units; put both back afterwards."""
     device = model.embedding.weight.device
     was_training = model.training
@@ -295,7 +295,7 @@ def score_streams(
     ends = np.minimum(starts + length, num_targets)
     span = max(1, MAX_LOGITS // (num_pieces * model.vocab_size))
     found: list[Costs] = []
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         state = model.init_state(1)
         if num_pieces > 1:
             warm = model.init_state(num_pieces - 1)

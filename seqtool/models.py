@@ -113,6 +113,19 @@ class LanguageModel(nn.Module):
         logits, state = self._run(ids[:, None], state, self._one_step, drop=False)
         return logits[:, 0], state
 
+    def through(self, ids: Tensor, state: State, stack: Stack) -> tuple[Tensor, State]:
+        """As ``forward`` without dropout, with the recurrent layers run by another function.
+
+        This is how diagnostics looks inside: it passes a function that computes what the stack
+        would and takes notes.
+
+        Args:
+            ids: (B, T) int64.
+            state: Each (L, B, H).
+            stack: From (B, T, E) and the layers' state to the output (B, T, H) and the new state.
+        """
+        return self._run(ids, state, stack, drop=False)
+
     def _one_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         output, state = self.stack.step(x[:, 0], state)
         return output[:, None], state

@@ -38,7 +38,7 @@ class Look:
     """What an evaluation saw."""
 
     loss: float | None  # what the best model has least of; None if nothing is held out
-    scores: Mapping[str, float | None]  # fields of the event: val_loss and the task's own
+    scores: Mapping[str, Any]  # fields of the event: val_loss and the task's own; JSON values
     card: dict[str, Any] = field(default_factory=dict)  # kept with these weights; JSON values
 
 

@@ -102,6 +102,7 @@ def train(request: TrainRequest, console: Console) -> int:
         extra={
             "budget_seconds": seconds,
             "epochs": request.epochs,
+            "origins": settings.origins,  # what inspect tells
             "device": trainer.device.type,
         },
     )

@@ -1,0 +1,307 @@
+"""How far back a recurrent network learns: gradients through time, measured and judged.
+
+The gradient that reaches the state s_t from a cost C_T is a product of T - t Jacobians, so it
+vanishes or explodes with the lag (see jacobians). The norm of the weights' gradient does not show
+it: that is a sum over all lags, and the near ones hide the far ones. Here every lag is looked at.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seqtool.cells import STEPS
+from seqtool.gates import saturated
+from seqtool.jacobians import bound, is_exact, jacobian_norms, lag_grid, spectral_radii
+from seqtool.models import LanguageModel
+from seqtool.tape import Tape, Track, gradients
+
+REACHED = 0.01  # a lag counts as reached while this part of the gradient at lag 0 arrives
+VANISHED = 0.25  # a horizon of less than this part of the window: most of its length is for nothing
+EXPLODED = 10.0  # growth of the gradient over its size at lag 0
+SPIKED = 0.1  # a share of windows that explode while the median does not
+STRETCH = 1.2  # |eigenvalue| of W that lets differences grow until the nonlinearity saturates
+DEAD = 0.5  # a share of dead ReLU units that is named as the cause
+WARM_UP = 64  # tokens read before each window
+
+# The blocks of W in their order; a simple RNN has one.
+BLOCKS = {
+    **dict.fromkeys(STEPS, ("state",)),
+    "lstm": ("input", "forget", "candidate", "output"),
+    "gru": ("reset", "update", "candidate"),
+}
+
+Judgement = Literal["healthy", "vanishing", "exploding"]
+
+
+@dataclass(frozen=True)
+class LayerFlow:
+    """What reaches one layer from the cost at the end of a window, by lag: medians of windows."""
+
+    layer: int
+    gradient: np.ndarray  # |dC_T/ds_t| at lags 0 to K, (K+1,)
+    terms: np.ndarray  # |term of dC_T/dW at time t|, at lags 0 to K, (K+1,)
+    lags: tuple[int, ...]  # where the next two are measured
+    jacobian: np.ndarray | None  # |ds_T/ds_t|, the largest factor, in the middle window
+    bound: np.ndarray | None  # what |W|^(T-t) |g'|^(T-t) allows; simple RNN only
+    exact: bool  # whether ``jacobian`` is multiplied out; else it is a lower bound (power method)
+    horizon: int  # farthest lag that 1 % of the gradient at lag 0 reaches; K: at least that
+    rate: float  # factor per token at which the gradient falls on the way there
+    spikes: float  # share of windows whose gradient grows tenfold
+    spectral_radius: dict[str, float]  # of W, by gate
+    saturated: dict[str, float]  # share of saturated values, by gate
+    dead: float | None  # share of units that are 0 at every step; ReLU only
+
+
+class Verdict(NamedTuple):
+    """A judgement, the evidence in one sentence, and the flag to try ("" if nothing needs one)."""
+
+    judgement: Judgement
+    evidence: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The gradient flow of all layers."""
+
+    layers: tuple[LayerFlow, ...]
+    window: int  # K, longest lag looked at
+    windows: int  # how many were looked at
+    verdict: Verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """Values fit for JSON."""
+        values = asdict(self) | {"verdict": self.verdict._asdict()}
+        for layer in values["layers"]:
+            for name, value in layer.items():
+                if isinstance(value, np.ndarray):
+                    layer[name] = value.tolist()
+        return values
+
+    def summary(self) -> dict[str, Any]:
+        """What one evaluation in training records: a few numbers for each layer."""
+        lags = [0, *lag_grid(self.window)]
+        return {
+            "verdict": self.verdict.judgement,
+            "evidence": self.verdict.evidence,
+            "advice": self.verdict.advice,
+            "horizon": max(layer.horizon for layer in self.layers),
+            "window": self.window,
+            "lags": lags,
+            "gradient": [
+                [float(f"{layer.gradient[lag]:.4g}") for lag in lags] for layer in self.layers
+            ],
+        }
+
+
+def language_flow(
+    model: LanguageModel,
+    ids: np.ndarray,
+    *,
+    window: int,
+    windows: int = 16,
+    jacobians: bool = True,
+) -> Flow:
+    """The gradient flow of a language model on a text.
+
+    C_T is the cost of one token, at the end of each window; a window begins with the state that the
+    text before it has led to. Run by the plain equations, without dropout.
+
+    Args:
+        model: Neither its weights nor their gradients are touched.
+        ids: The text, (n,), n at least 3.
+        window: Longest lag, K, in tokens; less if the text is shorter.
+        windows: How many to look at, spread evenly over the text.
+        jacobians: Also measure |ds_T/ds_t| and its bound, which costs more than all else.
+
+    Raises:
+        ValueError: If the text has fewer than 3 tokens.
+    """
+    if len(ids) < 3:
+        raise ValueError(f"{len(ids)} tokens have no gradient through time; give at least 3")
+    window = min(window, len(ids) - 2)
+    last = len(ids) - window - 2  # where the last window can begin
+    begins = np.unique(np.linspace(0, last, windows).astype(np.int64))
+    warm_up = min(WARM_UP, int(begins[1]) if len(begins) > 1 else 0)
+    before = np.maximum(begins[:, None] + np.arange(-warm_up, 0), 0)
+    inside = begins[:, None] + np.arange(window + 2)  # (B, K + 2)
+    device = model.embedding.weight.device
+    chunk = torch.from_numpy(ids[inside].astype(np.int64)).to(device)
+    tape = Tape(model.stack)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)  # of stochastic units
+        state = model.init_state(len(begins))
+        if warm_up:
+            with torch.no_grad():
+                past = torch.from_numpy(ids[before].astype(np.int64)).to(device)
+                _, state = model.through(past, state, Tape(model.stack))
+            fresh = torch.from_numpy(begins < warm_up).to(device)
+            state = tuple(part.masked_fill(_like(fresh, part), 0) for part in state)
+        with torch.enable_grad():
+            logits, _ = model.through(chunk[:, :-1], state, tape)
+            costs = functional.cross_entropy(logits[:, -1], chunk[:, -1], reduction="none")
+            return flow(tape, costs, jacobians=jacobians)
+
+
+def _like(fresh: Tensor, part: Tensor) -> Tensor:
+    """A mask over windows in the shape of a part of the state, (L, B, H)."""
+    return fresh[None, :, None].expand_as(part)
+
+
+def flow(tape: Tape, costs: Tensor, *, jacobians: bool = True) -> Flow:
+    """The gradient flow to the costs at the end of what a tape has run.
+
+    Args:
+        tape: After the run, over T steps: lags go from 0 to T - 1.
+        costs: One for each window, (B,), computed from the output of the last step.
+        jacobians: Also measure |ds_T/ds_t| and its bound.
+    """
+    found = gradients(costs.sum(), tape.tracks)
+    with torch.no_grad():
+        layers = tuple(
+            _layer_flow(index, track, by_state, by_push, jacobians)
+            for index, (track, (by_state, by_push)) in enumerate(
+                zip(tape.tracks, found, strict=True)
+            )
+        )
+    window = tape.tracks[0].steps - 1
+    return Flow(layers, window, len(costs), judge(layers, window, tape.stack.kind))
+
+
+def _layer_flow(
+    index: int, track: Track, by_state: Tensor, by_push: Tensor, jacobians: bool
+) -> LayerFlow:
+    gradient = _by_lag(by_state.double().norm(dim=-1))  # (K+1, B)
+    # At one time the gradient of W is the outer product of two vectors: its norm is theirs.
+    terms = _by_lag(by_push.double().norm(dim=-1) * track.before()[0].double().norm(dim=-1))
+    median = np.median(gradient, axis=1)
+    window = track.steps - 1
+    horizon = _horizon(median)
+    lags, middle = lag_grid(window), gradient.shape[1] // 2
+    dead = None
+    if track.kind == "rnn_relu":
+        dead = float((track.stacked() == 0).all(dim=0).all(dim=0).double().mean())
+    return LayerFlow(
+        layer=index,
+        gradient=median,
+        terms=np.median(terms, axis=1),
+        lags=tuple(lags),
+        jacobian=jacobian_norms(track, lags, middle) if jacobians else None,
+        bound=bound(track, lags, middle) if jacobians else None,
+        exact=is_exact(track),
+        horizon=horizon,
+        rate=_rate(median, min(horizon + 1, window)),
+        spikes=float((gradient.max(axis=0) > EXPLODED * gradient[0]).mean()),
+        spectral_radius=spectral_radii(track, BLOCKS[track.kind]) if jacobians else {},
+        saturated=saturated(track),
+        dead=dead,
+    )
+
+
+def weight_terms(track: Track, by_push: Tensor, window: int = 0) -> Tensor:
+    """The terms over t whose sum is dC_T/dW: what each time step alone contributes.
+
+    dC/dW = sum over t of dC/d(W s_{t-1} + b) s_{t-1}^T
+
+    Args:
+        track: Of a small layer: the result is large.
+        by_push: The layer's dC/d(W h + b) from ``tape.gradients``, (T, B, G*H).
+        window: Which of the B windows.
+
+    Returns:
+        (T, G*H, H), in the order of time.
+    """
+    return by_push[:, window, :, None] * track.before()[0][:, window, None, :]
+
+
+def _by_lag(norms: Tensor) -> np.ndarray:
+    """(T, B) in the order of time to (T, B) by rising lag."""
+    return np.asarray(norms.flip(0).numpy(force=True))
+
+
+def _horizon(median: np.ndarray) -> int:
+    """The farthest lag with 1 % of the gradient at lag 0."""
+    reached = np.flatnonzero(median >= REACHED * median[0])
+    return int(reached[-1]) if len(reached) else 0
+
+
+def _rate(median: np.ndarray, lag: int) -> float:
+    """Mean factor per step from lag 0 to a lag."""
+    if lag == 0 or median[0] == 0:
+        return math.nan
+    return float((max(median[lag], 1e-300) / median[0]) ** (1 / lag))
+
+
+def judge(layers: tuple[LayerFlow, ...], window: int, kind: str) -> Verdict:
+    """Judge a gradient flow.
+
+    *Exploding*: in some layer the median gradient grows tenfold over its size at lag 0, or does so
+    in a tenth of the windows; or the layer is a simple RNN whose W stretches (spectral radius of
+    1.2 or more) and the measured Jacobian over the whole window is still not below 1, so that only
+    saturation holds the growth back. *Vanishing*: no layer passes 1 % of the gradient over a
+    quarter of the window. Else *healthy*.
+
+    Args:
+        layers: What was measured.
+        window: Longest lag, K.
+        kind: Key of cells.STEPS.
+    """
+    for layer in layers:
+        if why := _explodes(layer, window, kind):
+            return Verdict("exploding", why, _exploding_advice(kind))
+    best = max(layers, key=lambda layer: layer.horizon)
+    where = f"layer {best.layer + 1}: " if len(layers) > 1 else ""
+    if best.horizon < VANISHED * window:
+        evidence = (
+            f"{where}{best.horizon + 1} tokens back less than 1 % of the gradient is left "
+            f"(x{best.rate:.2f} per token), of {window} that were looked at"
+        )
+        return Verdict("vanishing", evidence, _vanishing_advice(best, kind))
+    reach = f"{best.horizon} tokens" if best.horizon < window else f"all {window} tokens"
+    evidence = f"{where}the gradient reaches {reach} back (x{best.rate:.2f} per token)"
+    advice = ""
+    if best.horizon >= window:
+        advice = f"--bptt {2 * (window + 1)}: there may be more to learn from farther back"
+    return Verdict("healthy", evidence, advice)
+
+
+def _explodes(layer: LayerFlow, window: int, kind: str) -> str:
+    """The evidence that gradients explode in a layer; "" if they do not."""
+    where = f"layer {layer.layer + 1}: "
+    if not np.isfinite(layer.gradient).all():
+        return f"{where}the gradient is not finite"
+    start, peak = layer.gradient[0], int(layer.gradient.argmax())
+    growth = layer.gradient[peak] / max(start, 1e-300)
+    if start > 0 and not growth <= EXPLODED:
+        return f"{where}{peak} tokens back the gradient is {growth:.3g} times that at the cost"
+    if layer.spikes >= SPIKED:
+        return f"{where}in {layer.spikes:.0%} of the windows the gradient grows tenfold or more"
+    radius = layer.spectral_radius.get("state", 0.0)
+    if kind.startswith("rnn") and radius >= STRETCH and layer.jacobian is not None:
+        left = layer.jacobian[-1]
+        if left >= 1:
+            return (
+                f"{where}W has spectral radius {radius:.2f} and a change of the state is still "
+                f"{left:.2g} times as large after {window} tokens"
+            )
+    return ""
+
+
+def _exploding_advice(kind: str) -> str:
+    if kind.startswith("rnn"):
+        return "--clip-norm 0.25 and a lower --lr, or --cell lstm"
+    return "--clip-norm 0.25 and a lower --lr"
+
+
+def _vanishing_advice(best: LayerFlow, kind: str) -> str:
+    if best.dead is not None and best.dead > DEAD:
+        return f"a lower --lr: {best.dead:.0%} of the ReLU units are dead; or --cell lstm"
+    if kind.startswith("rnn"):
+        return "--cell lstm or gru, or --cell rnn --nonlinearity relu, which starts as the identity"
+    shorter = max(2, 2 * (best.horizon + 1))
+    return f"--bptt {shorter}: as good and faster, if the text needs no longer memory"

@@ -1,0 +1,105 @@
+"""A recurrent stack run by its equations, with notes of everything that diagnostics asks about.
+
+Shape letters: B windows of text side by side, T time steps, H units, G gates (blocks of rows in a
+cell's weights), L layers. Read forward only: a bidirectional stack has two pasts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seqtool.cells import STEPS, RecurrentStack, State, Weights
+
+
+@dataclass
+class Track:
+    """What one layer did over a window.
+
+    ``nudges`` and ``pushes`` are zeros that were added on the way. The derivative of a cost with
+    respect to them is the one with respect to what they were added to, at that time alone.
+    """
+
+    kind: str  # key of cells.STEPS
+    weights: Weights
+    ux: Tensor  # what the input adds to the gates, (T, B, G*H)
+    states: list[State]  # before the first step and after each, T + 1 of them, each (B, H)
+    nudges: tuple[Tensor, ...]  # added to each part of the state after a step, each (T, B, H)
+    pushes: Tensor  # added to W h_{t-1} + b, (T, B, G*H)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.ux)
+
+    def stacked(self, part: int = 0) -> Tensor:
+        """One part of the state after each step, (T, B, H)."""
+        return torch.stack([state[part] for state in self.states[1:]])
+
+    def before(self) -> State:
+        """The state before each step, each (T, B, H)."""
+        return tuple(torch.stack(parts) for parts in zip(*self.states[:-1], strict=True))
+
+
+class Tape:
+    """Runs a stack in place of its own ``forward`` and keeps a Track for each layer.
+
+    Pass it to ``LanguageModel.through``, or call it with an input of one's own.
+    """
+
+    def __init__(self, stack: RecurrentStack) -> None:
+        assert not stack.bidirectional, "a backward layer has no past to look at"
+        self.stack = stack
+        self.tracks: list[Track] = []
+
+    def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run all layers, without dropout.
+
+        Args:
+            x: Input, (B, T, E).
+            state: State before the first time step, each (L, B, H).
+
+        Returns:
+            Output of the last layer, (B, T, H), and the state after the last time step.
+        """
+        self.tracks = []
+        x = x.transpose(0, 1)  # (T, B, E)
+        for layer, start in enumerate(zip(*(part.unbind() for part in state), strict=True)):
+            track = self._run_layer(self.stack.weights(layer), x, start)
+            self.tracks.append(track)
+            x = track.stacked()
+        ends = zip(*(track.states[-1] for track in self.tracks), strict=True)
+        return x.transpose(0, 1), tuple(torch.stack(parts) for parts in ends)
+
+    def _run_layer(self, weights: Weights, x: Tensor, state: State) -> Track:
+        step = STEPS[self.stack.kind]
+        ux = functional.linear(x, weights.weight_ih, weights.bias_ih)
+        grad = torch.is_grad_enabled()
+        nudges = tuple(part.new_zeros(len(x), *part.shape).requires_grad_(grad) for part in state)
+        pushes = torch.zeros_like(ux).requires_grad_(grad)
+        states = [state]
+        for ux_t, push, *nudge in zip(ux.unbind(), pushes.unbind(), *nudges, strict=True):
+            after = step(ux_t, state, weights.weight_hh, weights.bias_hh + push)
+            state = tuple(part + zero for part, zero in zip(after, nudge, strict=True))
+            states.append(state)
+        return Track(self.stack.kind, weights, ux, states, nudges, pushes)
+
+
+def gradients(cost: Tensor, tracks: Sequence[Track]) -> list[tuple[Tensor, Tensor]]:
+    """Derivatives of a cost at the end of a window by all that happened in it.
+
+    Args:
+        cost: Sum of one cost for each of the B windows, a scalar.
+        tracks: As left by a Tape that the cost was computed through.
+
+    Returns:
+        For each layer dC/ds_t, all parts of the state side by side, (T, B, n), and dC/d(W h + b)
+        at each time, (T, B, G*H).
+    """
+    leaves = [leaf for track in tracks for leaf in (*track.nudges, track.pushes)]
+    found = iter(torch.autograd.grad(cost, leaves, retain_graph=True, materialize_grads=True))
+    return [
+        (torch.cat([next(found) for _ in track.nudges], dim=-1), next(found)) for track in tracks
+    ]

@@ -1,0 +1,246 @@
+"""The page and the pictures: self-contained, small, and saying what was measured."""
+
+import base64
+import json
+import re
+import shutil
+import struct
+import subprocess
+import xml.etree.ElementTree as ET
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seqtool.config import ModelConfig
+from seqtool.findings import VIEWS, Findings, look
+from seqtool.models import LanguageModel
+from seqtool.report import make_page
+from seqtool.summary import Summary
+from tests.conftest import Run, error_line
+
+CLOSED = {"script", "style", "table", "section", "figure", "select", "div", "details"}
+
+
+class Page(HTMLParser):
+    """What a page holds, by element."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.attributes: list[dict[str, str | None]] = []
+        self.contents: dict[str, str] = {}
+        self.open: list[tuple[str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.opened.append(tag)
+        self.attributes.append(dict(attrs) | {"tag": tag})
+        self.open.append((tag, dict(attrs).get("id") or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        for _, name in self.open:
+            if name:
+                self.contents[name] = self.contents.get(name, "") + data
+
+
+def make_summary(**changes: object) -> Summary:
+    flow = {
+        "verdict": "healthy",
+        "evidence": "",
+        "advice": "",
+        "lags": [0, 1, 2],
+        "gradient": [[1.0, 0.5, 0.0], [1.0, 0.1, 0.01]],
+    }
+    values: dict[str, object] = {
+        "name": "runs/<b>",
+        "task": "generate",
+        "network": "LSTM, 2 layers of 6 units",
+        "parameters": {"recurrent layers": 10},
+        "shapes": {},
+        "source": {"name": "text.txt"},
+        "settings": {},
+        "origins": {},
+        "scores": {},
+        "train_curve": ((1, 3.0), (2, 2.0)),
+        "valid_curve": ((2, 2.5),),
+        "flow": ({**flow, "step": 1}, {**flow, "step": 2}),
+        "events": {},
+        "broken": "",
+    }
+    return Summary(**(values | changes))  # type: ignore[arg-type]
+
+
+def make_findings(hidden: int = 6, tokens: int = 41) -> Findings:
+    torch.manual_seed(0)
+    config = ModelConfig(hidden_size=hidden, embed_size=4, num_layers=2, ngram_order=1)
+    model = LanguageModel(config, 12)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 12, tokens + 1)
+    pieces = [' <a\nB.c(d"e)'[token - 1] for token in ids[1:]]
+    text = np.concatenate([ids, rng.integers(1, 12, 300)])
+    return look(model, ids, pieces, frozenset(VIEWS), text=text, window=12)
+
+
+@pytest.fixture(scope="module")
+def found() -> Findings:
+    return make_findings()
+
+
+@pytest.fixture(scope="module")
+def page(found: Findings) -> str:
+    return make_page(make_summary(), found)
+
+
+def test_nothing_comes_from_elsewhere(page: str) -> None:
+    parsed = Page(page)
+    for attributes in parsed.attributes:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith("#"), attributes
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_is_whole_and_escapes_what_it_quotes(page: str) -> None:
+    parsed = Page(page)
+    for tag in CLOSED:
+        assert page.count(f"</{tag}>") == parsed.opened.count(tag), tag
+    assert "<b>" not in page
+    assert "runs/&lt;b&gt;" in page
+
+
+def test_every_part_has_a_name_for_a_screen_reader(page: str) -> None:
+    parsed = Page(page)
+    by_tag: dict[str, list[dict[str, str | None]]] = {}
+    for attributes in parsed.attributes:
+        by_tag.setdefault(str(attributes["tag"]), []).append(attributes)
+    assert all(svg["aria-label"] for svg in by_tag["svg"])
+    labelled = {label["for"] for label in by_tag["label"]}
+    assert {control["id"] for control in by_tag["select"] + by_tag["input"]} == labelled
+    assert any(a.get("aria-live") == "polite" for a in parsed.attributes)
+    assert by_tag["html"][0]["lang"] == "en"
+
+
+def test_ids_are_unique(page: str) -> None:
+    ids = [a["id"] for a in Page(page).attributes if a.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_text_is_there_token_by_token(page: str, found: Findings) -> None:
+    assert Page(page).contents["text"] == "".join(found.pieces)
+    assert page.count("<span>") == len(found.pieces)
+
+
+def test_activations_can_be_unpacked(page: str, found: Findings) -> None:
+    contents = Page(page).contents
+    packed = zlib.decompress(base64.b64decode(contents["activations"]))
+    data = json.loads(contents["data"])
+    assert found.activations is not None
+    values = np.concatenate([part.T for part in found.activations])
+    wide = -(-data["tokens"] // 2)
+    assert len(packed) == len(values) * wide
+    assert len(data["units"]) == len(values)
+    for unit in (0, 7):
+        row = np.frombuffer(packed, np.uint8)[unit * wide : (unit + 1) * wide]
+        levels = np.stack([row & 15, row >> 4], axis=1).ravel()[: data["tokens"]]
+        low, high = values[unit].min(), values[unit].max()
+        assert np.abs(levels / 15 - (values[unit] - low) / (high - low)).max() <= 0.5 / 15 + 1e-6
+
+
+def test_the_slider_has_a_curve_for_each_layer_and_evaluation(page: str) -> None:
+    for evaluation in (0, 1):
+        for layer in (0, 1):
+            assert f'id="flow-{evaluation}-{layer}"' in page
+    assert json.loads(Page(page).contents["data"])["history"] == [
+        "step 1: healthy",
+        "step 2: healthy",
+    ]
+
+
+def test_plots_are_svg_in_the_pages_colours(page: str) -> None:
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) >= 4
+    for picture in pictures:
+        ET.fromstring(picture)
+        assert "currentColor" in picture
+        assert "#010203" not in picture
+
+
+def test_two_layers_of_512_over_2000_characters_stay_below_two_megabytes() -> None:
+    found = make_findings(tokens=40)
+    rng = np.random.default_rng(0)
+    noise = tuple(rng.normal(size=(2000, 512)).astype(np.float32) for _ in range(2))
+    big = Findings(
+        pieces=["x"] * 2000,
+        flow=found.flow,
+        gates=found.gates,
+        activations=noise,
+        ranking=found.ranking,
+        horizon=found.horizon,
+    )
+    assert len(make_page(make_summary(), big).encode()) < 2_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_picking_a_unit_recolours_the_text_in_a_browser(page: str, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+
+    def shown(choice: str) -> tuple[list[str], str]:
+        """The marks of the text and the browser's complaints, with a unit picked by the address."""
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr")
+        done = subprocess.run(
+            [
+                *("chromium", *options, f"--user-data-dir={tmp_path / 'profile'}"),
+                *("--virtual-time-budget=5000", "--dump-dom", f"{file.as_uri()}#unit={choice}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        complaints = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+        return re.findall(r'<span style="--a: ([0-9.]+);?">', done.stdout), complaints
+
+    first, second, bits = shown("3"), shown("9"), shown("surprisal")
+    assert len(first[0]) == len(second[0]) == len(bits[0]) == 41
+    assert first[0] != second[0] != bits[0]
+    assert first[1] == second[1] == bits[1] == ""
+
+
+def test_inspect_writes_page_and_picture(
+    run: Run, model: Path, text_file: Path, tmp_path: Path
+) -> None:
+    html, png = tmp_path / "page.html", tmp_path / "plots.png"
+    code, out, _ = run("inspect", model, text_file, "-l", 100, "--html", html, "--png", png)
+    assert code == 0
+    assert out.split() == [str(html), str(png)]
+    assert html.read_text("utf-8").startswith("<!DOCTYPE html>")
+    blob = png.read_bytes()
+    assert blob.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", blob[16:24])
+    assert height > width > 500
+
+
+def test_a_page_that_cannot_be_written(run: Run, model: Path, text_file: Path) -> None:
+    for option in ("--html", "--png"):
+        argv = ("inspect", model, text_file, "-l", 20, option, "/dev/null/x", "-q")
+        code, out, err = run(*argv)
+        assert (code, out) == (1, "")
+        assert "/dev/null/x" in error_line(err)
+
+
+def test_cure_writes_a_picture(run: Run, tmp_path: Path) -> None:
+    png = tmp_path / "race.png"
+    options = ("--length", 4, "--steps", 3, "--hidden-size", 4, "--batch-size", 2, "-q")
+    code, _, err = run("cure", *options, "--png", png)
+    assert code == 0, err
+    assert png.read_bytes().startswith(b"\x89PNG")
