@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+QUICK_CURE = "--steps 5 --hidden-size 8 --batch-size 4"
 QUICK = "--steps 30 --hidden-size 16 --ngram-buckets 64"
 
 
@@ -19,6 +20,7 @@ def run_blocks(directory: Path, quick: bool) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in BLOCKS:
         if quick:
+            block = block.replace("cure sample_data --budget 2m", f"cure sample_data {QUICK_CURE}")
             block = block.replace("--budget 2m", QUICK)
         for command in block.strip().splitlines():
             done = subprocess.run(
@@ -43,7 +45,7 @@ def test_commands_run_at_full_length(tmp_path):
 
 def test_every_option_exists():
     known = set()
-    for command in ("train", "generate", "evaluate"):
+    for command in ("train", "generate", "evaluate", "inspect", "cure"):
         text = subprocess.run(
             [sys.executable, "-m", "seqtool", command, "--help"],
             capture_output=True,
