@@ -60,21 +60,47 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train": {*BASIC, "budget", "checkpoint", "models", "optim", "trainer"},
     "runs": {*BASIC, "budget", "checkpoint", "console", "devices", "output", "settings", "train"},
+    "lexicon": BASIC,
+    "batches": set(),
+    "calibration": set(),
+    "linear": {"calibration", "lexicon"},
+    "classifier": {"cells", "config"},
+    "judging": {"batches", "calibration", "classifier", "config", "judge", "lexicon", "trainer"},
+    "judge": {"batches", "calibration", "checkpoint", "config", "lexicon", "linear"},
+    "labelled": {*BASIC, "audit", "images", "splits", "tables"},
+    "plan_classify": {"config", "plan"},
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
-    "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
-    "cli_use": {*BASIC, "options", "scoring", "settings", "writing"},
-    "cli": {*BASIC, "__init__", "cli_train", "cli_use", "output", "settings"},
+    "cli_train": {
+        *BASIC,
+        "__init__",
+        "options",
+        "settings",
+        "runs",
+        "tables",
+        "train_classify",
+        "training",
+    },
+    "cli_classify": {"classifying", "options"},
+    "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
+    "cli": {*BASIC, "__init__", "cli_classify", "cli_train", "cli_use", "output", "settings"},
     "__main__": {"cli"},
 }
-COMMANDS = {"training", "writing", "scoring"}  # each is one command: anything but the others
-TOP = {"options", "cli_train", "cli_use", "cli", "__main__"}  # what typer is for
+COMMANDS = {
+    "training",
+    "train_classify",
+    "writing",
+    "classifying",
+    "scoring",
+    "grading",
+}  # each is one command: anything but the others
+TOP = {"options", "cli_classify", "cli_train", "cli_use", "cli", "__main__"}  # what typer is for
 
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {
     "torch": {
-        *("cells", "devices", "evaluation", "kernels", "language", "models", "ngrams", "optim"),
-        *("plan", "train", "trainer"),
+        *("cells", "classifier", "devices", "evaluation", "judging", "kernels", "language"),
+        *("models", "ngrams", "optim", "plan", "train", "trainer"),
     },
     "tokenizers": set(),
     "datasets": set(),
