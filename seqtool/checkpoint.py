@@ -138,7 +138,6 @@ class Saved:
     card: Card
     tokenizer_json: str
     weights: Arrays  # the best so far
-    meta: dict[str, Any]  # what ``save_best`` was told about them; {} before the first
 
 
 def load(path: Path, task: str | None = None) -> Saved:
@@ -154,11 +153,11 @@ def load(path: Path, task: str | None = None) -> Saved:
     """
 
     def read(directory: Path, where: str) -> Saved:
-        card, weights, header = _read_tensors(directory, where, BEST)
+        card, weights, _ = _read_tensors(directory, where, BEST)
         tokenizer = _read(directory, where, TOKENIZER)
         if _sha256(tokenizer) != card.seal.get("tokenizer_sha256"):
             raise CheckpointError(f"{where}/{TOKENIZER}: damaged, or of another run; {_COPY_AGAIN}")
-        return Saved(card, tokenizer.decode("utf-8"), weights, dict(header["meta"]))
+        return Saved(card, tokenizer.decode("utf-8"), weights)
 
     saved = _steadily(path, read)
     if task is not None and saved.card.task != task:
@@ -297,7 +296,7 @@ class ModelDir:
                 write_whole(beside / CONFIG, card.to_json().encode("ascii"))
                 write_whole(beside / TOKENIZER, tokenizer)
                 for name, tensors in files.items():
-                    header = {"name": name, "run": run, "meta": {}}
+                    header = {"name": name, "run": run}
                     write_whole(beside / name, _pack_tensors(tensors, header))
                 _swap(beside, self._home)
             finally:
@@ -316,9 +315,9 @@ class ModelDir:
             write_whole(self._home / CONFIG, card.to_json().encode("ascii"))
         self.card = card
 
-    def save_best(self, weights: Tensors, meta: Mapping[str, Any] | None = None) -> None:
-        """Replace the weights that inference uses; ``meta`` (JSON values) is kept with them."""
-        self._save(BEST, weights, meta=meta or {})
+    def save_best(self, weights: Tensors) -> None:
+        """Replace the weights that inference uses."""
+        self._save(BEST, weights)
 
     def save_last(self, tensors: Tensors, counters: Mapping[str, Any]) -> None:
         """Save in one rename all that ``resume`` needs.

@@ -23,7 +23,7 @@ from numba.extending import overload
 from numba.np.numpy_support import carray
 
 from seqtool.compiled import callback
-from seqtool.tiles import COLUMNS, claim, product, tile_rows, to_panels, view
+from seqtool.tiles import COLUMNS, DEPTH, claim, product, tile_rows, to_chunks, view
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
 LSTM, GRU, TANH, RELU, SIGMOID = range(len(KINDS))
@@ -52,19 +52,15 @@ class Job(IntEnum):
     GRAD_CELL = 17  # (B, H): the same of c
     GRAD_GATES = 18  # (B, areas P + 16): of one time step; zeros in the padding
     GRAD_X = 19  # (T, B, E rounded up), zeros
-    GATE_PANELS = 20  # (areas P / 16, T B, 16): gradient of the gates at all times
-    X_PANELS = 21  # (E rounded up / 16, T B, 16)
-    H_PANELS = 22  # (P / 16, T B, 16): h before each step
+    GATE_CHUNKS = 20  # chunks of (T B, areas P): gradient of the gates at all times
+    X_CHUNKS = 21  # chunks of (T B, E)
+    H_CHUNKS = 22  # chunks of (T B, H): h before each step
     GRAD_WEIGHT_IH = 23  # (input areas P, E)
     GRAD_WEIGHT_HH = 24  # (state areas P, H)
     GRAD_BIAS = 25  # (areas P,)
 
 
 FIELDS = len(Job)
-# The product of all time steps: so many of them at once for so many panels of the gates. A piece of
-# the input is then in the first-level cache while these pass by, and they are in the second.
-DEPTH = 256
-GROUP = 4
 TILE = COLUMNS * COLUMNS
 
 # The best rational approximation of tanh on [-9, 9] with these degrees, odd over even, found by
@@ -269,9 +265,8 @@ def sizes(job: Any) -> Any:
 
 
 @arithmetic
-def sum_rows(panel: Any, total: Any) -> None:
-    """The sum of the rows of one panel, (16,)."""
-    clear(total)
+def add_rows(panel: Any, total: Any) -> None:
+    """Add up the rows of a panel, into (16,)."""
     for start in range(0, len(panel), COLUMNS):
         row = panel[start : start + COLUMNS]
         for j in range(COLUMNS):
@@ -375,10 +370,10 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
         grad_gates = view(job, Job.GRAD_GATES, rows * row_width, unit)
         x_width = x_panels * COLUMNS if job[Job.GRAD_X] else 0
         grad_x = view(job, Job.GRAD_X, steps * rows * x_width, unit)
-        all_steps = steps * rows
-        gates_out = view(job, Job.GATE_PANELS, all_steps * width, unit)
-        x_out = view(job, Job.X_PANELS, all_steps * x_panels * COLUMNS, unit)
-        h_out = view(job, Job.H_PANELS, all_steps * padded, unit)
+        depths = (steps * rows + DEPTH - 1) // DEPTH * DEPTH
+        gates_out = view(job, Job.GATE_CHUNKS, depths * width, unit)
+        x_out = view(job, Job.X_CHUNKS, depths * x_panels * COLUMNS, unit)
+        h_out = view(job, Job.H_CHUNKS, depths * padded, unit)
         lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
         while True:
             block = claim(job)
@@ -419,12 +414,10 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
                         *(grad_gates, grad_at, row_width, high - low, depth),
                         *(weight_ih, x_panels, grad_x, first * x_width, x_width),
                     )
-                to_panels(
-                    *(grad_gates, grad_at, row_width, high - low, width),
-                    *(gates_out, all_steps, first),
-                )
-                to_panels(x, first * inputs, inputs, high - low, inputs, x_out, all_steps, first)
-                to_panels(states, before, size, high - low, size, h_out, all_steps, first)
+                count = high - low
+                to_chunks(grad_gates, grad_at, row_width, count, width, gates_out, first)
+                to_chunks(x, first * inputs, inputs, count, inputs, x_out, first)
+                to_chunks(states, before, size, count, size, h_out, first)
 
     return backward
 
@@ -432,7 +425,8 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
 def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
     """Gradients of the weights from the panels that the backward loop filled.
 
-    The blocks are groups of GROUP panels of the gates.
+    The blocks are groups of panels of the gates: a piece of the input is multiplied with all of a
+    group while it is in the cache.
     """
     num_areas, from_input = areas(kind)
 
@@ -441,41 +435,44 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
         steps, rows, inputs, size, padded = sizes(job)
         all_steps = steps * rows
         width, depth = num_areas * padded, from_input * padded
-        x_panels, h_panels = panels(inputs), panels(size)
-        gates = view(job, Job.GATE_PANELS, all_steps * width, unit)
-        x = view(job, Job.X_PANELS, all_steps * x_panels * COLUMNS, unit)
-        h = view(job, Job.H_PANELS, all_steps * padded, unit)
+        gate_panels, x_panels, h_panels = width // COLUMNS, panels(inputs), panels(size)
+        chunks = (all_steps + DEPTH - 1) // DEPTH
+        gates = view(job, Job.GATE_CHUNKS, chunks * DEPTH * width, unit)
+        x = view(job, Job.X_CHUNKS, chunks * DEPTH * x_panels * COLUMNS, unit)
+        h = view(job, Job.H_CHUNKS, chunks * DEPTH * padded, unit)
         grad_ih = view(job, Job.GRAD_WEIGHT_IH, depth * inputs, unit)
         grad_hh = view(job, Job.GRAD_WEIGHT_HH, depth * size, unit)
         grad_bias = view(job, Job.GRAD_BIAS, width, unit)
         tiles = x_panels + h_panels  # for each panel of the gates
-        sums = np.empty(GROUP * tiles * TILE, dtype=gates.dtype)
+        most = (gate_panels + job[Job.BLOCKS] - 1) // job[Job.BLOCKS]
+        sums = np.empty(most * tiles * TILE, dtype=gates.dtype)
         while True:
             block = claim(job)
             if block >= job[Job.BLOCKS]:
                 break
+            low = gate_panels * block // job[Job.BLOCKS]
+            high = gate_panels * (block + 1) // job[Job.BLOCKS]
+            group = range(low, high)
             clear(sums)
-            group = range(block * GROUP, min(block * GROUP + GROUP, width // COLUMNS))
-            for top in range(0, all_steps, DEPTH):
-                k = min(DEPTH, all_steps - top)
+            clear(grad_bias[low * COLUMNS : high * COLUMNS])
+            for chunk in range(chunks):
+                k = min(DEPTH, all_steps - chunk * DEPTH)
+                for panel in group:
+                    right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
+                    rows_here = gates[right : right + k * COLUMNS]
+                    add_rows(rows_here, grad_bias[panel * COLUMNS : (panel + 1) * COLUMNS])
                 for p in range(tiles):
                     for i, panel in enumerate(group):
-                        right = (panel * all_steps + top) * COLUMNS
-                        at = (i * tiles + p) * TILE
+                        right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
+                        into = sums, (i * tiles + p) * TILE, COLUMNS
                         if p < x_panels and panel * COLUMNS < depth:
-                            left = (p * all_steps + top) * COLUMNS
-                            tile_rows(
-                                x, left, 1, COLUMNS, COLUMNS, gates, right, k, sums, at, COLUMNS
-                            )
+                            left = (chunk * x_panels + p) * DEPTH * COLUMNS
+                            tile_rows(x, left, 1, COLUMNS, COLUMNS, gates, right, k, *into)
                         elif p >= x_panels and panel * COLUMNS >= width - depth:
-                            left = ((p - x_panels) * all_steps + top) * COLUMNS
-                            tile_rows(
-                                h, left, 1, COLUMNS, COLUMNS, gates, right, k, sums, at, COLUMNS
-                            )
+                            left = (chunk * h_panels + p - x_panels) * DEPTH * COLUMNS
+                            tile_rows(h, left, 1, COLUMNS, COLUMNS, gates, right, k, *into)
             for i, panel in enumerate(group):
                 row = panel * COLUMNS
-                panel_rows = gates[row * all_steps : (row + COLUMNS) * all_steps]
-                sum_rows(panel_rows, grad_bias[row : row + COLUMNS])
                 found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]
                 if row < depth:
                     transpose_tiles(found, inputs, grad_ih[row * inputs : (row + COLUMNS) * inputs])

@@ -176,18 +176,6 @@ class Stepper:
         )
         return logits.float().numpy(force=True), tuple(part.numpy(force=True) for part in after)
 
-    def select(self, state: tuple[np.ndarray, ...], index: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The states of some of the texts, in any order, repeats allowed.
-
-        Args:
-            state: Each (L, B, H).
-            index: Positions in the batch, (K,).
-
-        Returns:
-            A new state, each (L, K, H).
-        """
-        return tuple(part[:, index] for part in state)
-
 
 def build_model(
     config: ModelConfig,
@@ -229,9 +217,34 @@ def load_arrays(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
         parameter.copy_(torch.tensor(weights[name]))
 
 
-def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every parameter: what a model file must hold to fit."""
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+def shapes(model: nn.Module, vocab_size: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every parameter: what a model file must hold to fit.
+
+    Args:
+        model: A model.
+        vocab_size: For a language model, the size that its vocabulary had before it grew.
+    """
+    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if vocab_size is not None:
+        assert isinstance(model, LanguageModel), "no other model's vocabulary grows"
+        grown = model.vocab_size - vocab_size
+        for name, axis in vocabulary_axes(model).items():
+            shape = found[name]
+            found[name] = (*shape[:axis], shape[axis] - grown, *shape[axis + 1 :])
+    return found
+
+
+@torch.no_grad()
+def copy_grown(model: LanguageModel, weights: Mapping[str, np.ndarray]) -> None:
+    """Start from the weights of a model with the first part of this one's vocabulary, in place.
+
+    The rows of the other tokens keep their fresh start. ``shapes`` tells what fits.
+    """
+    axes = vocabulary_axes(model)
+    for name, parameter in model.named_parameters():
+        axis = axes.get(name, 0)
+        weight = torch.from_numpy(weights[name])
+        parameter.narrow(axis, 0, weight.shape[axis]).copy_(weight)
 
 
 def vocabulary_axes(model: LanguageModel) -> dict[str, int]:

@@ -69,7 +69,7 @@ def run(
     event: Event = {}
     lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
     display = TrainingDisplay(console)
-    memory = enough_memory(trainer.model.config, trainer.config)
+    memory = enough_memory(keeper.card.model, trainer.config)
     with memory, _signals(display.close) as interrupted, display:
         for event in fit(
             trainer,

@@ -21,6 +21,7 @@ from numba.np.numpy_support import carray
 from seqtool.compiled import inlined
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
+DEPTH = 128  # rows of a chunk: 8 KB of a panel, a quarter of a first-level cache
 MOST_ROWS = 6  # of a tile: twelve of AVX2's sixteen registers hold sums
 
 _INDEX = ir.IntType(64)
@@ -245,28 +246,37 @@ def product(
 
 
 @inlined
-def to_panels(
-    a: Any, a_start: Any, a_row: Any, rows: Any, width: Any, panels: Any, height: Any, top: Any
+def to_chunks(
+    a: Any, a_start: Any, a_row: Any, rows: Any, width: Any, chunks: Any, top: Any
 ) -> None:
-    """Copy some rows of a matrix into panels of it, zeros in the columns that it does not have.
+    """Copy some rows of a matrix into chunks of it, zeros in the columns that it does not have.
+
+    A chunk is DEPTH rows of the matrix in panels, (panels, DEPTH, 16). What is multiplied together
+    thus lies together, and not at distances that fall on the same places of a cache.
 
     Args:
         a: Flat; ``rows`` rows of ``width`` entries, the first at ``a_start``, ``a_row`` apart.
-        panels: Flat (panels, height, 16).
-        height: Rows of the panels.
-        top: Which row of the panels gets the first.
+        chunks: Flat (chunks, panels, DEPTH, 16).
+        top: Which row of the matrix the first is.
     """
-    whole = width // COLUMNS
-    for panel in range(whole):
-        for r in range(rows):
-            at = (panel * height + top + r) * COLUMNS
-            copy_row(a, a_start + r * a_row + panel * COLUMNS, panels, at)
-    if whole * COLUMNS < width:
-        for r in range(rows):
-            at = (whole * height + top + r) * COLUMNS
-            source = a_start + r * a_row + whole * COLUMNS
-            for j in range(COLUMNS):
-                panels[at + j] = a[source + j] if whole * COLUMNS + j < width else 0
+    count, whole = (width + COLUMNS - 1) // COLUMNS, width // COLUMNS
+    done = 0
+    while done < rows:
+        chunk, first = (top + done) // DEPTH, (top + done) % DEPTH
+        here = min(rows - done, DEPTH - first)
+        for panel in range(whole):
+            source = a_start + done * a_row + panel * COLUMNS
+            target = ((chunk * count + panel) * DEPTH + first) * COLUMNS
+            for r in range(here):
+                copy_row(a, source + r * a_row, chunks, target + r * COLUMNS)
+        if whole < count:
+            source = a_start + done * a_row + whole * COLUMNS
+            target = ((chunk * count + whole) * DEPTH + first) * COLUMNS
+            for r in range(here):
+                for j in range(COLUMNS):
+                    inside = whole * COLUMNS + j < width
+                    chunks[target + r * COLUMNS + j] = a[source + r * a_row + j] if inside else 0
+        done += here
 
 
 @inlined

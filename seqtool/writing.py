@@ -17,7 +17,15 @@ from seqtool.checkpoint import Saved, check_weights, load, load_text
 from seqtool.config import DecodeConfig, Device, OnUnknown, Precision
 from seqtool.console import Console
 from seqtool.copies import CopyMeter, Track
-from seqtool.decode import Generation, Passage, Steppable, restore_rngs, row_rngs, warm_up
+from seqtool.decode import (
+    Generation,
+    Passage,
+    Steppable,
+    restore_rngs,
+    row_rngs,
+    select_rows,
+    warm_up,
+)
 from seqtool.engine import build_engine, weight_shapes
 from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.mixture import Mixture, load_partner
@@ -271,7 +279,7 @@ def _starting_place(
         )
     if found != num:
         rows = np.zeros(num, dtype=np.int64)
-        state, last_ids = tuple(part[:, rows] for part in state), last_ids[rows]
+        state, last_ids = select_rows(state, rows), last_ids[rows]
     rngs = place.rngs if len(place.rngs) == num and "seed" not in request.given else []
     fresh = [dict(rng.bit_generator.state) for rng in row_rngs(config.seed, num)]
     tails = place.tails or [[]]
@@ -400,8 +408,11 @@ def _end_of(passage: Passage, column: int, count: int) -> Place:
 
 
 def _row_of(place: Place, row: int) -> Place:
-    state = tuple(part[:, row : row + 1] for part in place.state)
-    return Place(state, place.last_ids[row : row + 1], rngs=place.rngs[row : row + 1])
+    return Place(
+        select_rows(place.state, [row]),
+        place.last_ids[row : row + 1],
+        rngs=place.rngs[row : row + 1],
+    )
 
 
 def _join_places(ends: list[Place], texts: list[Text]) -> Place:

@@ -36,13 +36,8 @@ def make(
     """Input, state and weights of one layer, all random."""
     rows, steps, inputs, size = shape
     cell, _, nonlinearity = kind.partition("_")
-    stack = RecurrentStack(
-        inputs,
-        size,
-        cell=cell,
-        nonlinearity=nonlinearity or "tanh",
-        dtype=dtype,  # type: ignore[arg-type]
-    )
+    shape_of_cell: dict[str, Any] = {"cell": cell, "nonlinearity": nonlinearity or "tanh"}
+    stack = RecurrentStack(inputs, size, dtype=dtype, **shape_of_cell)
     for parameter in stack.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)
     state = tuple(draw(rows, size, dtype=dtype) for _ in stack.init_state(1))
