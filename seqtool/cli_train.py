@@ -1,6 +1,5 @@
 """The options of ``train``."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -38,12 +37,19 @@ ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
 
 
 def guess_task(data: str) -> Task:
-    """What can be learned from data: tables and folders of labels are judged, texts written."""
-    if data == "-" or not os.path.exists(data):
+    """What can be learned from data: tables, images and folders of labels are judged, texts written.
+
+    A directory with texts right inside is a text, whatever else is there.
+    """
+    path = Path(data)
+    if data == "-" or not path.exists():
         return "generate"  # a pipe can be looked at but once; what is missing is told there
     from seqtool.images import is_images
     from seqtool.tables import guess_format
+    from seqtool.text import SUFFIXES
 
+    if path.is_dir() and any(child.name.lower().endswith(SUFFIXES) for child in path.iterdir()):
+        return "generate"
     if is_images(data):
         return "classify"
     return "generate" if guess_format(data) == "lines" else "classify"

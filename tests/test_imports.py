@@ -89,7 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
     "cli_train": {
-        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables"),
+        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "text"),
         *("train_classify", "training"),
     },
     "cli_classify": {"classifying", "options"},

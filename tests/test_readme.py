@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 QUICK = "--steps 30 --hidden-size 16 --ngram-buckets 64"
+QUICK_LABELS = "--steps 5 --hidden-size 16"
 
 
 def run_blocks(directory: Path, quick: bool) -> None:
@@ -19,7 +20,7 @@ def run_blocks(directory: Path, quick: bool) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in BLOCKS:
         if quick:
-            block = block.replace("--budget 2m", QUICK)
+            block = block.replace("--budget 2m", QUICK).replace("--budget 1m", QUICK_LABELS)
         for command in block.strip().splitlines():
             done = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", command],
@@ -43,7 +44,7 @@ def test_commands_run_at_full_length(tmp_path):
 
 def test_every_option_exists():
     known = set()
-    for command in ("train", "generate", "evaluate"):
+    for command in ("train", "generate", "classify", "evaluate"):
         text = subprocess.run(
             [sys.executable, "-m", "seqtool", command, "--help"],
             capture_output=True,

@@ -23,7 +23,7 @@ from seqtool.data import Corpus, load_corpus
 from seqtool.errors import TrainingError
 from seqtool.language import NextToken
 from seqtool.models import Stepper, build_model, shapes
-from seqtool.optim import decay_start, fewest_steps, learning_rate
+from seqtool.optim import decay_start, learning_rate
 from seqtool.train import RESCUES, Event, Keeper, fit, restore_last
 from seqtool.trainer import Look, Snapshot, Trainer
 
