@@ -37,7 +37,7 @@ ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
 
 
 def guess_task(data: str) -> Task:
-    """What can be learned from data: tables, images and folders of labels are judged, texts written.
+    """What can be learned from data: labelled texts and images are judged, other texts written.
 
     A directory with texts right inside is a text, whatever else is there.
     """
