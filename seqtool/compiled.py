@@ -22,8 +22,8 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
 SOURCES = (
-    *("choosing", "compiled", "counting", "hashing", "loops", "products", "recurrence"),
-    *("tiles", "vectors"),
+    *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "products"),
+    *("recurrence", "tiles", "vectors"),
 )
 
 _callbacks: list[Any] = []  # machine code lives as long as these

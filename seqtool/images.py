@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from seqtool.errors import ConfigError, DataError
 from seqtool.splits import Keys, blob_key
+from seqtool.text import SUFFIXES as TEXT_SUFFIXES
 from seqtool.text import TextFiles, open_text
 
 if TYPE_CHECKING:
@@ -80,9 +81,14 @@ class Images:
 
 
 def is_images(source: str) -> bool:
-    """Whether a source holds images: by its name, or for a directory by the names in it."""
+    """Whether a source holds images: by its name, or for a directory by the names in it.
+
+    A directory of texts with a folder of pictures in it is one of texts.
+    """
     path = Path(source)
     if path.is_dir():
+        if any(name.name.lower().endswith(TEXT_SUFFIXES) for name in path.iterdir()):
+            return False
         return bool(_idx_images(path)) or next(_image_paths(path), None) is not None
     return path.suffix.lower() in SUFFIXES or _is_idx(path)
 

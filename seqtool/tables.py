@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ _SUFFIX_FORMATS: dict[str, Format] = {
 }
 _PACKED = (".gz", ".xz", ".bz2")
 _MARKED = re.compile(r"__label__(\S+)[ \t]*")
-_LINE_LABEL = re.compile(r"([+-]?\d+|\w+:\w+) +(?=[^ ])")
+_LINE_LABEL = re.compile(r"([+-]?\d+|[^\W\d]\w*:\w+) +(?=[^ ])")
 _SAMPLE = 1000  # rows on which columns are guessed
 _SEPARATORS = ("|", ";", ",")  # between several labels in one cell, in this order of preference
 _MISSING = ("", "nan", "NaN")  # what pandas and spreadsheets write for no label
@@ -224,10 +224,16 @@ def _begin_with_labels(lines: Sequence[str]) -> bool:
     """Whether each line is a label, a space and a text.
 
     First words that come back are not enough: picture captions begin with "A" and "Two". So a label
-    must be a number or have a colon inside, as in "1 good film" and "HUM:ind Who was he ?".
+    must be a number or have a colon inside, as in "1 good film" and "HUM:ind Who was he ?", and
+    must not count up, as the numbers of verses do.
     """
     labels = [match[1] for match in map(_LINE_LABEL.match, lines) if match]
-    return len(labels) == len(lines) >= 2 * len(set(labels))
+    if not len(labels) == len(lines) >= 2 * len(set(labels)):
+        return False
+    if ":" in "".join(labels):
+        return True
+    counted = sum(int(after) - int(before) == 1 for before, after in pairwise(labels))
+    return 2 * counted <= len(labels)
 
 
 def _open_delimited(files: TextFiles, delimiter: str | None, wanted: Sequence[str]) -> _Source:
@@ -369,9 +375,10 @@ def _find_columns(
     source: _Source, text_columns: Sequence[str], label_column: str | None, labelled: bool
 ) -> Columns:
     """Choose the columns on rows from all over the source: a sorted one begins with one label."""
+    told = bool(text_columns) and (label_column is not None or not labelled)
     sample: list[Sequence[Any]] = []
     stride = 1
-    for count, (_, cells) in enumerate(source.read()):
+    for count, (_, cells) in enumerate(islice(source.read(), 1 if told else None)):
         if count % stride == 0:
             sample.append(cells)
         if len(sample) == 2 * _SAMPLE:

@@ -368,8 +368,11 @@ def _write_texts(
     while live and written < length:
         began = time.perf_counter()
         passage = generation.write(min(size, length - written))
-        if time.perf_counter() - began < PASSAGE_SECONDS / 2:
+        seconds = time.perf_counter() - began
+        if seconds < PASSAGE_SECONDS / 2:
             size = min(2 * size, largest)
+        elif seconds > 2 * PASSAGE_SECONDS:
+            size = max(1, size // 2)
         written += passage.ids.shape[1]
         going = []
         for column, row in enumerate(live):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seqtool.choosing import NOT_FINITE, Options, choose
 from seqtool.compiled import compiled
 from seqtool.config import DecodeConfig
-from seqtool.decode import _invert, probabilities
+from seqtool.decode import invert, probabilities
 
 chosen = compiled(choose.py_func)  # type: ignore[attr-defined]
 
@@ -24,7 +24,7 @@ def ours(logits: np.ndarray, allowed: np.ndarray, uniform: float, config: Decode
 
 def theirs(logits: np.ndarray, allowed: np.ndarray, uniform: float, config: DecodeConfig) -> int:
     masked = np.where(allowed, logits, -np.inf)[None]
-    return int(_invert(probabilities(masked, config), np.array([uniform]))[0])
+    return int(invert(probabilities(masked, config), np.array([uniform]))[0])
 
 
 configs = st.builds(

@@ -228,6 +228,7 @@ def test_images_are_told_from_other_sources(tree, mnist):
     assert is_images(str(mnist))
     assert not is_images("x.csv")
     assert not is_images(str(ROOT / "tests"))
+    assert not is_images(str(ROOT / "sample_data"))  # texts first, and so it stays
 
 
 def test_sample_shapes_are_what_their_readme_says():

@@ -2,7 +2,6 @@
 
 import tempfile
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
@@ -49,7 +48,8 @@ def test_picks_in_any_order_without_copies(limit):
     assert list(found[1:]) == [SINGLE[1]] * 2
 
 
-def test_memory_is_bounded(monkeypatch):
+def test_memory_is_bounded(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(storage, "MEMORY_CHARS", 100_000)
     stored(["warm up"] * 100_000)  # loads the library
     tracemalloc.start()
@@ -58,4 +58,4 @@ def test_memory_is_bounded(monkeypatch):
     tracemalloc.stop()
     assert peak < 8_000_000  # of 20 MB of text
     assert found[12_345].startswith("12345 x")
-    assert not list(Path(tempfile.gettempdir()).glob("seqtool-*/texts"))
+    assert not list(tmp_path.glob("seqtool-*/texts"))

@@ -17,6 +17,7 @@ from seqtool.tables import Table, guess_format, read_table
 
 TEXTS = ["a good film", 'it says "no",\ttwice', "caf\u00e9 \u4e2d, nothing else", "007"]
 LABELS = ["pos", "neg", "pos", "neg"]
+CUT_SHORT = gzip.compress(b"text,label\n" * 99, mtime=0)[:-9]
 PACKERS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 
 
@@ -105,6 +106,8 @@ def test_json_lines_may_hold_numbers_lists_and_nothing(tmp_path):
         ("A man walks.\nA dog barks.\nTwo men talk.\n" * 10, "lines"),
         ("Well, this is prose,\nwith commas, here and there.\nOr not.\n", "lines"),
         ("1 one\n2 two\n3 three\n", "lines"),  # a list, not labels
+        ("1 In the beginning\n2 And the\n3 And\n4 So\n" * 5, "lines"),  # verses
+        ("12:30 good day\n12:31 good night\n" * 5, "lines"),  # a log
         ("\n\n", "lines"),
     ],
 )
@@ -241,7 +244,7 @@ class TestBadInput:
             ("a.csv", b"text,label\na,b\nc\0,d\n", "a.csv:3: NUL byte, so this looks binary"),
             ("a.csv", b"text,label\na,b\ncaf\xe9,d\n", "a.csv:3: not valid UTF-8 (byte 0xe9"),
             ("a.csv", "\ufefftext,l\na,b".encode("utf-16"), "a.csv:1: this is UTF-16 text"),
-            ("a.csv.gz", gzip.compress(b"text,label\n" * 99)[:-9], "a.csv.gz: the compressed file"),
+            ("a.csv.gz", CUT_SHORT, "a.csv.gz: the compressed file"),
             ("a.jsonl", b'{"text": "a"}\n{"text"}\n', "a.jsonl:2: not valid JSON (Expecting"),
             ("a.jsonl", b'{"text": "a"}\n[1]\n', "a.jsonl:2: a JSON list, but each line must"),
             ("a.jsonl", b"[" * 99999, "a.jsonl: one JSON array, but needed is one object a line"),

@@ -304,8 +304,11 @@ def test_a_run_goes_on_on_the_device_where_it_began(
     """Although ``auto`` would now be a GPU, of which nothing works here."""
     out = tmp_path / "m"
     shutil.copytree(stopped, out)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)  # Adam asks
+    found = "cuda"
+    monkeypatch.setattr(
+        "seqtool.devices.torch_device",
+        lambda device: torch.device(found if device == "auto" else device),
+    )
     code, _, err = run("train", text_file, "-o", out, "--resume")
     assert (code, "was trained on" in err) == (0, False)
 

@@ -22,7 +22,8 @@ from seqtool.models import to_arrays
 from seqtool.recurrence import meet
 from seqtool.team import Team
 from seqtool.vectors import add_products, load, store, totals, zero
-from tests.bench.__main__ import TOKENIZER, VOCAB, Peer, make_model
+
+from .__main__ import TOKENIZER, VOCAB, Peer, make_model
 
 PASSAGE = 64  # characters of one call of the engine
 TEMPERATURE = DecodeConfig.temperature
