@@ -1,7 +1,7 @@
 """A training run as the ``train`` command drives it: asked for, shown, interrupted, closed.
 
 What every task shares; what is read, chosen and learned is the task's: training for text,
-judging_training for labels.
+train_classify for labels.
 """
 
 import os

@@ -59,7 +59,7 @@ def train(request: TrainRequest, console: Console) -> int:
     if not request.show_config:
         ModelDir.create(request.out, force=request.force)  # refuses now, not after the reading
     console.status(f"reading {request.data}")
-    parent = load(request.init_from) if request.init_from else None
+    parent = load(request.init_from, "generate") if request.init_from else None
     settings = request.settings
     if parent is not None:
         settings = _inherit(settings, parent.card, request.init_from)
@@ -162,7 +162,7 @@ def _new_model(
 
 def _resume(request: TrainRequest, console: Console) -> int:
     output = ModelDir.resume(request.out)
-    saved = load(request.out)
+    saved = load(request.out, "generate")
     card = saved.card
     _check_same(request, card)
     if request.show_config:

@@ -110,6 +110,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "budget": {"optim", "trainer"},
     "train": {*BASIC, "budget", "checkpoint", "models", "optim", "trainer"},
+    "lexicon": BASIC,
+    "batches": set(),
+    "calibration": set(),
+    "linear": {"calibration", "lexicon"},
+    "classifier": {"cells", "config"},
+    "judging": {"batches", "calibration", "classifier", "config", "judge", "lexicon", "trainer"},
+    "judge": {"batches", "calibration", "checkpoint", "config", "lexicon", "linear"},
+    "labelled": {*BASIC, "audit", "images", "splits", "tables"},
+    "plan_classify": {"config", "plan"},
     "runs": {
         *BASIC,
         *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
@@ -117,21 +126,32 @@ ALLOWED: dict[str, set[str]] = {
     },
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
-    "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
-    "cli_use": {*BASIC, "options", "scoring", "settings", "writing"},
+    "cli_train": {
+        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "text"),
+        *("train_classify", "training"),
+    },
+    "cli_classify": {"classifying", "options"},
+    "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
     "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
-    "cli": {*BASIC, "__init__", "cli_inspect", "cli_train", "cli_use", "output", "settings"},
+    "cli": {
+        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_train", "cli_use"),
+        *("output", "settings"),
+    },
     "__main__": {"cli"},
 }
 # Each is one command: anything but the others.
-COMMANDS = {"training", "writing", "scoring", "inspection", "curing"}
-TOP = {"options", "cli_inspect", "cli_train", "cli_use", "cli", "__main__"}  # what typer is for
+COMMANDS = {
+    *("training", "train_classify", "writing", "classifying", "scoring", "grading"),
+    *("inspection", "curing"),
+}
+# What typer is for.
+TOP = {"options", "cli_classify", "cli_inspect", "cli_train", "cli_use", "cli", "__main__"}
 
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {
     "torch": {
-        *("cells", "devices", "evaluation", "kernels", "language", "losses", "models", "ngrams"),
-        *("optim", "plan", "train", "trainer"),
+        *("cells", "classifier", "devices", "evaluation", "judging", "kernels", "language"),
+        *("losses", "models", "ngrams", "optim", "plan", "train", "trainer"),
         *("tape", "gates", "jacobians", "diagnostics", "findings", "horizon"),
         *("probes", "remedies"),
     },
