@@ -160,7 +160,7 @@ def svg(draw: Draw, name: str) -> str:
     """
     import matplotlib
 
-    options = dict.fromkeys(INKED, INK) | {"svg.fonttype": "none", "svg.hashsalt": name}
+    options: Any = dict.fromkeys(INKED, INK) | {"svg.fonttype": "none", "svg.hashsalt": name}
     file = io.StringIO()
     with matplotlib.rc_context(options):
         figure = _figure(1)

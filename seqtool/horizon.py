@@ -92,7 +92,7 @@ def _losses(model: LanguageModel, ids: np.ndarray, targets: np.ndarray, length: 
     few = max(1, MAX_LOGITS // (length * model.vocab_size))
     found = []
     with evaluating(model), torch.inference_mode():
-        for chunk, target in zip(seen.split(few), wanted.split(few), strict=True):
+        for chunk, target in zip(torch.split(seen, few), torch.split(wanted, few), strict=True):
             logits, _ = model(chunk.to(device))
             found.append(
                 functional.cross_entropy(logits[:, -1], target.to(device), reduction="none")

@@ -164,8 +164,8 @@ def rank_units(activations: Sequence[np.ndarray], pieces: Sequence[str]) -> Rank
 
 def _varies(values: Floats) -> bool:
     if _is_binary(values):
-        return FEWEST <= values.sum() <= len(values) - FEWEST
-    return len(values) >= 2 * FEWEST and values.min() < values.max()
+        return bool(FEWEST <= values.sum() <= len(values) - FEWEST)
+    return len(values) >= 2 * FEWEST and bool(values.min() < values.max())
 
 
 def _is_binary(values: Floats) -> bool:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import error_line, start
 
 from seqtool.checkpoint import load, load_last
 from seqtool.classifying import _batches
 from seqtool.errors import DataError
 from seqtool.grading import bootstrap, confusion_matrix, macro_f1, precision_recall_f1
-from tests.conftest import error_line, start
 
 SMALL = ("--hidden-size", 8, "--embed-size", 8, "--part-buckets", 64, "--batch-size", 8, "-q")
 GOOD = ["lovely", "fine", "great", "warm", "bright"]

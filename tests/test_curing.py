@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Run, error_line
 
 from seqtool.config import ModelConfig, TrainConfig
 from seqtool.remedies import ProbePatient, Remedy, remedies, treat
-from tests.conftest import Run, error_line
 
 MODEL = ModelConfig(cell="rnn", hidden_size=16, ngram_order=1)
 TRAIN = TrainConfig(steps=30, batch_size=8, bptt=10, decay=0.0, warmup=2, average=0, seed=3)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run, error_line, train_tiny
 
 from seqtool import checkpoint
 from seqtool.checkpoint import Card, ModelDir, load
 from seqtool.sheet import Sheet
-from tests.conftest import Run, error_line, train_tiny
 
 VIEWS = ("health", "gates", "units", "memory", "surprisal")
 
@@ -61,7 +61,7 @@ def test_a_model_alone_as_json(run: Run, model: Path) -> None:
 
 
 def test_a_model_alone_loads_no_torch(model: Path) -> None:
-    from tests.test_imports import command, loaded
+    from test_imports import command, loaded
 
     assert "torch" not in loaded(command("inspect", model), "torch")
 
