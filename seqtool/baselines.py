@@ -19,12 +19,10 @@ class XzCost(NamedTuple):
 
     Attributes:
         bits: Size of the test text for a compressor that has just read the training text.
-        train_bytes: How much of the training text was used, from its end.
         test_bytes: How much of the test text was measured, from its start; divide by this.
     """
 
     bits: int
-    train_bytes: int
     test_bytes: int
 
 
@@ -50,7 +48,7 @@ def xz_cost(
     known = _last_bytes(train, max_train)
     text = _first_bytes(test, max_test)
     bits = 8 * (_xz_size(known + text) - _xz_size(known))
-    return XzCost(max(0, bits), len(known), len(text))
+    return XzCost(max(0, bits), len(text))
 
 
 def _last_bytes(data: Data, limit: int) -> bytes:

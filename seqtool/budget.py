@@ -29,6 +29,7 @@ class Budget:
     seconds: float
     started: float  # time.monotonic() when the command began
     given: frozenset[str] = frozenset()  # settings of the rhythm that the user fixed
+    most_steps: int | None = None  # more would not help: the run ends early
 
     def left(self) -> float:
         """Seconds until the budget is spent."""
@@ -102,15 +103,20 @@ class Pace:
         if first:
             self._set_rhythm()
         steps = trainer.step + max(1, int(self.left() / self.seconds_per_step))
-        if first or self.reached < decay_start(trainer.config):
+        most = self.budget.most_steps
+        if most is not None:  # the run was begun with so many: its fall may have begun as well
+            steps = min(steps, most)
+        if (first and most is None) or self.reached < decay_start(trainer.config):
             trainer.set_lengths(steps=max(steps, fewest_steps(self.reached, trainer.config)))
             return first or not self._open()
-        return self._bend(steps)
+        return self._bend(steps) or first
 
     def _set_rhythm(self) -> None:
         """How often the run reports and evaluates."""
         trainer = self.trainer
         expected = max(1, int(self.left() / self.step_seconds))
+        if self.budget.most_steps is not None:
+            expected = min(expected, max(1, self.budget.most_steps - trainer.step))
         # A short run has better things to do than to look at itself.
         looks = min(EVALUATIONS, max(4, int(math.sqrt(self.budget.seconds))))
         batch_tokens = trainer.objective.tokens / max(1, trainer.step)

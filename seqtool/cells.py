@@ -24,8 +24,8 @@ State = tuple[Tensor, ...]
 # A cell: (W_ih x_t + b_ih, state at t-1, W_hh, b_hh) -> state at t.
 Step = Callable[[Tensor, State, Tensor, Tensor], State]
 
-# How a stack computes: "plain" runs the equations below, "fused" torch's own kernels, "compiled" the
-# loops of kernels.
+# How a stack computes: "plain" runs the equations below, "fused" torch's own kernels, "compiled"
+# the loops of kernels.
 Path = Literal["plain", "fused", "compiled"]
 
 
@@ -331,9 +331,9 @@ class RecurrentStack(nn.Module):
         rows = x.shape[0] * x.shape[1]
         large = self.hidden_size >= COMPILED_UNITS and rows >= COMPILED_ROWS
         torch_can = self.kind in FUSED_KINDS and not padded
-        if self.kind in COMPILED_KINDS and x.device.type == "cpu" and x.dtype == torch.float32:
-            if large or not torch_can:
-                return "compiled"
+        can = self.kind in COMPILED_KINDS and x.device.type == "cpu" and x.dtype == torch.float32
+        if can and (large or not torch_can):
+            return "compiled"
         return "fused" if torch_can else "plain"
 
     def forward(

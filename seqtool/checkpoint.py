@@ -23,7 +23,14 @@ import numpy as np
 import safetensors.numpy
 
 from seqtool import __version__
-from seqtool.config import DataConfig, ModelConfig, TrainConfig, from_dict
+from seqtool.config import (
+    ClassifierConfig,
+    DataConfig,
+    LabelConfig,
+    ModelConfig,
+    TrainConfig,
+    from_dict,
+)
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 from seqtool.files import held, sync_directory, write_whole, writing
 
@@ -32,6 +39,11 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 ResultT = TypeVar("ResultT")
 
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
+# How a model of each task is described.
+CONFIGS: dict[str, tuple[type, type]] = {
+    "generate": (ModelConfig, DataConfig),
+    "classify": (ClassifierConfig, LabelConfig),
+}
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
 BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
 COUNTS = "counts.safetensors"
@@ -49,8 +61,8 @@ class Card:
     """What a model is: the content of ``config.json``."""
 
     task: str
-    model: ModelConfig
-    data: DataConfig
+    model: Any  # the two are of the classes that CONFIGS has for the task
+    data: Any
     train: TrainConfig
     vocab_size: int
     source: dict[str, Any]  # the training text: name, sha256, sizes; JSON values
@@ -89,8 +101,9 @@ class Card:
         if not sealed:
             raise CheckpointError(f"{where}: damaged, or changed by hand; {_COPY_AGAIN}")
         try:
-            values["model"] = from_dict(ModelConfig, values["model"], "model")
-            values["data"] = from_dict(DataConfig, values["data"], "data")
+            model_kind, data_kind = CONFIGS[values["task"]]
+            values["model"] = from_dict(model_kind, values["model"], "model")
+            values["data"] = from_dict(data_kind, values["data"], "data")
             values["train"] = from_dict(TrainConfig, values["train"], "train")
             return from_dict(cls, values, "card")
         except (ConfigError, KeyError, TypeError) as err:
@@ -125,24 +138,43 @@ class Saved:
     card: Card
     tokenizer_json: str
     weights: Arrays  # the best so far
-    meta: dict[str, Any]  # what ``save_best`` was told about them; {} before the first
 
 
-def load(path: Path) -> Saved:
+def load(path: Path, task: str | None = None) -> Saved:
     """Read all that is needed to use a model, strictly.
+
+    Args:
+        path: Its directory.
+        task: What it must have been trained for; None for anything.
 
     Raises:
         CheckpointError: If it is missing, incomplete, damaged, of another format, or of two runs.
+        ConfigError: If it was trained for another task.
     """
 
     def read(directory: Path, where: str) -> Saved:
-        card, weights, header = _read_tensors(directory, where, BEST)
+        card, weights, _ = _read_tensors(directory, where, BEST)
         tokenizer = _read(directory, where, TOKENIZER)
         if _sha256(tokenizer) != card.seal.get("tokenizer_sha256"):
             raise CheckpointError(f"{where}/{TOKENIZER}: damaged, or of another run; {_COPY_AGAIN}")
-        return Saved(card, tokenizer.decode("utf-8"), weights, dict(header["meta"]))
+        return Saved(card, tokenizer.decode("utf-8"), weights)
 
-    return _steadily(path, read)
+    saved = _steadily(path, read)
+    if task is not None and saved.card.task != task:
+        raise ConfigError(
+            f"{path}: trained to {saved.card.task}, needed is a model trained to {task}; use "
+            f"seqtool {saved.card.task} {path}"
+        )
+    return saved
+
+
+def task_of(path: Path) -> str:
+    """What a model was trained for.
+
+    Raises:
+        CheckpointError: As ``load``.
+    """
+    return _steadily(path, _read_card).task
 
 
 def load_last(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -282,7 +314,7 @@ class ModelDir:
                 write_whole(beside / CONFIG, card.to_json().encode("ascii"))
                 write_whole(beside / TOKENIZER, tokenizer)
                 for name, tensors in files.items():
-                    header = {"name": name, "run": run, "meta": {}}
+                    header = {"name": name, "run": run}
                     write_whole(beside / name, _pack_tensors(tensors, header))
                 _swap(beside, self._home)
             finally:
@@ -301,9 +333,9 @@ class ModelDir:
             write_whole(self._home / CONFIG, card.to_json().encode("ascii"))
         self.card = card
 
-    def save_best(self, weights: Tensors, meta: Mapping[str, Any] | None = None) -> None:
-        """Replace the weights that inference uses; ``meta`` (JSON values) is kept with them."""
-        self._save(BEST, weights, meta=meta or {})
+    def save_best(self, weights: Tensors) -> None:
+        """Replace the weights that inference uses."""
+        self._save(BEST, weights)
 
     def save_last(self, tensors: Tensors, counters: Mapping[str, Any]) -> None:
         """Save in one rename all that ``resume`` needs.

@@ -8,6 +8,7 @@ import typer
 from typer.exceptions import TyperException
 
 from seqtool import __version__
+from seqtool.cli_classify import classify
 from seqtool.cli_inspect import cure, inspect
 from seqtool.cli_train import train
 from seqtool.cli_use import evaluate, generate
@@ -44,7 +45,7 @@ def _root(version: Annotated[bool, VersionFlag] = False) -> None:
     """Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work."""
 
 
-for command in (train, generate, evaluate, inspect, cure):
+for command in (train, generate, classify, evaluate, inspect, cure):
     app.command()(command)
 
 

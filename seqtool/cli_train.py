@@ -10,10 +10,13 @@ import typer
 from seqtool import STARTED
 from seqtool.config import (
     Cell,
+    ClassifierConfig,
     DataConfig,
+    LabelConfig,
     ModelConfig,
     Nonlinearity,
     Optimizer,
+    Task,
     TokenizerKind,
     TrainConfig,
 )
@@ -33,10 +36,30 @@ LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
 ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
 
 
+def guess_task(data: str) -> Task:
+    """What can be learned from data: labelled texts and images are judged, other texts written.
+
+    A directory with texts right inside is a text, whatever else is there.
+    """
+    path = Path(data)
+    if data == "-" or not path.exists():
+        return "generate"  # a pipe can be looked at but once; what is missing is told there
+    from seqtool.images import is_images
+    from seqtool.tables import guess_format
+    from seqtool.text import SUFFIXES
+
+    if path.is_dir() and any(child.name.lower().endswith(SUFFIXES) for child in path.iterdir()):
+        return "generate"
+    if is_images(data):
+        return "classify"
+    return "generate" if guess_format(data) == "lines" else "classify"
+
+
 def train(
     ctx: typer.Context,
     data: Annotated[
-        str, typer.Argument(help="Text file (also .gz, .xz), directory of them, or -.")
+        str,
+        typer.Argument(help="Text, or table of texts and labels (also .gz, .xz), directory, or -."),
     ],
     out: Annotated[
         Path | None, option("Where the model goes [default: runs/NAME].", "--out", "-o")
@@ -196,6 +219,61 @@ def train(
         int | None,
         option("Updates between samples [default: with evaluations].", "--sample-every"),
     ] = None,
+    task: Annotated[
+        Task | None,
+        option("What the model shall do [default: seen from DATA].", "--task"),
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        option("classify: column of the text, of a pair A,B [default: guessed].", "--text-column"),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        option("classify: column of the label [default: guessed].", "--label-column"),
+    ] = None,
+    lower: Annotated[
+        bool | None,
+        option("classify: whether case is ignored.", "--lower/--cased", env="lower", auto=True),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        option("classify: pixels of an image, 28x28 [default: the commonest].", "--image-size"),
+    ] = None,
+    skip_bad: Annotated[
+        bool | None, option("classify: leave out images that cannot be read.", "--skip-bad")
+    ] = None,
+    class_weights: Annotated[
+        str | None,
+        option("classify: balanced, or how much a class counts, A=5,B=1.", "--class-weights"),
+    ] = None,
+    embed_dropout: Annotated[
+        float | None,
+        option("classify: numbers dropped from what is read.", "--embed-dropout", auto=True),
+    ] = None,
+    word_dropout: Annotated[
+        float | None,
+        option("classify: words known by their parts alone.", "--word-dropout", auto=True),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        option(
+            "classify: share of a target that goes to all classes.",
+            "--label-smoothing",
+            shown=ClassifierConfig.label_smoothing,
+        ),
+    ] = None,
+    part_buckets: Annotated[
+        int | None,
+        option("classify: rows for character n-grams in words.", "--part-buckets", auto=True),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        option(
+            "classify: words of a text that are read.",
+            "--max-length",
+            shown=LabelConfig.max_length,
+        ),
+    ] = None,
     resume: Annotated[bool, option("Go on with the interrupted run in --out.", "--resume")] = False,
     init_from: Annotated[
         Path | None, option("Start from this model's weights.", "--init-from")
@@ -213,21 +291,26 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a model that writes text like DATA.
+    """Train a model that writes text like DATA, or that judges as its labels do.
 
-    Example: seqtool train book.txt --budget 5m -o book
+    Examples: seqtool train book.txt --budget 5m -o book; seqtool train reviews.csv -o reviews
     """
     length = strongest(ctx, LENGTHS)
     if epochs is not None and not 0 < epochs < float("inf"):
         raise ConfigError(f"--epochs must be above 0, got {epochs}")
     if resume and force:
         raise ConfigError("--resume goes on with the model in --out, --force replaces it; give one")
-    fields = {*asdict(ModelConfig()), *asdict(DataConfig()), *asdict(TrainConfig())}
+    kinds = ModelConfig(), DataConfig(), TrainConfig(), ClassifierConfig(), LabelConfig()
+    fields = {name for kind in kinds for name in asdict(kind)}
     # On a terminal that shows the events too, a live view would be drawn over them.
     same = json_lines and sys.stdout is not None and sys.stdout.isatty()
     with open_console(quiet, verbose, plain=same) as console:
         from seqtool.runs import TrainRequest
-        from seqtool.training import train as run
+
+        if (task or guess_task(data)) == "classify":
+            from seqtool.train_classify import train as run
+        else:
+            from seqtool.training import train as run
 
         request = TrainRequest(
             data=data,

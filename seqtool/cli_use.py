@@ -105,7 +105,9 @@ def generate(
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model directory.")],
-    data: Annotated[str, typer.Argument(help="Text to score: file, directory, or -.")],
+    data: Annotated[
+        str, typer.Argument(help="Text, or labelled texts, to score: file, directory, or -.")
+    ],
     held_out: Annotated[
         bool,
         option("DATA is the training text: score the end that was held out.", "--held-out"),
@@ -117,7 +119,7 @@ def evaluate(
         bool, option("Also score while learning from what was scored.", "--dynamic")
     ] = False,
     baselines: Annotated[
-        bool, option("Score an n-gram model and xz too.", "--baselines/--no-baselines")
+        bool, option("Score cheap methods too.", "--baselines/--no-baselines")
     ] = True,
     on_unknown: Annotated[
         OnUnknown, option("What to do with characters never seen.", "--on-unknown")
@@ -137,11 +139,26 @@ def evaluate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score how well MODEL predicts DATA, beside cheap methods.
+    """Score how well MODEL predicts or judges DATA, beside cheap methods.
 
     Example: seqtool evaluate book other.txt
     """
+    limit_threads(threads)
     with open_console(quiet, verbose) as console:
+        from seqtool.checkpoint import task_of
+
+        if task_of(model) == "classify":
+            from seqtool.grading import GradeRequest, grade
+
+            grading = GradeRequest(
+                model=model,
+                data=data,
+                held_out=held_out,
+                baselines=baselines,
+                encoding=encoding,
+                json=as_json,
+            )
+            raise typer.Exit(grade(grading, console))
         from seqtool.scoring import ScoreRequest
         from seqtool.scoring import evaluate as run
 

@@ -22,8 +22,8 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
 SOURCES = (
-    *("choosing", "compiled", "counting", "hashing", "loops", "products", "recurrence"),
-    *("tiles", "vectors"),
+    *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "products"),
+    *("recurrence", "tiles", "vectors"),
 )
 
 _callbacks: list[Any] = []  # machine code lives as long as these
@@ -44,7 +44,7 @@ def compiled(function: FunctionT) -> FunctionT:
     it is made anew in each run.
     """
     made: Any = numba.njit(nogil=True)(function)
-    with suppress(OSError):  # no place for it, or the sources are no files
+    with suppress(OSError, RuntimeError):  # no place for it; the sources are no files
         made._cache = _Cache(function)  # type: ignore[no-untyped-call]
     kept: FunctionT = made
     return kept
@@ -60,11 +60,9 @@ def callback(function: Callable[..., None], signature: Any) -> int:
         signature: numba's, with the result.
     """
     options = {"error_model": "numpy", "fastmath": {"contract"}}
-    made = CFunc(function, (signature.args, signature.return_type), {}, options)
-    try:
-        made._cache = _Cache(function)
-    except (OSError, RuntimeError):  # as above
-        pass
+    made: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
+    with suppress(OSError, RuntimeError):  # as above
+        made._cache = _Cache(function)  # type: ignore[no-untyped-call]
     made.compile()
     _callbacks.append(made)
     address: int = made.address

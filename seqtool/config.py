@@ -14,6 +14,8 @@ Cell = Literal["rnn", "lstm", "gru"]
 Nonlinearity = Literal["tanh", "relu", "sigmoid", "stochastic"]
 Optimizer = Literal["adam", "rmsprop", "sgd"]
 TokenizerKind = Literal["char", "byte", "word", "bpe"]
+Task = Literal["generate", "classify"]
+Unit = Literal["word", "char", "row"]  # what a classifier reads one by one; row: of pixels
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "int8"]
@@ -185,6 +187,63 @@ class DecodeConfig:
         _check(self.seed >= 0, "--seed", self.seed, "at least 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """The shape of a classifier and what keeps it from learning its data by heart."""
+
+    cell: Cell = "lstm"
+    nonlinearity: Nonlinearity = "tanh"
+    hidden_size: int = 128  # in each direction
+    num_layers: int = 1
+    embed_size: int = 100
+    dropout: float = 0.5  # one mask per sequence, on the output of every layer
+    embed_dropout: float = 0.5  # of each number that the recurrent layers read
+    word_dropout: float = 0.2  # chance that a word is known by its parts alone, for a batch
+    label_smoothing: float = 0.0  # share of the target that goes to all classes alike
+    part_buckets: int = 16384  # rows for the character n-grams inside words, 0 = none
+    ngram_order: int = 2  # longest n-gram of the linear classifier beside, 0 = none
+
+    def __post_init__(self) -> None:
+        _check_choice("--cell", self.cell, Cell)
+        _check_choice("--nonlinearity", self.nonlinearity, Nonlinearity)
+        for flag in ("hidden_size", "num_layers", "embed_size"):
+            name = "--layers" if flag == "num_layers" else "--" + flag.replace("_", "-")
+            _check(getattr(self, flag) >= 1, name, getattr(self, flag), "at least 1")
+        for flag in ("dropout", "embed_dropout", "word_dropout", "label_smoothing"):
+            value = getattr(self, flag)
+            _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
+        _check(self.part_buckets >= 0, "--part-buckets", self.part_buckets, "at least 0 (0 = none)")
+        _check(0 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 0 (off) to 8")
+        if self.cell != "rnn" and self.nonlinearity != "tanh":
+            raise ConfigError(
+                f"--nonlinearity {self.nonlinearity} needs --cell rnn, got --cell {self.cell}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """How labelled texts become sequences and which of them are held out."""
+
+    tokenizer: Unit = "word"  # what an element of a sequence is
+    lower: bool = True  # whether case is ignored
+    vocab_size: int = 50_000  # at most this many words get a vector of their own
+    max_length: int = 400  # elements of a sequence that are read: its beginning and its end
+    text_column: str = ""  # several, as for pairs of texts, with commas between; "" = guessed
+    label_column: str = ""
+    image_size: str = ""  # "28x28"; "" = the commonest, at most 64 a side
+    skip_bad: bool = False  # leave out images that cannot be read
+    class_weights: str = ""  # "balanced", or how much a class counts: "spam=5,ham=1"
+    valid_fraction: float = 0.1  # of each class
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        _check_choice("--tokenizer", self.tokenizer, Unit)
+        _check(self.vocab_size >= 1, "--vocab-size", self.vocab_size, "at least 1")
+        _check(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
+        fraction = self.valid_fraction
+        _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
+
+
 def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:
     """Build a config, or another dataclass of plain values, from saved values, strictly.
 
@@ -212,6 +271,8 @@ def needed(value: object, hint: Any) -> str:
 
     Stricter than Python and typer: neither 1.0 nor true nor "1" is the whole number 1.
     """
+    if hint is Any:
+        return ""
     if type(None) in get_args(hint):
         if value is None:
             return ""

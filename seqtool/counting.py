@@ -53,7 +53,8 @@ def build_counts(ngram: NGram | None, weights: Array | None) -> Counts:
 @inlined
 def find(counts: Counts, length: int, code: int) -> int:
     """The place of the first code of a length that is not below the given one."""
-    low, high = counts.first[length], counts.first[length + 1]
+    low: int = counts.first[length]
+    high: int = counts.first[length + 1]
     while low < high:
         middle = (low + high) // 2
         if counts.codes[middle] < code:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from seqtool.config import DataConfig
 from seqtool.errors import CheckpointError, DataError
 from seqtool.text import TextFiles, open_text
-from seqtool.tokenizer import Tokenizer
+from seqtool.tokenizer import Tokenizer, code_points
 
 Ids = npt.NDArray[Any]  # (n,) of the tokenizer's own unsigned type
 
@@ -54,11 +53,6 @@ class TextStats:
         """
         counts = self.character_counts
         return {char: counts[char] for char in counts if _is_strange(char)}
-
-    @property
-    def replaced(self) -> int:
-        """How often U+FFFD stands where an earlier conversion lost a character."""
-        return self.character_counts.get("\ufffd", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +105,7 @@ def text_stats(files: TextFiles) -> TextStats:
     for document in files.documents():
         last = ""
         for chunk in document:
-            seen = np.bincount(_code_points(chunk))
+            seen = np.bincount(code_points(chunk))
             counts[: len(seen)] += seen
             last = chunk[-1]
         documents += last != ""
@@ -157,7 +151,6 @@ def load_corpus(
     *,
     valid: str | None = None,
     tokenizer: Tokenizer | None = None,
-    cache_dir: Path | None = None,
 ) -> Corpus:
     """Read a text, learn its vocabulary, and cut off the part that is held out.
 
@@ -169,7 +162,6 @@ def load_corpus(
         config: Kind and size of the vocabulary, encoding, fraction held out.
         valid: A text to hold out instead; then all of DATA trains.
         tokenizer: A vocabulary to use as it is, instead of learning one.
-        cache_dir: Where ids too many for memory go; by default the system's temporary directory.
 
     Raises:
         ConfigError: If the encoding is unknown.
@@ -187,7 +179,7 @@ def load_corpus(
         raise _too_small(files.name, stats.characters, cut, 0)
     if tokenizer is None:
         tokenizer = _learn(files, stats, cut, config)
-    train_ids, train = _part(clip_documents(files.documents(), 0, cut), tokenizer, cache_dir)
+    train_ids, train = _part(clip_documents(files.documents(), 0, cut), tokenizer)
     # A document has at least one token, so two tokens show in the first four ids.
     num_tokens = int(np.count_nonzero(train_ids[:4] != tokenizer.start_id))
     if num_tokens < 2:
@@ -199,7 +191,7 @@ def load_corpus(
     else:
         held_out = valid_files.documents()
         unknown.update(_unknown(tokenizer, text_stats(valid_files)))
-    valid_ids, held = _part(held_out, tokenizer, cache_dir)
+    valid_ids, held = _part(held_out, tokenizer)
     if valid_files is not None and len(valid_ids) == 0:
         raise DataError(f"{valid_files.name}: no text to validate with; name another --valid FILE")
     return Corpus(
@@ -396,15 +388,12 @@ def clip_documents(
         yield clipped(document)
 
 
-def _part(
-    documents: Iterator[Iterator[str]], tokenizer: Tokenizer, cache_dir: Path | None
-) -> tuple[Ids, Tally]:
+def _part(documents: Iterator[Iterator[str]], tokenizer: Tokenizer) -> tuple[Ids, Tally]:
     tally = Tally()
-    directory = Path(tempfile.gettempdir()) if cache_dir is None else cache_dir
-    return _collect(encode_documents(documents, tokenizer, tally), tokenizer, directory), tally
+    return _collect(encode_documents(documents, tokenizer, tally), tokenizer), tally
 
 
-def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer, directory: Path) -> Ids:
+def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer) -> Ids:
     """Join ids: in memory if they are few, else in a file without a name, mapped into memory."""
     few: list[Ids] = []
     num_ids = 0
@@ -416,7 +405,7 @@ def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer, directory: Path) -> Id
     else:
         return np.concatenate(few) if few else np.zeros(0, dtype=tokenizer.dtype)
     try:
-        with tempfile.TemporaryFile(dir=directory) as file:
+        with tempfile.TemporaryFile() as file:
             for ids in few:
                 _append(file, ids)
             few.clear()
@@ -426,7 +415,7 @@ def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer, directory: Path) -> Id
             return np.memmap(file, dtype=tokenizer.dtype, mode="r")
     except OSError as err:
         raise DataError(
-            f"{directory}: no place for the token ids ({err.strerror}); "
+            f"{tempfile.gettempdir()}: no place for the token ids ({err.strerror}); "
             "set TMPDIR to a directory with more room"
         ) from err
 
@@ -442,15 +431,11 @@ def _counted(document: Iterator[str], tally: Tally) -> Iterator[str]:
         yield chunk
 
 
-def _code_points(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-
-
 def _utf8_length(text: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError:  # surrogate escapes
-        return int(_utf8_lengths(_code_points(text)).sum())
+        return int(_utf8_lengths(code_points(text)).sum())
 
 
 def _utf8_lengths(codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -138,12 +138,7 @@ def _keep_likeliest(
     return kept
 
 
-def sample(probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw one id per row of probs (B, V), with one ``rng.random()`` per row; (B,) int64."""
-    return _invert(probs, rng.random(len(probs)))
-
-
-def _invert(probs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+def invert(probs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """The ids (B,) at which the cumulated probs (B, V) pass uniforms (B,), numbers in [0, 1)."""
     mass = np.cumsum(probs, axis=-1)
     total = mass[:, -1]
@@ -336,7 +331,7 @@ class Generation:
 
     def _write_one(self) -> Written:
         probs = probabilities(np.where(self._allowed(), self.logits, -np.inf), self._config)
-        ids = _invert(probs, np.array([rng.random() for rng in self.rngs]))
+        ids = invert(probs, np.array([rng.random() for rng in self.rngs]))
         before = self.state
         logits, after = self._stepper.step(ids, before)
         return Written(ids[:, None], logits, lambda step: after if step else before)

@@ -18,12 +18,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seqtool import loops
-from seqtool.loops import GROUP, KINDS, Job
-from seqtool.tiles import COLUMNS
+from seqtool.loops import KINDS, Job
+from seqtool.tiles import COLUMNS, DEPTH
 
 # Rows that go through time together: enough that reading the weights does not set the pace, few
 # enough that their gates stay in the second-level cache.
 BLOCK_ROWS = 16
+# Panels of the gates whose gradients of the weights are summed together, reading the input once.
+GROUP = 8
 
 
 @cache
@@ -70,10 +72,13 @@ def run(loop: int, job: np.ndarray, count: int) -> None:
         other.result()
 
 
-def blocks(rows: int) -> int:
-    """How many blocks to cut a batch into: a multiple of the threads, if it has so many rows."""
+def blocks(size: int, best: int) -> int:
+    """How many blocks of about the best size to cut work into: if possible, equal for all threads.
+
+    The result of the work does not depend on it.
+    """
     threads = torch.get_num_threads()
-    return min(rows, threads * max(1, round(rows / (threads * BLOCK_ROWS))))
+    return min(size, threads * max(1, round(size / (threads * best))))
 
 
 def padded(size: int) -> int:
@@ -155,7 +160,7 @@ class _Layer(torch.autograd.Function):
         }
         counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
         counts |= {Job.INPUT: inputs, Job.HIDDEN: size}
-        run(loop("forward", kind, x), make_job(counts, tensors), blocks(rows))
+        run(loop("forward", kind, x), make_job(counts, tensors), blocks(rows, BLOCK_ROWS))
         ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
         ctx.counts, ctx.kind = counts, kind
         last = 0 if backward else -1
@@ -186,6 +191,7 @@ class _Layer(torch.autograd.Function):
             columns = blocks.shape[2] // COLUMNS
             return blocks.view(depth, columns, COLUMNS).transpose(0, 1).contiguous()
 
+        depth_of_chunks = -(-steps * rows // DEPTH) * DEPTH
         grad_ih = x.new_empty(gates, padded(size), inputs)
         grad_hh = x.new_empty(gates, padded(size), size)
         grad_bias = x.new_empty(width // padded(size), padded(size))
@@ -202,16 +208,16 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_CELL: grad_cell,
             Job.GRAD_GATES: x.new_zeros(rows, width + COLUMNS),
             Job.GRAD_X: grad_x,
-            Job.GATE_PANELS: x.new_empty(steps * rows * width),
-            Job.X_PANELS: x.new_empty(steps * rows * padded(inputs)),
-            Job.H_PANELS: x.new_empty(steps * rows * padded(size)),
+            Job.GATE_CHUNKS: x.new_empty(depth_of_chunks * width),
+            Job.X_CHUNKS: x.new_empty(depth_of_chunks * padded(inputs)),
+            Job.H_CHUNKS: x.new_empty(depth_of_chunks * padded(size)),
             Job.GRAD_WEIGHT_IH: grad_ih,
             Job.GRAD_WEIGHT_HH: grad_hh,
             Job.GRAD_BIAS: grad_bias,
         }
         job = make_job(ctx.counts, tensors)
-        run(loop("backward", kind, x), job, blocks(rows))
-        run(loop("weights", kind, x), job, -(-width // (COLUMNS * GROUP)))
+        run(loop("backward", kind, x), job, blocks(rows, BLOCK_ROWS))
+        run(loop("weights", kind, x), job, blocks(width // COLUMNS, GROUP))
         return (
             grad_x[..., :inputs] if grad_x is not None else None,
             torch_order(grad_ih[:, :size], kind, of_input=True).reshape(weight_ih.shape),

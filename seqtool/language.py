@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from seqtool.backoff import NGram, Scored
 from seqtool.cells import detach, reset
@@ -78,8 +77,8 @@ class NextToken:
         targets = torch.from_numpy(batch.targets).to(self.device)
         restart = torch.from_numpy(batch.restart).to(self.device)  # (B,)
         state = reset(detach(self.state), restart)
-        logits, self.state = self.model(inputs, state)  # (B, T, V)
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss, self.state = self.model.loss(inputs, targets, state)
+        return loss
 
     def units(self, loss: float) -> dict[str, float]:
         """Nats per token of the training text in bits per character."""

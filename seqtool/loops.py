@@ -15,14 +15,15 @@ import math
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import overload
+from numba.np.numpy_support import carray
 
 from seqtool.compiled import callback
-from seqtool.tiles import COLUMNS, claim, product, tile_rows, to_panels, view
+from seqtool.tiles import COLUMNS, DEPTH, claim, product, tile_rows, to_chunks, view
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
 LSTM, GRU, TANH, RELU, SIGMOID = range(len(KINDS))
@@ -51,19 +52,15 @@ class Job(IntEnum):
     GRAD_CELL = 17  # (B, H): the same of c
     GRAD_GATES = 18  # (B, areas P + 16): of one time step; zeros in the padding
     GRAD_X = 19  # (T, B, E rounded up), zeros
-    GATE_PANELS = 20  # (areas P / 16, T B, 16): gradient of the gates at all times
-    X_PANELS = 21  # (E rounded up / 16, T B, 16)
-    H_PANELS = 22  # (P / 16, T B, 16): h before each step
+    GATE_CHUNKS = 20  # chunks of (T B, areas P): gradient of the gates at all times
+    X_CHUNKS = 21  # chunks of (T B, E)
+    H_CHUNKS = 22  # chunks of (T B, H): h before each step
     GRAD_WEIGHT_IH = 23  # (input areas P, E)
     GRAD_WEIGHT_HH = 24  # (state areas P, H)
     GRAD_BIAS = 25  # (areas P,)
 
 
 FIELDS = len(Job)
-# The product of all time steps: so many of them at once for so many panels of the gates. A piece of
-# the input is then in the first-level cache while these pass by, and they are in the second.
-DEPTH = 256
-GROUP = 4
 TILE = COLUMNS * COLUMNS
 
 # The best rational approximation of tanh on [-9, 9] with these degrees, odd over even, found by
@@ -77,25 +74,36 @@ TANH_BELOW = np.array(
     [1.0, 0.470096282, 2.72293317e-2, 3.93093668e-4, 1.28164472e-6], dtype=np.float32
 )
 
-# Multiply and add may become one; a division by zero is no exception, or nothing would be vector
-# code.
-inlined = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
-def tanh(x: float) -> float:
+def arithmetic(function: FunctionT) -> FunctionT:
+    """A function compiled into those that call it, as vector code.
+
+    So a division by zero is no exception; and multiply and add may become one instruction.
+    """
+    made: Any = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    kept: FunctionT = made
+    return kept
+
+
+def tanh(x: Any) -> Any:
     """Hyperbolic tangent; in float32 an approximation that is off by less than 3e-7."""
     return math.tanh(x)
 
 
-@overload(tanh)
-def _typed_tanh(x):  # type: ignore[no-untyped-def]
+def _typed_tanh(x: Any) -> Any:
     if x != types.float32:
-        return lambda x: math.tanh(x)
+
+        def precise(x: Any) -> Any:
+            return math.tanh(x)
+
+        return precise
     p0, p1, p2, p3, p4, p5 = TANH_ABOVE
     q0, q1, q2, q3, q4 = TANH_BELOW
     limit = TANH_LIMIT
 
-    def rational(x):  # type: ignore[no-untyped-def]
+    def rational(x: Any) -> Any:
         # Written so that nan stays nan: a run that has diverged must not look healthy.
         x = limit if x > limit else x
         x = -limit if x < -limit else x
@@ -106,22 +114,25 @@ def _typed_tanh(x):  # type: ignore[no-untyped-def]
     return rational
 
 
-@inlined
-def copy(source, target):  # type: ignore[no-untyped-def]
+overload(tanh)(_typed_tanh)
+
+
+@arithmetic
+def copy(source: Any, target: Any) -> None:
     """Fill an array from another; a slice assignment takes numba seconds to compile."""
     for j in range(len(target)):
         target[j] = source[j]
 
 
-@inlined
-def clear(target):  # type: ignore[no-untyped-def]
+@arithmetic
+def clear(target: Any) -> None:
     """Fill an array with zeros."""
     for j in range(len(target)):
         target[j] = 0
 
 
-@inlined
-def lstm_forward(gates, c_before, c, h, size, half):  # type: ignore[no-untyped-def]
+@arithmetic
+def lstm_forward(gates: Any, c_before: Any, c: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: gates in, activated gates, c and h out."""
     padded = len(gates) // 4
     i, f = gates[:padded], gates[padded : 2 * padded]
@@ -138,8 +149,18 @@ def lstm_forward(gates, c_before, c, h, size, half):  # type: ignore[no-untyped-
         h[j] = o_j * tanh(c_j)
 
 
-@inlined
-def lstm_backward(gates, c_before, c, grad_output, grad_h, grad_c, grad_gates, size, one):  # type: ignore[no-untyped-def]
+@arithmetic
+def lstm_backward(
+    gates: Any,
+    c_before: Any,
+    c: Any,
+    grad_output: Any,
+    grad_h: Any,
+    grad_c: Any,
+    grad_gates: Any,
+    size: Any,
+    one: Any,
+) -> None:
     """One row at one time: gradients of h and c in, of the gates and of the c before out."""
     padded = len(gates) // 4
     i, f = gates[:padded], gates[padded : 2 * padded]
@@ -158,8 +179,8 @@ def lstm_backward(gates, c_before, c, grad_output, grad_h, grad_c, grad_gates, s
         grad_h[j] = 0
 
 
-@inlined
-def gru_forward(gates, h_before, h, size, half):  # type: ignore[no-untyped-def]
+@arithmetic
+def gru_forward(gates: Any, h_before: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: gates in, activated gates (m stays) and h out."""
     padded = len(gates) // 4
     n, r = gates[:padded], gates[padded : 2 * padded]
@@ -172,8 +193,10 @@ def gru_forward(gates, h_before, h, size, half):  # type: ignore[no-untyped-def]
         h[j] = n_j + z_j * (h_before[j] - n_j)
 
 
-@inlined
-def gru_backward(gates, h_before, grad_output, grad_h, grad_gates, size, one):  # type: ignore[no-untyped-def]
+@arithmetic
+def gru_backward(
+    gates: Any, h_before: Any, grad_output: Any, grad_h: Any, grad_gates: Any, size: Any, one: Any
+) -> None:
     """One row at one time: gradient of h in, of the gates and, in part, of the h before out."""
     padded = len(gates) // 4
     n, r = gates[:padded], gates[padded : 2 * padded]
@@ -190,8 +213,8 @@ def gru_backward(gates, h_before, grad_output, grad_h, grad_gates, size, one):  
         grad_h[j] = dh * z[j]
 
 
-@inlined
-def rnn_forward(kind, gates, h, size, half):  # type: ignore[no-untyped-def]
+@arithmetic
+def rnn_forward(kind: Any, gates: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: activation in, h out."""
     if kind == TANH:
         for j in range(size):
@@ -205,8 +228,10 @@ def rnn_forward(kind, gates, h, size, half):  # type: ignore[no-untyped-def]
             h[j] = half + half * tanh(half * gates[j])
 
 
-@inlined
-def rnn_backward(kind, h, grad_output, grad_h, grad_gates, size, one):  # type: ignore[no-untyped-def]
+@arithmetic
+def rnn_backward(
+    kind: Any, h: Any, grad_output: Any, grad_h: Any, grad_gates: Any, size: Any, one: Any
+) -> None:
     """One row at one time: gradient of h in, of the activation out."""
     if kind == TANH:
         for j in range(size):
@@ -226,31 +251,30 @@ def areas(kind: int) -> tuple[int, int]:
     return {LSTM: (4, 4), GRU: (4, 3)}.get(kind, (1, 1))
 
 
-@inlined
-def panels(size):  # type: ignore[no-untyped-def]
+@arithmetic
+def panels(size: Any) -> Any:
     """How many panels hold so many columns."""
     return (size + COLUMNS - 1) // COLUMNS
 
 
-@inlined
-def sizes(job):  # type: ignore[no-untyped-def]
+@arithmetic
+def sizes(job: Any) -> Any:
     """T, B, E, H, P."""
     size = job[Job.HIDDEN]
     return job[Job.STEPS], job[Job.ROWS], job[Job.INPUT], size, panels(size) * COLUMNS
 
 
-@inlined
-def sum_rows(panel, total):  # type: ignore[no-untyped-def]
-    """The sum of the rows of one panel, (16,)."""
-    clear(total)
+@arithmetic
+def add_rows(panel: Any, total: Any) -> None:
+    """Add up the rows of a panel, into (16,)."""
     for start in range(0, len(panel), COLUMNS):
         row = panel[start : start + COLUMNS]
         for j in range(COLUMNS):
             total[j] += row[j]
 
 
-@inlined
-def transpose_tiles(tiles, width, target):  # type: ignore[no-untyped-def]
+@arithmetic
+def transpose_tiles(tiles: Any, width: Any, target: Any) -> None:
     """Tiles (width rounded up / 16, 16, 16) one below the other to their transpose (16, width)."""
     for column in range(width):
         for row in range(COLUMNS):
@@ -262,7 +286,7 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
     num_areas, from_input = areas(kind)
     half = unit / 2
 
-    def forward(address):  # type: ignore[no-untyped-def]
+    def forward(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
         width = num_areas * padded
@@ -328,7 +352,7 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
     """
     num_areas, from_input = areas(kind)
 
-    def backward(address):  # type: ignore[no-untyped-def]
+    def backward(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
         width, depth = num_areas * padded, from_input * padded
@@ -346,10 +370,10 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
         grad_gates = view(job, Job.GRAD_GATES, rows * row_width, unit)
         x_width = x_panels * COLUMNS if job[Job.GRAD_X] else 0
         grad_x = view(job, Job.GRAD_X, steps * rows * x_width, unit)
-        all_steps = steps * rows
-        gates_out = view(job, Job.GATE_PANELS, all_steps * width, unit)
-        x_out = view(job, Job.X_PANELS, all_steps * x_panels * COLUMNS, unit)
-        h_out = view(job, Job.H_PANELS, all_steps * padded, unit)
+        depths = (steps * rows + DEPTH - 1) // DEPTH * DEPTH
+        gates_out = view(job, Job.GATE_CHUNKS, depths * width, unit)
+        x_out = view(job, Job.X_CHUNKS, depths * x_panels * COLUMNS, unit)
+        h_out = view(job, Job.H_CHUNKS, depths * padded, unit)
         lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
         while True:
             block = claim(job)
@@ -390,12 +414,10 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
                         *(grad_gates, grad_at, row_width, high - low, depth),
                         *(weight_ih, x_panels, grad_x, first * x_width, x_width),
                     )
-                to_panels(
-                    *(grad_gates, grad_at, row_width, high - low, width),
-                    *(gates_out, all_steps, first),
-                )
-                to_panels(x, first * inputs, inputs, high - low, inputs, x_out, all_steps, first)
-                to_panels(states, before, size, high - low, size, h_out, all_steps, first)
+                count = high - low
+                to_chunks(grad_gates, grad_at, row_width, count, width, gates_out, first)
+                to_chunks(x, first * inputs, inputs, count, inputs, x_out, first)
+                to_chunks(states, before, size, count, size, h_out, first)
 
     return backward
 
@@ -403,50 +425,54 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
 def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
     """Gradients of the weights from the panels that the backward loop filled.
 
-    The blocks are groups of GROUP panels of the gates.
+    The blocks are groups of panels of the gates: a piece of the input is multiplied with all of a
+    group while it is in the cache.
     """
     num_areas, from_input = areas(kind)
 
-    def weights(address):  # type: ignore[no-untyped-def]
+    def weights(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
         all_steps = steps * rows
         width, depth = num_areas * padded, from_input * padded
-        x_panels, h_panels = panels(inputs), panels(size)
-        gates = view(job, Job.GATE_PANELS, all_steps * width, unit)
-        x = view(job, Job.X_PANELS, all_steps * x_panels * COLUMNS, unit)
-        h = view(job, Job.H_PANELS, all_steps * padded, unit)
+        gate_panels, x_panels, h_panels = width // COLUMNS, panels(inputs), panels(size)
+        chunks = (all_steps + DEPTH - 1) // DEPTH
+        gates = view(job, Job.GATE_CHUNKS, chunks * DEPTH * width, unit)
+        x = view(job, Job.X_CHUNKS, chunks * DEPTH * x_panels * COLUMNS, unit)
+        h = view(job, Job.H_CHUNKS, chunks * DEPTH * padded, unit)
         grad_ih = view(job, Job.GRAD_WEIGHT_IH, depth * inputs, unit)
         grad_hh = view(job, Job.GRAD_WEIGHT_HH, depth * size, unit)
         grad_bias = view(job, Job.GRAD_BIAS, width, unit)
         tiles = x_panels + h_panels  # for each panel of the gates
-        sums = np.empty(GROUP * tiles * TILE, dtype=gates.dtype)
+        most = (gate_panels + job[Job.BLOCKS] - 1) // job[Job.BLOCKS]
+        sums = np.empty(most * tiles * TILE, dtype=gates.dtype)
         while True:
             block = claim(job)
             if block >= job[Job.BLOCKS]:
                 break
+            low = gate_panels * block // job[Job.BLOCKS]
+            high = gate_panels * (block + 1) // job[Job.BLOCKS]
+            group = range(low, high)
             clear(sums)
-            group = range(block * GROUP, min(block * GROUP + GROUP, width // COLUMNS))
-            for top in range(0, all_steps, DEPTH):
-                k = min(DEPTH, all_steps - top)
+            clear(grad_bias[low * COLUMNS : high * COLUMNS])
+            for chunk in range(chunks):
+                k = min(DEPTH, all_steps - chunk * DEPTH)
+                for panel in group:
+                    right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
+                    rows_here = gates[right : right + k * COLUMNS]
+                    add_rows(rows_here, grad_bias[panel * COLUMNS : (panel + 1) * COLUMNS])
                 for p in range(tiles):
                     for i, panel in enumerate(group):
-                        right = (panel * all_steps + top) * COLUMNS
-                        at = (i * tiles + p) * TILE
+                        right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
+                        into = sums, (i * tiles + p) * TILE, COLUMNS
                         if p < x_panels and panel * COLUMNS < depth:
-                            left = (p * all_steps + top) * COLUMNS
-                            tile_rows(
-                                x, left, 1, COLUMNS, COLUMNS, gates, right, k, sums, at, COLUMNS
-                            )
+                            left = (chunk * x_panels + p) * DEPTH * COLUMNS
+                            tile_rows(x, left, 1, COLUMNS, COLUMNS, gates, right, k, *into)
                         elif p >= x_panels and panel * COLUMNS >= width - depth:
-                            left = ((p - x_panels) * all_steps + top) * COLUMNS
-                            tile_rows(
-                                h, left, 1, COLUMNS, COLUMNS, gates, right, k, sums, at, COLUMNS
-                            )
+                            left = (chunk * h_panels + p - x_panels) * DEPTH * COLUMNS
+                            tile_rows(h, left, 1, COLUMNS, COLUMNS, gates, right, k, *into)
             for i, panel in enumerate(group):
                 row = panel * COLUMNS
-                panel_rows = gates[row * all_steps : (row + COLUMNS) * all_steps]
-                sum_rows(panel_rows, grad_bias[row : row + COLUMNS])
                 found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]
                 if row < depth:
                     transpose_tiles(found, inputs, grad_ih[row * inputs : (row + COLUMNS) * inputs])
@@ -471,4 +497,5 @@ def loop(name: str, kind: str, dtype: type[np.floating[Any]]) -> int:
         dtype: Of all arrays but the lengths.
     """
     function = MAKERS[name](KINDS.index(kind), dtype(1))
-    return callback(function, types.void(types.CPointer(types.int64)))
+    address_of_job = types.CPointer(types.int64)
+    return callback(function, types.void(address_of_job))

@@ -1,8 +1,7 @@
 """Models: ids in, logits out; and the bridge to numpy for decoding and for files.
 
 A model is an embedding, a stack of recurrent layers from cells, and an output layer. It never sees
-text, keeps no state of its own, and computes no loss; those are for tokenizer, train and
-evaluation.
+text and keeps no state of its own; those are for tokenizer and train.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, State
 from seqtool.config import ModelConfig
+from seqtool.losses import cross_entropy
 from seqtool.ngrams import NgramTables
 
 # Embeddings start small so that the first updates, not the draw, decide what a token means.
@@ -130,27 +130,50 @@ class LanguageModel(nn.Module):
         output, state = self.stack.step(x[:, 0], state)
         return output[:, None], state
 
+    def loss(self, ids: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
+        """How badly the next token is predicted at every position, in the mean.
+
+        Args:
+            ids: (B, T) int64, T at least 1.
+            targets: The tokens that do follow, (B, T) int64.
+            state: State before the first of them, each (L, B, H).
+
+        Returns:
+            Mean negative log-likelihood in nats, and the state after the last id. The logits of a
+            large vocabulary are never held all at once.
+        """
+        output, added, state = self._read(ids, state, self.stack, drop=self.training)
+        if added is not None:
+            logits = functional.linear(output, self._output_weight(), self.output.bias) + added
+            return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
+        parts = output.flatten(0, 1), self._output_weight(), self.output.bias
+        return cross_entropy(*parts, targets.flatten()), state
+
     def _run(self, ids: Tensor, state: State, stack: Stack, *, drop: bool) -> tuple[Tensor, State]:
+        output, added, state = self._read(ids, state, stack, drop=drop)
+        logits = functional.linear(output, self._output_weight(), self.output.bias)
+        return logits if added is None else logits + added, state
+
+    def _read(
+        self, ids: Tensor, state: State, stack: Stack, *, drop: bool
+    ) -> tuple[Tensor, Tensor | None, State]:
+        """What the layers make of some ids, what n-grams add to the logits, and the state."""
         x = self.embedding(ids)
         if self.ngrams is None:
             output, state = stack(x, state)
-            return self._logits(output), state
+            return output, None, state
         added_input, added_logits, recent = self.ngrams(ids, state[-1], drop=drop)
         output, state = stack(x + added_input, state[:-1])
-        logits = self._logits(output)
-        if self.config.ngram_logits(self.vocab_size):
-            logits = logits + added_logits
-        return logits, (*state, recent)
+        on_logits = self.config.ngram_logits(self.vocab_size)
+        return output, added_logits if on_logits else None, (*state, recent)
 
-    def _logits(self, output: Tensor) -> Tensor:
-        if not self.config.tied:
-            logits: Tensor = self.output(output)
-            return logits
-        weight = self.embedding.weight
-        if self.unknown_id is not None:  # keep the gradient of the output off the zero row
+    def _output_weight(self) -> Tensor:
+        weight = self.embedding.weight if self.config.tied else self.output.weight
+        if self.config.tied and self.unknown_id is not None:
+            # Keep the gradient of the output off the zero row.
             unknown = torch.tensor([self.unknown_id], device=weight.device)
             weight = weight.index_fill(0, unknown, 0.0)
-        return functional.linear(output, weight, self.output.bias)
+        return weight
 
 
 class Stepper:
@@ -188,18 +211,6 @@ class Stepper:
             tuple(torch.tensor(part, device=device) for part in state),
         )
         return logits.float().numpy(force=True), tuple(part.numpy(force=True) for part in after)
-
-    def select(self, state: tuple[np.ndarray, ...], index: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The states of some of the texts, in any order, repeats allowed.
-
-        Args:
-            state: Each (L, B, H).
-            index: Positions in the batch, (K,).
-
-        Returns:
-            A new state, each (L, K, H).
-        """
-        return tuple(part[:, index] for part in state)
 
 
 def build_model(
@@ -242,9 +253,34 @@ def load_arrays(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
         parameter.copy_(torch.tensor(weights[name]))
 
 
-def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every parameter: what a model file must hold to fit."""
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+def shapes(model: nn.Module, vocab_size: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every parameter: what a model file must hold to fit.
+
+    Args:
+        model: A model.
+        vocab_size: For a language model, the size that its vocabulary had before it grew.
+    """
+    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if vocab_size is not None:
+        assert isinstance(model, LanguageModel), "no other model's vocabulary grows"
+        grown = model.vocab_size - vocab_size
+        for name, axis in vocabulary_axes(model).items():
+            shape = found[name]
+            found[name] = (*shape[:axis], shape[axis] - grown, *shape[axis + 1 :])
+    return found
+
+
+@torch.no_grad()
+def copy_grown(model: LanguageModel, weights: Mapping[str, np.ndarray]) -> None:
+    """Start from the weights of a model with the first part of this one's vocabulary, in place.
+
+    The rows of the other tokens keep their fresh start. ``shapes`` tells what fits.
+    """
+    axes = vocabulary_axes(model)
+    for name, parameter in model.named_parameters():
+        axis = axes.get(name, 0)
+        weight = torch.from_numpy(weights[name])
+        parameter.narrow(axis, 0, weight.shape[axis]).copy_(weight)
 
 
 def vocabulary_axes(model: LanguageModel) -> dict[str, int]:

@@ -108,6 +108,15 @@ def choose(
     return Plan(model, train, reasons)
 
 
+def rhythm(steps: int) -> dict[str, int]:
+    """How long a run of known length warms up, and how often it reports and evaluates."""
+    return {
+        "warmup": min(TrainConfig.warmup, steps // 10),
+        "report_every": max(1, steps // 100),
+        "eval_every": max(1, -(-steps // 12)),
+    }
+
+
 def _hidden_size(work: float, cell: str, tokens: int) -> int:
     """Units for so many GFLOP: the size grows with time, but the number of updates grows faster."""
     # Fitted at 20 s, 2 min and 10 min; cheaper cells get some of what they save as units.

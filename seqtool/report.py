@@ -9,6 +9,7 @@ import html
 import json
 import zlib
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -306,7 +307,7 @@ def _label(match: Match) -> str:
 def _offsets(found: Findings) -> list[int]:
     """The number of units in the layers below each."""
     sizes = [values.shape[1] for values in found.activations or ()]
-    return [sum(sizes[:layer]) for layer in range(len(sizes))]
+    return [0, *accumulate(sizes)]
 
 
 def _data(summary: Summary, found: Findings) -> str:

@@ -1,7 +1,7 @@
 """A training run as the ``train`` command drives it: asked for, shown, interrupted, closed.
 
 What every task shares; what is read, chosen and learned is the task's: training for text,
-judging_training for labels.
+train_classify for labels.
 """
 
 import os
@@ -69,7 +69,7 @@ def run(
     event: Event = {}
     lost: list[BrokenPipeError | SeqtoolError] = []  # why nobody can be told any more
     display = TrainingDisplay(console)
-    memory = enough_memory(trainer.model.config, trainer.config)
+    memory = enough_memory(keeper.card.model, trainer.config)
     with memory, _signals(display.close) as interrupted, display:
         for event in fit(
             trainer,

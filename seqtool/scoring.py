@@ -126,7 +126,7 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
         raise ConfigError(
             "--dynamic changes the weights, which a state file does not hold; leave --state out"
         )
-    saved = load(request.model)
+    saved = load(request.model, "generate")
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
     encoding = request.encoding or saved.card.data.encoding
     files = open_text(request.data, encoding=encoding, binary_ok=tokenizer.kind == "byte")

@@ -18,7 +18,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,20 @@ class TextFiles:
         for path in self._sources():
             yield self._chunks(path)
 
+    def lines(self, longest: int) -> Iterator[str]:
+        """The lines of all documents, each with its line feed; the last one may lack it.
+
+        Only a line feed ends a line, so that numbers agree with those of an editor.
+
+        Args:
+            longest: Characters that a line may have; a longer one is refused before it is whole.
+
+        Raises:
+            DataError: As ``documents``, or if a line is longer.
+        """
+        for path, document in zip(self._sources(), self.documents(), strict=True):
+            yield from split_lines(document, longest, self._where(path))
+
     def sha256(self) -> str:
         """Fingerprint of the bytes, decompressed, that sees where a document ends.
 
@@ -144,6 +158,34 @@ class TextFiles:
             yield text
 
 
+def split_lines(chunks: Iterable[str], longest: int, where: str) -> Iterator[str]:
+    """Lines out of chunks of text, each with its line feed; the last one may lack it.
+
+    Raises:
+        DataError: If a line has more characters than ``longest``.
+    """
+    number, rest = 1, ""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split("\n")
+        for line in lines:
+            if len(line) > longest:
+                raise too_long(f"{where}:{number}", longest)
+            yield line + "\n"
+            number += 1
+        if len(rest) > longest:
+            raise too_long(f"{where}:{number}", longest)
+    if rest:
+        yield rest
+
+
+def too_long(where: str, longest: int) -> DataError:
+    """The one line about a text that no model could read as one."""
+    return DataError(
+        f"{where}: more than {longest:,} characters in one text, which no model could read as one; "
+        "cut it into shorter texts, and see whether a quote or a line end is missing"
+    )
+
+
 class _Decoder:
     """Bytes to text, block by block, with errors that say where in the file they are."""
 
@@ -151,9 +193,10 @@ class _Decoder:
         self.where = where
         self.encoding = encoding
         self.binary_ok = binary_ok
-        self._utf8 = codecs.lookup(encoding).name == "utf-8"
-        errors = "surrogateescape" if binary_ok else "strict"
-        self._decoder = codecs.getincrementaldecoder(encoding)(errors)
+        codec, _, errors = encoding.partition(":")
+        self._utf8 = codecs.lookup(codec).name == "utf-8"
+        errors = "surrogateescape" if binary_ok else errors or "strict"
+        self._decoder = codecs.getincrementaldecoder(codec)(errors)
         self._num_bytes = 0  # taken so far
         self._num_lines = 0  # line ends in the text given out so far
 
@@ -191,7 +234,8 @@ class _Decoder:
 
     def _not_text(self, where: str, found: str) -> DataError:
         hint = (
-            "name the encoding, e.g. --encoding latin-1"
+            "name the encoding, e.g. --encoding latin-1, or --encoding utf-8:replace if only a few "
+            "bytes are broken"
             if self._utf8
             else "name the right one with --encoding"
         )
@@ -226,7 +270,8 @@ def open_text(data: str, *, encoding: str, binary_ok: bool = False) -> TextFiles
         data: A file (plain, or gzip, xz, bzip2 by its content), ``-`` for standard input, or a
             directory: every .txt, .txt.gz, .txt.xz and .txt.bz2 below it, in sorted order, hidden
             ones left out. A pipe is copied once to a nameless temporary file, to be read twice.
-        encoding: Name of a Python text encoding.
+        encoding: Name of a Python text encoding, or ``NAME:replace`` (as in PYTHONIOENCODING) to
+            put U+FFFD where bytes are no text in it.
         binary_ok: Take any bytes (tokenizer ``byte``): what is not text in the encoding becomes
             surrogate escapes, so that nothing is lost.
 
@@ -234,13 +279,16 @@ def open_text(data: str, *, encoding: str, binary_ok: bool = False) -> TextFiles
         ConfigError: If the encoding is unknown.
         DataError: If there is no such file, it cannot be read, or it is empty.
     """
+    codec, colon, errors = encoding.partition(":")
     try:
-        "".encode(encoding)
-        codecs.getincrementaldecoder(encoding)
+        "".encode(codec)
+        codecs.getincrementaldecoder(codec)
+        if colon and errors != "replace":
+            raise LookupError(errors)
     except (LookupError, ValueError) as err:
         raise ConfigError(
             f"--encoding {encoding!r} is not a text encoding known here; "
-            "use for example utf-8, latin-1, cp1252 or utf-16"
+            "use for example utf-8, latin-1, cp1252, utf-16 or utf-8:replace"
         ) from err
     if data == "-":
         if sys.stdin is None:

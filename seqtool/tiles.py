@@ -11,22 +11,23 @@ on which rows are computed together nor on the number of threads.
 
 from typing import Any
 
-from llvmlite import ir
-from numba import carray, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 from seqtool.compiled import inlined
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
+DEPTH = 128  # rows of a chunk: 8 KB of a panel, a quarter of a first-level cache
 MOST_ROWS = 6  # of a tile: twelve of AVX2's sixteen registers hold sums
 
 _INDEX = ir.IntType(64)
 
 
-@intrinsic
-def pointer(context: Any, address: Any, unit: Any) -> Any:
+def _pointer(context: Any, address: Any, unit: Any) -> Any:
     """The address, an integer, as a pointer to numbers of the type of ``unit``."""
     if not isinstance(unit, types.Number):
         raise TypingError(f"pointer needs a number for its type, got {unit}")
@@ -37,8 +38,7 @@ def pointer(context: Any, address: Any, unit: Any) -> Any:
     return types.CPointer(unit)(types.int64, unit), generate
 
 
-@intrinsic
-def claim(context: Any, array: Any) -> Any:
+def _claim(context: Any, array: Any) -> Any:
     """Add one to the first entry of an int64 array; gives what was there before.
 
     No two threads get the same number.
@@ -51,7 +51,6 @@ def claim(context: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-@intrinsic
 def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
     """Copy the sixteen entries of a flat array from an index on to another; as one vector."""
 
@@ -69,6 +68,12 @@ def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
     return types.void(a, types.int64, b, types.int64), generate
 
 
+# numba takes the first argument away.
+pointer: Any = intrinsic(_pointer)
+claim: Any = intrinsic(_claim)
+copy_row: Any = intrinsic(_copy_row)
+
+
 def _make_tile(rows: int) -> Any:
     """Code for ``rows`` rows of a tile: c += a b.
 
@@ -77,7 +82,6 @@ def _make_tile(rows: int) -> Any:
     rows; k is the common dimension, at least 1.
     """
 
-    @intrinsic
     def tile(
         context: Any,
         a: Any,
@@ -168,14 +172,26 @@ def _make_tile(rows: int) -> Any:
 
         return signature, generate
 
-    return tile
+    return intrinsic(tile)
 
 
 _tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = map(_make_tile, range(1, MOST_ROWS + 1))
 
 
 @inlined
-def tile_rows(a, a_start, a_row, a_column, rows, b, b_start, k, c, c_start, c_row):  # type: ignore[no-untyped-def]
+def tile_rows(
+    a: Any,
+    a_start: Any,
+    a_row: Any,
+    a_column: Any,
+    rows: Any,
+    b: Any,
+    b_start: Any,
+    k: Any,
+    c: Any,
+    c_start: Any,
+    c_row: Any,
+) -> None:
     """One panel of columns for any number of rows, in tiles as equal as can be: c += a b.
 
     Arguments as in ``_make_tile``, and the number of rows.
@@ -202,7 +218,18 @@ def tile_rows(a, a_start, a_row, a_column, rows, b, b_start, k, c, c_start, c_ro
 
 
 @inlined
-def product(a, a_start, a_row, rows, k, panels, count, c, c_start, c_row):  # type: ignore[no-untyped-def]
+def product(
+    a: Any,
+    a_start: Any,
+    a_row: Any,
+    rows: Any,
+    k: Any,
+    panels: Any,
+    count: Any,
+    c: Any,
+    c_start: Any,
+    c_row: Any,
+) -> None:
     """Add the product of some rows and a packed matrix to c.
 
     Args:
@@ -219,29 +246,40 @@ def product(a, a_start, a_row, rows, k, panels, count, c, c_start, c_row):  # ty
 
 
 @inlined
-def to_panels(a, a_start, a_row, rows, width, panels, height, top):  # type: ignore[no-untyped-def]
-    """Copy some rows of a matrix into panels of it, zeros in the columns that it does not have.
+def to_chunks(
+    a: Any, a_start: Any, a_row: Any, rows: Any, width: Any, chunks: Any, top: Any
+) -> None:
+    """Copy some rows of a matrix into chunks of it, zeros in the columns that it does not have.
+
+    A chunk is DEPTH rows of the matrix in panels, (panels, DEPTH, 16). What is multiplied together
+    thus lies together, and not at distances that fall on the same places of a cache.
 
     Args:
         a: Flat; ``rows`` rows of ``width`` entries, the first at ``a_start``, ``a_row`` apart.
-        panels: Flat (panels, height, 16).
-        height: Rows of the panels.
-        top: Which row of the panels gets the first.
+        chunks: Flat (chunks, panels, DEPTH, 16).
+        top: Which row of the matrix the first is.
     """
-    whole = width // COLUMNS
-    for panel in range(whole):
-        for r in range(rows):
-            at = (panel * height + top + r) * COLUMNS
-            _copy_row(a, a_start + r * a_row + panel * COLUMNS, panels, at)
-    if whole * COLUMNS < width:
-        for r in range(rows):
-            at = (whole * height + top + r) * COLUMNS
-            source = a_start + r * a_row + whole * COLUMNS
-            for j in range(COLUMNS):
-                panels[at + j] = a[source + j] if whole * COLUMNS + j < width else 0
+    count, whole = (width + COLUMNS - 1) // COLUMNS, width // COLUMNS
+    done = 0
+    while done < rows:
+        chunk, first = (top + done) // DEPTH, (top + done) % DEPTH
+        here = min(rows - done, DEPTH - first)
+        for panel in range(whole):
+            source = a_start + done * a_row + panel * COLUMNS
+            target = ((chunk * count + panel) * DEPTH + first) * COLUMNS
+            for r in range(here):
+                copy_row(a, source + r * a_row, chunks, target + r * COLUMNS)
+        if whole < count:
+            source = a_start + done * a_row + whole * COLUMNS
+            target = ((chunk * count + whole) * DEPTH + first) * COLUMNS
+            for r in range(here):
+                for j in range(COLUMNS):
+                    inside = whole * COLUMNS + j < width
+                    chunks[target + r * COLUMNS + j] = a[source + r * a_row + j] if inside else 0
+        done += here
 
 
 @inlined
-def view(job, field, size, unit):  # type: ignore[no-untyped-def]
+def view(job: Any, field: Any, size: Any, unit: Any) -> Any:
     """The array of ``size`` numbers whose address is in a field of a job."""
     return carray(pointer(job[field], unit), size)

@@ -234,14 +234,14 @@ class _CharTokenizer(Tokenizer):
         super().__init__(kind, tokens, merges)
         self.characters = frozenset(tokens[2:])
         self._table = np.full(sys.maxunicode + 1, UNKNOWN_ID, self.dtype)
-        self._table[_code_points("".join(tokens[2:]))] = np.arange(2, len(tokens))
+        self._table[code_points("".join(tokens[2:]))] = np.arange(2, len(tokens))
 
     def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
         for chunk in chunks:
-            yield self._table[_code_points(chunk)]
+            yield self._table[code_points(chunk)]
 
     def unknown(self, text: str) -> dict[str, int]:
-        points = _code_points(text)
+        points = code_points(text)
         missing, counts = np.unique(points[self._table[points] == UNKNOWN_ID], return_counts=True)
         return {chr(c): n for c, n in zip(missing.tolist(), counts.tolist(), strict=True)}
 
@@ -289,7 +289,7 @@ class _PieceTokenizer(_ByteTokenizer):
         return LibraryTokenizer.from_str(self.to_json())
 
 
-def _code_points(text: str) -> npt.NDArray[np.uint32]:
+def code_points(text: str) -> npt.NDArray[np.uint32]:
     """The code points of a text, (T,); lone surrogates are code points like any other."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 

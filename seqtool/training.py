@@ -59,7 +59,7 @@ def train(request: TrainRequest, console: Console) -> int:
     if not request.show_config:
         ModelDir.create(request.out, force=request.force)  # refuses now, not after the reading
     console.status(f"reading {request.data}")
-    parent = load(request.init_from) if request.init_from else None
+    parent = load(request.init_from, "generate") if request.init_from else None
     settings = request.settings
     if parent is not None:
         settings = _inherit(settings, parent.card, request.init_from)
@@ -80,10 +80,10 @@ def train(request: TrainRequest, console: Console) -> int:
     from seqtool.train import Keeper
     from seqtool.trainer import Trainer
 
-    ngram = _count(model_config, corpus, console)
     with enough_memory(model_config, train_config):
         model = _new_model(model_config, train_config, corpus.tokenizer, parent)
         model.to(torch_device(request.device))
+        ngram = _count(model_config, corpus, console)
         objective = NextToken(model, corpus, train_config, ngram=ngram)
         trainer = Trainer(objective, train_config)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -149,18 +149,20 @@ def _new_model(
     """A model with fresh weights from the seed, or with those of ``--init-from``."""
     import torch
 
-    from seqtool.models import build_model
+    from seqtool.models import build_model, copy_grown, shapes
 
     torch.manual_seed(train_config.seed % 2**64)
     model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
     if parent is not None:
-        _copy_weights(model, parent, tokenizer)
+        before = parent.card.vocab_size
+        check_weights(parent.weights, shapes(model, before), "--init-from")
+        copy_grown(model, parent.weights)
     return model
 
 
 def _resume(request: TrainRequest, console: Console) -> int:
     output = ModelDir.resume(request.out)
-    saved = load(request.out)
+    saved = load(request.out, "generate")
     card = saved.card
     _check_same(request, card)
     if request.show_config:
@@ -181,11 +183,11 @@ def _resume(request: TrainRequest, console: Console) -> int:
     from seqtool.trainer import Trainer
 
     device = set_up(resumed_device(request, card, console), request.threads)
-    ngram = _count(card.model, corpus, console)
     with enough_memory(card.model, card.train):
         model = build_model(card.model, card.vocab_size, unknown_id=tokenizer.unknown_id)
         check_weights(saved.weights, shapes(model), str(request.out))
         model.to(device)
+        ngram = _count(card.model, corpus, console)
         objective = NextToken(model, corpus, card.train, ngram=ngram)
         trainer = Trainer(objective, card.train)
         good = restore_last(trainer, *load_last(request.out))
@@ -332,38 +334,12 @@ def _fit_to_text(
     if epochs is not None:
         settings = settings.add({"steps": max(1, round(epochs * per_epoch))}, "from --epochs")
     if seconds is None:
+        from seqtool.plan import rhythm
+
         steps = settings.values.get("steps", TrainConfig.steps)
-        rhythm = {
-            "warmup": min(TrainConfig.warmup, steps // 10),
-            "report_every": max(1, steps // 100),
-            "eval_every": max(1, -(-steps // 12)),
-        }
-        return settings.add(rhythm, "chosen by seqtool")
+        return settings.add(rhythm(steps), "chosen by seqtool")
     # The real number comes from timed steps; until then the schedule is flat, so any will do.
     return settings.add({"steps": 10**9}, "to be measured")
-
-
-def _copy_weights(model: "LanguageModel", parent: Saved, tokenizer: Tokenizer) -> None:
-    """Start from another model's weights; rows for new characters keep their fresh start."""
-    import torch
-
-    from seqtool.models import shapes, vocabulary_axes
-
-    axes = vocabulary_axes(model)
-    grown = model.vocab_size - parent.card.vocab_size
-    expected = {
-        name: tuple(
-            length - grown if axes.get(name) == axis else length
-            for axis, length in enumerate(shape)
-        )
-        for name, shape in shapes(model).items()
-    }
-    check_weights(parent.weights, expected, "--init-from")
-    with torch.no_grad():
-        for name, target in model.named_parameters():
-            weight = torch.from_numpy(parent.weights[name])
-            axis = axes.get(name, 0)
-            target.narrow(axis, 0, weight.shape[axis]).copy_(weight)
 
 
 def _count(config: ModelConfig, corpus: Corpus, console: Console) -> NGram | None:

@@ -17,7 +17,15 @@ from seqtool.checkpoint import Saved, check_weights, load, load_text
 from seqtool.config import DecodeConfig, Device, OnUnknown, Precision
 from seqtool.console import Console
 from seqtool.copies import CopyMeter, Track
-from seqtool.decode import Generation, Passage, Steppable, restore_rngs, row_rngs, warm_up
+from seqtool.decode import (
+    Generation,
+    Passage,
+    Steppable,
+    restore_rngs,
+    row_rngs,
+    select_rows,
+    warm_up,
+)
 from seqtool.engine import build_engine, weight_shapes
 from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.mixture import Mixture, load_partner
@@ -148,7 +156,7 @@ def write(request: WriteRequest, console: Console) -> int:
     """
     if request.save_state:
         check_place(request.save_state)
-    saved = load(request.model)
+    saved = load(request.model, "generate")
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
     stepper = load_stepper(request, saved, tokenizer, console)
     model = fingerprint(saved.weights) if request.state or request.save_state else ""
@@ -271,7 +279,7 @@ def _starting_place(
         )
     if found != num:
         rows = np.zeros(num, dtype=np.int64)
-        state, last_ids = tuple(part[:, rows] for part in state), last_ids[rows]
+        state, last_ids = select_rows(state, rows), last_ids[rows]
     rngs = place.rngs if len(place.rngs) == num and "seed" not in request.given else []
     fresh = [dict(rng.bit_generator.state) for rng in row_rngs(config.seed, num)]
     tails = place.tails or [[]]
@@ -360,8 +368,11 @@ def _write_texts(
     while live and written < length:
         began = time.perf_counter()
         passage = generation.write(min(size, length - written))
-        if time.perf_counter() - began < PASSAGE_SECONDS / 2:
+        seconds = time.perf_counter() - began
+        if seconds < PASSAGE_SECONDS / 2:
             size = min(2 * size, largest)
+        elif seconds > 2 * PASSAGE_SECONDS:
+            size = max(1, size // 2)
         written += passage.ids.shape[1]
         going = []
         for column, row in enumerate(live):
@@ -400,8 +411,11 @@ def _end_of(passage: Passage, column: int, count: int) -> Place:
 
 
 def _row_of(place: Place, row: int) -> Place:
-    state = tuple(part[:, row : row + 1] for part in place.state)
-    return Place(state, place.last_ids[row : row + 1], rngs=place.rngs[row : row + 1])
+    return Place(
+        select_rows(place.state, [row]),
+        place.last_ids[row : row + 1],
+        rngs=place.rngs[row : row + 1],
+    )
 
 
 def _join_places(ends: list[Place], texts: list[Text]) -> Place:

@@ -14,7 +14,7 @@ def test_xz_pays_little_for_what_it_has_read():
     known, new = xz_cost(train, train[5_000:15_000]), xz_cost(train, rng.bytes(10_000))
     assert known.bits < 0.05 * new.bits
     assert 80_000 <= new.bits < 81_000
-    assert new[1:] == (20_000, 10_000)
+    assert new.test_bytes == 10_000
 
 
 def test_xz_reads_far_back():
@@ -29,7 +29,7 @@ def test_xz_without_training_text_is_its_plain_size():
         lzma.compress(b"", check=lzma.CHECK_NONE)
     )
     assert xz_cost(b"", text).bits == pytest.approx(8 * packed, abs=8 * 16)
-    assert xz_cost(text, b"") == XzCost(0, len(text), 0)
+    assert xz_cost(text, b"") == XzCost(0, 0)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 5000])
@@ -42,4 +42,4 @@ def test_xz_takes_pieces_and_keeps_the_neighbouring_ends(size):
 
     cost = xz_cost(pieces(train), pieces(test), max_train=250, max_test=130)
     assert cost == xz_cost(train[-250:], test[:130])
-    assert cost[1:] == (250, 130)
+    assert cost.test_bytes == 130

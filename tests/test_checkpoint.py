@@ -88,6 +88,7 @@ def make(
 
 def make_full(path: Path, size: int = OLD) -> ModelDir:
     """A directory with all its files."""
+    parts: dict[str, dict[str, np.ndarray]]
     parts = {TEXT: {"ids": np.arange(size, dtype=np.uint8)}, COUNTS: {"gains": np.ones(size)}}
     model_dir = make(path, size, parts=parts)
     model_dir.append_events([{"step": 1}, {"step": 2}])
@@ -128,7 +129,7 @@ def test_a_new_model_is_whole_from_the_start(tmp_path):
     assert list(tmp_path.iterdir()) == []  # create() touches nothing
     model_dir.begin(card_of(OLD), tokenizer_of(OLD), weights_of(OLD))
     assert model_dir.begun
-    assert assert_holds(tmp_path / "deep" / "m", OLD).meta == {}
+    assert_holds(tmp_path / "deep" / "m", OLD)
     assert os.listdir(tmp_path / "deep") == ["m"]
     assert sorted(os.listdir(model_dir.path)) == [CONFIG, BEST, TOKENIZER]
 
@@ -136,7 +137,7 @@ def test_a_new_model_is_whole_from_the_start(tmp_path):
 def test_best_card_and_last_come_back(tmp_path):
     model_dir = make(tmp_path / "m")
     better = {name: array + 1 for name, array in weights_of(OLD).items()}
-    model_dir.save_best(better, {"valid": np.float64(1.5), "step": np.int64(7)})
+    model_dir.save_best(better)
     model_dir.save_card(replace(card_of(OLD), extra={"valid": 1.5, "never": math.inf}))
     tensors = {
         "scalar": np.array(2.5),
@@ -149,7 +150,6 @@ def test_best_card_and_last_come_back(tmp_path):
     model_dir.save_last(tensors, counters)
     saved = load(tmp_path / "m")
     assert same_arrays(saved.weights, better)
-    assert saved.meta == {"valid": 1.5, "step": 7}
     assert saved.card.extra == {"valid": 1.5, "never": None}
     found, back = load_last(tmp_path / "m")
     assert same_arrays(found, tensors)
@@ -217,7 +217,7 @@ def test_weights_are_plain_safetensors(tmp_path):
 def test_the_same_run_writes_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         model_dir = make_full(tmp_path / name)
-        model_dir.save_best(dict(reversed(weights_of(OLD).items())), {"x": 1})
+        model_dir.save_best(dict(reversed(weights_of(OLD).items())))
     for file in ALL:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -291,7 +291,7 @@ def load_all(path: Path) -> str:
     """All that can be read, as text."""
     saved = load(path)
     rest = (load_last(path), load_text(path), load_counts(path))
-    return repr((saved.card, saved.tokenizer_json, saved.weights, saved.meta, *rest))
+    return repr((saved.card, saved.tokenizer_json, saved.weights, *rest))
 
 
 @pytest.mark.parametrize("name", [CONFIG, TOKENIZER, BEST, LAST, TEXT])
@@ -630,7 +630,7 @@ def save_everything(path: Path) -> Callable[[], object]:
 
     def save() -> None:
         model_dir.append_events([{"step": 3}])
-        model_dir.save_best(weights_of(OLD), {"valid": 1.0})
+        model_dir.save_best(weights_of(OLD))
         model_dir.save_card(card_of(OLD))
         model_dir.save_last({"a.b": np.arange(OLD)}, {"step": 3})
 

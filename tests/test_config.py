@@ -34,7 +34,7 @@ def test_a_whole_number_will_do_for_a_number_and_what_is_missing_has_its_default
         ({"ngram_output": 0}, "ngram_output must be true or false, got 0"),
         ({"cell": ["lstm"]}, "cell must be one text in quotes, got ['lstm']"),
         ({"cell": "lstmm"}, "--cell must be one of rnn, lstm, gru, got lstmm"),
-        ({"size": 3}, "here: unknown setting size; known are cell, dropout"),
+        ({"size": 3}, "here: unknown setting size; known are backoff_order, cell, dropout"),
     ],
 )
 def test_a_wrong_value_is_refused(values: dict[str, Any], expected: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from seqtool.backoff import NGram
-from seqtool.config import DecodeConfig, ModelConfig
+from seqtool.config import Cell, DecodeConfig, ModelConfig
 from seqtool.decode import Generation, row_rngs
 from seqtool.engine import Engine, build_engine
 from seqtool.mixture import Mixture, Partner
@@ -15,7 +15,7 @@ from seqtool.models import build_model, to_arrays
 V, ORDER = 11, 4
 
 
-def make(kind: str = "lstm", tables: int = 1) -> tuple[Engine, Mixture]:
+def make(kind: Cell = "lstm", tables: int = 1) -> tuple[Engine, Mixture]:
     """An engine with an n-gram model mixed in, and the same of arrays around one without."""
     config = ModelConfig(
         cell=kind, hidden_size=8, embed_size=5, ngram_order=tables, ngram_buckets=29

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import sys
+import tempfile
 import tracemalloc
 
 import numpy as np
@@ -187,7 +188,8 @@ def test_mapped_ids_equal_those_in_memory(text_file, tmp_path, monkeypatch, kind
     monkeypatch.setattr(text_module, "BLOCK_BYTES", 64)
     cache = tmp_path / "cache"
     cache.mkdir()
-    mapped = load_corpus(data, config, cache_dir=cache)
+    monkeypatch.setattr(tempfile, "tempdir", str(cache))
+    mapped = load_corpus(data, config)
     assert isinstance(mapped.train, np.memmap)
     assert not isinstance(in_memory.train, np.memmap)
     for part in ("train", "valid"):
@@ -227,12 +229,14 @@ def test_full_disk_is_named(text_file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(data_module, "MEMORY_TOKENS", 10)
     monkeypatch.setattr(data_module, "_append", fail)
-    assert say(text_file(WORDS), cache_dir=tmp_path) == (
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert say(text_file(WORDS)) == (
         f"{tmp_path}: no place for the token ids (No space left on device); "
         "set TMPDIR to a directory with more room"
     )
     missing = tmp_path / "missing"
-    assert say(text_file(WORDS), cache_dir=missing).startswith(f"{missing}: no place for")
+    monkeypatch.setattr(tempfile, "tempdir", str(missing))
+    assert say(text_file(WORDS)).startswith(f"{missing}: no place for")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +302,6 @@ def test_rare_and_strange_characters_are_listed(text_file):
     stats = text_stats(open_text(data, encoding="utf-8", binary_ok=True))
     assert stats.strange == dict.fromkeys(strange, 5) | {"\ufffd": 9}
     assert stats.rare == {"q": 4}
-    assert stats.replaced == 9
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=4))

@@ -13,10 +13,10 @@ from seqtool.config import DecodeConfig
 from seqtool.copies import CopyMeter
 from seqtool.decode import (
     Generation,
+    invert,
     probabilities,
     restore_rngs,
     row_rngs,
-    sample,
     select_rows,
     warm_up,
 )
@@ -153,42 +153,21 @@ def test_logits_that_are_not_finite_are_an_error(value):
         probabilities(logits, DecodeConfig())
 
 
-def test_sample_draws_each_id_as_often_as_its_probability_says():
+def test_inverting_uniform_numbers_gives_each_id_as_often_as_its_probability_says():
     probs = np.array([[0.0, 0.5, 0.0, 0.2, 0.3, 0.0]])
-    ids = sample(np.repeat(probs, 20_000, axis=0), np.random.default_rng(1))
+    ids = invert(np.repeat(probs, 20_000, axis=0), np.random.default_rng(1).random(20_000))
     share = np.bincount(ids, minlength=6) / len(ids)
     assert (share[[0, 2, 5]] == 0).all()
     # five standard errors of a share of a half
     np.testing.assert_allclose(share, probs[0], atol=5 * 0.5 / np.sqrt(len(ids)))
 
 
-class Fixed(np.random.Generator):
-    """A generator whose every number is the one given."""
-
-    def __new__(cls, value):
-        return super().__new__(cls)
-
-    def __init__(self, value):
-        super().__init__(np.random.PCG64(0))
-        self.value = value
-
-    def random(self, size=None):
-        return np.full(size, self.value)
-
-
 @pytest.mark.parametrize(("uniform", "expected"), [(0.0, 1), (np.nextafter(1.0, 0.0), 3)])
 @pytest.mark.parametrize("total", [1.0, 1.0 + 2**-52, 5e-324])
-def test_sample_never_leaves_the_possible_ids(uniform, expected, total):
+def test_inverting_never_leaves_the_possible_ids(uniform, expected, total):
     half = total / 2 or total
     probs = np.array([[0.0, half, 0.0, total - half or total, 0.0]])
-    assert sample(probs, Fixed(uniform)).tolist() == [expected]
-
-
-def test_sample_uses_one_number_per_row():
-    used, counted = np.random.default_rng(6), np.random.default_rng(6)
-    sample(np.full((5, V), 1 / V), used)
-    counted.random(5)
-    assert used.bit_generator.state == counted.bit_generator.state
+    assert invert(probs, np.array([uniform])).tolist() == [expected]
 
 
 def test_warm_up_in_two_parts_equals_one():
@@ -211,7 +190,7 @@ def test_generation_equals_a_hand_written_loop():
     rng = np.random.default_rng([9, 0])
     expected = []
     for _ in range(12):
-        expected.append(sample(probabilities(logits, config), rng)[0])
+        expected.append(invert(probabilities(logits, config), rng.random(1))[0])
         logits, state = toy.step(np.array([expected[-1]]), state)
     assert ids.tolist() == [expected]
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from seqtool.config import ModelConfig
-from seqtool.decode import select_rows
+from seqtool import team
+from seqtool.config import DecodeConfig, ModelConfig, Precision
+from seqtool.decode import Generation, row_rngs, select_rows
 from seqtool.engine import Engine, build_engine, weight_shapes
+from seqtool.errors import ConfigError
 from seqtool.models import LanguageModel, Stepper, build_model, shapes, to_arrays
-from seqtool.numpy_engine import bernoulli, sigmoid
+from seqtool.numpy_engine import NumpyEngine, bernoulli, sigmoid
 
 B, E, H, V = 3, 5, 8, 11
 LARGE = 600  # more tokens than get n-gram tables of logits
@@ -33,20 +35,32 @@ SHAPES: dict[str, dict[str, Any]] = {
     "ngrams": {"ngram_order": 4},
     "all": {"num_layers": 2, "tied": True, "embed_size": H, "ngram_order": 3},
 }
+PRECISIONS = ["float32", "int8"]
 SMOOTH = [kind for kind in KINDS if kind != "stochastic"]
 
 
-def make(kind: str, shape: str = "one layer", vocab_size: int = V) -> tuple[LanguageModel, Engine]:
+def make(
+    kind: str,
+    shape: str = "one layer",
+    vocab_size: int = V,
+    *,
+    precision: Precision = "float32",
+    threads: int | None = None,
+    **sizes: int,
+) -> tuple[LanguageModel, Any]:
     """A model with weights that matter, and the engine made from its file."""
-    sizes = {"hidden_size": H, "embed_size": E, "ngram_order": 1, "ngram_buckets": 29}
-    config = ModelConfig(**{**sizes, **KINDS[kind], **SHAPES[shape]})
+    size = sizes.get("hidden_size", H)
+    tied = {"embed_size": size} if "tied" in SHAPES[shape] else {}
+    base = {"hidden_size": size, "embed_size": E, "ngram_order": 1, "ngram_buckets": 29}
+    config = ModelConfig(**{**base, **KINDS[kind], **SHAPES[shape], **tied})
     torch.manual_seed(4)
     model = build_model(config, vocab_size, unknown_id=1).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # a ReLU layer blows up when it is disturbed more
             parameter.add_(torch.randn_like(parameter), alpha=0.1 if kind == "relu" else 0.4)
         model.embedding.weight[1] = 0  # the unknown token's, for ever
-    return model, build_engine(config, vocab_size, to_arrays(model))
+    weights = to_arrays(model)
+    return model, build_engine(config, vocab_size, weights, precision=precision, threads=threads)
 
 
 def draw_ids(steps: int, batch: int = B, vocab_size: int = V) -> np.ndarray:
@@ -72,6 +86,18 @@ def test_logits_and_states_equal_those_of_the_model(kind, shape, vocab_size):
         for mine, theirs in zip(state, other, strict=True):
             assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
             assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_the_numpy_engine_agrees(kind, shape):
+    model, engine = make(kind, shape)
+    plain = NumpyEngine(model.config, V, to_arrays(model))
+    state, other = engine.init_state(B), plain.init_state(B)
+    for ids in draw_ids(8):
+        logits, state = engine.step(ids, state)
+        expected, other = plain.step(ids, other)
+        assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("shape", ["two layers", "ngrams", "all"])
@@ -117,18 +143,142 @@ def test_a_fresh_state_is_that_of_the_model(kind):
         assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("shape", ["one layer", "all"])
 @pytest.mark.parametrize("kind", SMOOTH)
-def test_rows_hardly_depend_on_the_batch_beside_them(kind, shape):
-    """Not to the bit: BLAS adds in another order for one row than for several."""
-    _, engine = make(kind, shape)
+def test_rows_do_not_depend_on_the_batch_beside_them(kind, shape, precision):
+    _, engine = make(kind, shape, precision=precision)
     together, alone = engine.init_state(B), [engine.init_state(1) for _ in range(B)]
     for ids in draw_ids(8):
         logits, together = engine.step(ids, together)
         for row in range(B):
             one, alone[row] = engine.step(ids[row : row + 1], alone[row])
-            scale = max(1, np.abs(one).max())
-            assert_allclose(logits[row], one[0], rtol=1e-5, atol=1e-5 * scale)
+            assert np.array_equal(logits[row], one[0])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", ["one layer", "two layers", "all"])
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_reading_at_once_equals_single_steps(kind, shape, precision):
+    _, engine = make(kind, shape, precision=precision)
+    state, steps = engine.init_state(1), []
+    ids = draw_ids(300, batch=1)[:, 0]  # more than are read at once
+    for token in ids:
+        logits, state = engine.step(np.array([token]), state)
+        steps.append(logits[0])
+    all_logits, after = engine.read(ids, engine.init_state(1), all_logits=True)
+    last, same = engine.read(ids, engine.init_state(1))
+    assert np.array_equal(all_logits, steps)
+    assert np.array_equal(last[0], steps[-1])
+    for parts in zip(state, after, same, strict=True):
+        assert np.array_equal(parts[0], parts[1])
+        assert np.array_equal(parts[0], parts[2])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_threads_do_not_change_a_bit(kind, precision, batch, monkeypatch):
+    monkeypatch.setattr(team, "available_cores", lambda: 3)
+    written = []
+    for threads in (1, 2, 3):
+        _, engine = make(kind, "all", precision=precision, hidden_size=24, threads=threads)
+        monkeypatch.setattr(engine._team, "_choose", lambda like, threads=threads: threads)
+        logits, state = engine.read(draw_ids(5, batch=1)[:, 0], engine.init_state(1))
+        rows = np.zeros(batch, np.int64)
+        logits, state = logits[rows], select_rows(state, rows)
+        uniforms = np.random.default_rng(1).random((batch, 6))
+        allowed = np.ones((1, V), np.bool_)
+        found = engine.write(logits, state, uniforms, DecodeConfig(), allowed)
+        written.append([found.ids, found.logits, *found.state_at(3), *found.state_at(6)])
+    for other in written[1:]:
+        for one, two in zip(written[0], other, strict=True):
+            assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("shape", ["one layer", "all"])
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_int8_differs_little(kind, shape):
+    _, exact = make(kind, shape)
+    _, rounded = make(kind, shape, precision="int8")
+    ids = draw_ids(200, batch=1)[:, 0]
+    expected, _ = exact.read(ids, exact.init_state(1), all_logits=True)
+    found, _ = rounded.read(ids, rounded.init_state(1), all_logits=True)
+    assert 0 < np.abs(found - expected).mean() < 0.02 * np.abs(expected).max()
+    assert rounded.nbytes == exact.nbytes / 4
+
+
+@pytest.mark.parametrize("batch", [1, B])
+@pytest.mark.parametrize(
+    "config",
+    [
+        DecodeConfig(),
+        DecodeConfig(greedy=True),
+        DecodeConfig(temperature=1.3, top_k=5),
+        DecodeConfig(top_p=0.7, min_p=0.02),
+    ],
+)
+@pytest.mark.parametrize("shape", ["two layers", "all"])
+def test_a_passage_is_what_single_tokens_would_be(shape, config, batch):
+    """The compiled loop against the model of torch, the choice made by decode."""
+    model, engine = make("lstm", shape)
+    texts, states = [], []
+    for stepper, most in ((engine, 40), (engine, 7), (engine, 1), (Stepper(model), 1)):
+        logits, state = stepper.step(np.zeros(1, np.int64), stepper.init_state(1))
+        generation = Generation(
+            stepper,
+            config,
+            logits=logits,
+            state=state,
+            rngs=row_rngs(3, batch),
+            banned_ids=[1, 4],
+        )
+        ids = [generation.write(min(most, 40 - done)).ids for done in range(0, 40, most)]
+        texts.append(np.concatenate(ids, axis=1))
+        states.append((generation.logits, *generation.state, generation.rng_states))
+    for text, (*state, rngs) in zip(texts[1:], states[1:], strict=True):
+        assert np.array_equal(text, texts[0])
+        assert rngs == states[0][-1]
+        for mine, theirs in zip(states[0], state, strict=False):
+            assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert not np.isin(texts[0], [1, 4]).any()
+
+
+def test_a_stop_within_a_passage_goes_on_exactly():
+    _, engine = make("gru", "all")
+    logits, state = engine.step(np.zeros(1, np.int64), engine.init_state(1))
+
+    def begin(logits, state, rngs):
+        return Generation(engine, DecodeConfig(), logits=logits, state=state, rngs=rngs)
+
+    whole = begin(logits, state, row_rngs(3, B)).write(20)
+    before, rng = whole.place(2, 8)
+    logits, state = engine.step(whole.ids[2:3, 7], before)
+    bits = np.random.PCG64(0)
+    bits.state = rng
+    rest = begin(logits, state, [np.random.Generator(bits)]).write(12)
+    assert np.array_equal(rest.ids[0], whole.ids[2, 8:])
+
+
+def test_writing_ends_where_the_logits_allow_no_choice():
+    """The weights of one token are damaged: all is well until it is read."""
+    model, _ = make("tanh")
+    weights = to_arrays(model)
+    weights["embedding.weight"][5] = np.nan
+    engine = Engine(model.config, V, weights)
+    logits, state = engine.step(np.zeros(1, np.int64), engine.init_state(1))
+    uniforms, allowed = np.random.default_rng(1).random((1, 500)), np.ones((1, V), np.bool_)
+    found = engine.write(logits, state, uniforms, DecodeConfig(temperature=3), allowed)
+    assert 0 < found.ids.shape[1] < 500
+    assert found.ids[0].tolist().index(5) == found.ids.shape[1] - 1
+    assert np.isnan(found.logits).all()
+
+
+def test_stochastic_units_are_numpys():
+    _, engine = make("stochastic")
+    assert isinstance(engine, NumpyEngine)
+    with pytest.raises(ConfigError, match="--precision int8"):
+        make("stochastic", precision="int8")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
@@ -198,7 +348,8 @@ def test_weight_shapes_are_those_of_the_model(kind, shape, vocab_size):
     assert weight_shapes(model.config, vocab_size) == shapes(model)
 
 
-@pytest.mark.parametrize("module", ["engine", "writing", "decode", "hashing"])
+@pytest.mark.parametrize("module", ["engine", "writing", "scoring", "decode", "hashing"])
 def test_writing_does_not_load_torch(module):
-    code = f"import sys, seqtool.{module}; sys.exit('torch' in sys.modules)"
+    heavy = "{'torch', 'numba'}"
+    code = f"import sys, seqtool.{module}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

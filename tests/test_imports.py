@@ -26,7 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "settings": BASIC,
     "text": BASIC,
     "tokenizer": BASIC,
-    "cells": BASIC,
+    "cells": {*BASIC, "kernels"},
+    "kernels": {"__init__", "loops", "tiles"},
+    "loops": {"compiled", "tiles"},
+    "tiles": {"compiled"},
     "decode": BASIC,
     "devices": BASIC,
     "plan": {"config"},
@@ -37,8 +40,31 @@ ALLOWED: dict[str, set[str]] = {
     "data": {*BASIC, "text", "tokenizer"},
     "counting": {"backoff", "compiled"},
     "mixture": {"backoff", "checkpoint", "decode", "errors"},
-    "engine": {"config", "decode", "hashing"},
-    "models": {*BASIC, "cells", "ngrams"},
+    "numpy_engine": {"config", "decode", "hashing"},
+    "engine": {
+        *(*BASIC, "compiled", "choosing", "counting", "decode", "mixture", "numpy_engine"),
+        *("quantize", "recurrence", "team"),
+    },
+    "compiled": set(),
+    "team": set(),
+    "units": set(),
+    "vectors": set(),
+    "choosing": {"compiled", "vectors"},
+    "products": {"compiled", "vectors"},
+    "recurrence": {"choosing", "compiled", "counting", "hashing", "products", "vectors"},
+    "quantize": {"config", "products", "recurrence"},
+    "surprisal": {"decode"},
+    "columns": {"errors"},
+    "storage": set(),
+    "splits": {"errors"},
+    "audit": {"errors", "splits"},
+    "images": {"errors", "splits", "text"},
+    "treebank": {"errors", "splits", "storage", "text"},
+    "delimited": {"columns", "errors", "text"},
+    "hub": {"errors", "text"},
+    "tables": {"columns", "delimited", "errors", "hub", "splits", "storage", "text"},
+    "losses": set(),
+    "models": {*BASIC, "cells", "losses", "ngrams"},
     "tape": {"cells"},
     "gates": {"tape"},
     "jacobians": {"cells", "tape"},
@@ -67,9 +93,8 @@ ALLOWED: dict[str, set[str]] = {
     "views": {"console", "diagnostics", "findings", "gates", "horizon", "neurons", "sheet"},
     "diagnostics": {"cells", "gates", "jacobians", "models", "tape"},
     "states": {"decode", "errors", "files"},
-    "evaluation": {*BASIC, "decode", "models"},
+    "evaluation": {*BASIC, "decode", "models", "surprisal"},
     "trainer": {"config", "devices", "optim"},
-    "budget": {"optim", "trainer"},
     "language": {
         *(
             "backoff",
@@ -83,31 +108,58 @@ ALLOWED: dict[str, set[str]] = {
             "trainer",
         ),
     },
+    "budget": {"optim", "trainer"},
     "train": {*BASIC, "budget", "checkpoint", "models", "optim", "trainer"},
-    "runs": {*BASIC, "budget", "checkpoint", "console", "devices", "output", "settings", "train"},
+    "lexicon": BASIC,
+    "batches": set(),
+    "calibration": set(),
+    "linear": {"calibration", "lexicon"},
+    "classifier": {"cells", "config"},
+    "judging": {"batches", "calibration", "classifier", "config", "judge", "lexicon", "trainer"},
+    "judge": {"batches", "calibration", "checkpoint", "config", "lexicon", "linear"},
+    "labelled": {*BASIC, "audit", "images", "splits", "tables"},
+    "plan_classify": {"config", "plan"},
+    "runs": {
+        *BASIC,
+        *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
+        "trainer",
+    },
     "overview": {"config", "console", "data", "settings"},
     "options": {"config", "console", "settings"},
-    "cli_train": {*BASIC, "__init__", "options", "settings", "runs", "training"},
-    "cli_use": {*BASIC, "options", "scoring", "settings", "writing"},
+    "cli_train": {
+        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "text"),
+        *("train_classify", "training"),
+    },
+    "cli_classify": {"classifying", "options"},
+    "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
     "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
-    "cli": {*BASIC, "__init__", "cli_inspect", "cli_train", "cli_use", "output", "settings"},
+    "cli": {
+        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_train", "cli_use"),
+        *("output", "settings"),
+    },
     "__main__": {"cli"},
 }
 # Each is one command: anything but the others.
-COMMANDS = {"training", "writing", "scoring", "inspection", "curing"}
-TOP = {"options", "cli_inspect", "cli_train", "cli_use", "cli", "__main__"}  # what typer is for
+COMMANDS = {
+    *("training", "train_classify", "writing", "classifying", "scoring", "grading"),
+    *("inspection", "curing"),
+}
+# What typer is for.
+TOP = {"options", "cli_classify", "cli_inspect", "cli_train", "cli_use", "cli", "__main__"}
 
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {
     "torch": {
-        *("cells", "devices", "evaluation", "language", "models", "ngrams", "optim", "plan"),
-        *("train", "trainer"),
+        *("cells", "classifier", "devices", "evaluation", "judging", "kernels", "language"),
+        *("losses", "models", "ngrams", "optim", "plan", "train", "trainer"),
         *("tape", "gates", "jacobians", "diagnostics", "findings", "horizon"),
         *("probes", "remedies"),
     },
     "tokenizers": set(),
     "datasets": set(),
-    "numba": set(),
+    "pyarrow": set(),
+    "PIL": set(),
+    "numba": {"compiled", "loops", "tiles", "vectors"},
     "rich": set(),
     "typer": TOP - {"__main__"},
 }
@@ -219,4 +271,15 @@ def test_help_and_usage_errors_load_nothing_heavy(argv: list[str]) -> None:
 
 def test_generate_on_a_cpu_loads_no_torch(model: Path) -> None:
     found = loaded(command("generate", model, "-l", 20), *LIBRARIES)
-    assert set(found) == {"numpy", "safetensors"}
+    assert set(found) == {"numpy", "numba", "safetensors"}
+
+
+def test_evaluate_on_a_cpu_loads_no_torch(model: Path, text_file: Path) -> None:
+    found = loaded(command("evaluate", model, text_file, "--no-baselines"), *LIBRARIES)
+    assert set(found) == {"numpy", "numba", "safetensors"}
+
+
+def test_delimited_tables_are_read_without_datasets(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\ngood,x\nbad,y\n")
+    code = f"from seqtool.tables import read_table; read_table({str(tmp_path / 'a.csv')!r})"
+    assert loaded(code, "datasets", "pandas", "pyarrow", "torch", "PIL") == []

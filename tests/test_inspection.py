@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run, error_line, train_tiny
 
 from seqtool import checkpoint
 from seqtool.checkpoint import Card, ModelDir, load
 from seqtool.sheet import Sheet
-from tests.conftest import Run, error_line, train_tiny
 
 VIEWS = ("health", "gates", "units", "memory", "surprisal")
 
@@ -61,7 +61,7 @@ def test_a_model_alone_as_json(run: Run, model: Path) -> None:
 
 
 def test_a_model_alone_loads_no_torch(model: Path) -> None:
-    from tests.test_imports import command, loaded
+    from test_imports import command, loaded
 
     assert "torch" not in loaded(command("inspect", model), "torch")
 
@@ -103,7 +103,7 @@ def test_surprisal_adds_up_to_the_score(run: Run, model: Path, text_file: Path) 
     found = values_of(run, model, text_file, "--surprisal", "--length", 10_000)["surprisal"]
     code, out, _ = run("evaluate", model, text_file, "--json", "--no-baselines")
     assert code == 0
-    scores = json.loads(out)["scores"]
+    scores = json.loads(out)["network"]  # what is inspected; counts have no units
     assert "".join(token["token"] for token in found) == text_file.read_text()
     mean = sum(token["bits"] for token in found) / len(found)
     assert mean == pytest.approx(scores["bits_per_char"], rel=1e-4)

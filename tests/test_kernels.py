@@ -36,13 +36,8 @@ def make(
     """Input, state and weights of one layer, all random."""
     rows, steps, inputs, size = shape
     cell, _, nonlinearity = kind.partition("_")
-    stack = RecurrentStack(
-        inputs,
-        size,
-        cell=cell,
-        nonlinearity=nonlinearity or "tanh",
-        dtype=dtype,  # type: ignore[arg-type]
-    )
+    shape_of_cell: dict[str, Any] = {"cell": cell, "nonlinearity": nonlinearity or "tanh"}
+    stack = RecurrentStack(inputs, size, dtype=dtype, **shape_of_cell)
     for parameter in stack.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)
     state = tuple(draw(rows, size, dtype=dtype) for _ in stack.init_state(1))
@@ -120,7 +115,8 @@ def test_a_row_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(kind)
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             found.append(results(lambda: run_layer(kind, x, state, weights), x, state, weights))
-        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other))
+        for other in found[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
         alone, _ = run_layer(kind, x[17:18], tuple(part[17:18] for part in state), weights)
         assert torch.equal(alone, found[0][0][17:18])
     finally:

@@ -11,6 +11,8 @@ from torch.testing import assert_close
 
 from seqtool.cells import detach, reset
 from seqtool.config import ModelConfig
+from seqtool.decode import select_rows
+from seqtool.losses import LARGE_VOCABULARY
 from seqtool.models import LanguageModel, Stepper, build_model, load_arrays, shapes, to_arrays
 
 B, T, E, H, L, V = 2, 5, 3, 4, 3, 11  # all different, so that a transposed axis fails
@@ -170,7 +172,7 @@ def test_selected_states_go_on_as_their_originals():
     _, state = stepper.step(np.array([1, 2, 3]), stepper.init_state(3))
     index = np.array([2, 0, 2, 1])
     whole, _ = stepper.step(np.array([4, 5, 6]), state)
-    chosen, _ = stepper.step(np.array([6, 4, 6, 5]), stepper.select(state, index))
+    chosen, _ = stepper.step(np.array([6, 4, 6, 5]), select_rows(state, index))
     np.testing.assert_allclose(chosen, whole[index], rtol=1e-5, atol=1e-7)
 
 
@@ -228,3 +230,30 @@ def test_learns_a_repeating_line(name):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     assert loss < 0.3  # without memory 0.51 nats at best: what follows 1, 3 and 5 is a guess
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "options"),
+    [
+        (V, {}),
+        (V, {"ngram_order": 1}),
+        (LARGE_VOCABULARY, {"ngram_order": 3, "ngram_buckets": 8}),
+        (LARGE_VOCABULARY, {"ngram_order": 1, "tied": True, "embed_size": 5, "hidden_size": 5}),
+    ],
+)
+def test_loss_is_the_cross_entropy_of_the_logits_with_its_gradients(vocab_size, options):
+    shape = ModelConfig(**{"hidden_size": 5, "embed_size": 4, **options})
+    model = build_model(shape, vocab_size, unknown_id=2)
+    fill_ngrams(model)
+    ids, targets = torch.randint(vocab_size, (2, 3, 6))
+    ids[0, 1] = 2
+    state = model.init_state(3)
+    logits, after = model(ids, state)
+    expected = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    loss, final = model.loss(ids, targets, state)
+    assert_close(loss, expected)
+    assert_close(final, after)
+    parameters = list(model.parameters())
+    ours, theirs = (torch.autograd.grad(value, parameters) for value in (loss, expected))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_close(mine.to_dense(), other.to_dense())

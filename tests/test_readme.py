@@ -13,6 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 QUICK_CURE = "--steps 5 --hidden-size 8 --batch-size 4"
 QUICK = "--steps 30 --hidden-size 16 --ngram-buckets 64"
+QUICK_LABELS = "--steps 5 --hidden-size 16"
 
 
 def run_blocks(directory: Path, quick: bool) -> None:
@@ -21,7 +22,7 @@ def run_blocks(directory: Path, quick: bool) -> None:
     for block in BLOCKS:
         if quick:
             block = block.replace("cure sample_data --budget 2m", f"cure sample_data {QUICK_CURE}")
-            block = block.replace("--budget 2m", QUICK)
+            block = block.replace("--budget 2m", QUICK).replace("--budget 1m", QUICK_LABELS)
         for command in block.strip().splitlines():
             done = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", command],
@@ -45,7 +46,7 @@ def test_commands_run_at_full_length(tmp_path):
 
 def test_every_option_exists():
     known = set()
-    for command in ("train", "generate", "evaluate", "inspect", "cure"):
+    for command in ("train", "generate", "classify", "evaluate", "inspect", "cure"):
         text = subprocess.run(
             [sys.executable, "-m", "seqtool", command, "--help"],
             capture_output=True,

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Run, error_line
 
 from seqtool.config import ModelConfig
 from seqtool.findings import VIEWS, Findings, look
 from seqtool.models import LanguageModel
 from seqtool.report import make_page
 from seqtool.summary import Summary
-from tests.conftest import Run, error_line
 
 CLOSED = {"script", "style", "table", "section", "figure", "select", "div", "details"}
 

@@ -167,6 +167,18 @@ def test_dynamic_is_shown_beside_static(run: Run, model: Path, other_text: Path)
     assert re.search(r"^model  .*\nnetwork alone  .*\nmodel, dynamic  ", out, re.MULTILINE)
 
 
+def test_int8_is_shown_beside_float32(run: Run, model: Path, other_text: Path) -> None:
+    exact = evaluate(run, model, other_text)
+    both = evaluate(run, model, other_text, "--precision", "int8")
+    assert both["scores"] == exact["scores"]
+    cost = both["int8"]["bits_per_char"] - exact["scores"]["bits_per_char"]
+    assert 0 < abs(cost) < 0.01
+    _, out, _ = run("evaluate", model, other_text, "--precision", "int8", "--dynamic", "-q")
+    assert re.search(
+        r"^model  .*\nnetwork alone  .*\nmodel, int8  .*\nmodel, dynamic  ", out, re.MULTILINE
+    )
+
+
 def test_unknown_characters_are_counted_and_cost(run: Run, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text("The cat Ж sat.\n")
@@ -228,7 +240,7 @@ def test_two_calls_score_what_one_does(
     def costs(*argv: object) -> list[str]:
         code, out, _ = run("evaluate", model, *argv, "--per-token", "--no-baselines", "-q")
         assert code == 0
-        return out.splitlines(keepends=True)
+        return out.split("\n\n")[0].splitlines()  # the table follows
 
     first = costs(parts[0], "--save-state", state)
     assert first + costs(parts[1], "--state", state) == costs(other_text)

@@ -133,6 +133,21 @@ def test_other_encodings_are_decoded(tmp_path, small_blocks, encoding):
     assert read(open_text(str(path), encoding=encoding)) == [words * 3]
 
 
+def test_broken_bytes_are_replaced_on_demand(tmp_path, small_blocks):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"caf\xc3\xa9, caf\xe9\n")
+    assert read(open_text(str(path), encoding="utf-8:replace")) == ["caf\xe9, caf\ufffd\n"]
+
+
+def test_lines_end_at_line_feeds_only_and_may_not_be_endless(tmp_path, small_blocks):
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\r\n\ntw\u2028o\rx\nlast".encode())
+    files = open_text(str(path), encoding="utf-8")
+    assert list(files.lines(6)) == ["one\r\n", "\n", "tw\u2028o\rx\n", "last"]
+    with pytest.raises(DataError, match=r"a.txt:3: more than 5 characters in one text"):
+        list(files.lines(5))
+
+
 @given(st.binary().map(lambda content: b"x" + content))  # no mark, no compression
 def test_any_bytes_come_back_if_binary_is_fine(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.txt"
@@ -225,7 +240,8 @@ def test_latin_1_is_refused_with_its_place(tmp_path, monkeypatch, block_bytes):
     path.write_bytes("\u4e2d one\ntwo\ncaf\u00e9 ".encode()[:-3] + b"\xe9 x\n")
     assert say(path) == (
         f"{path}:3: not valid UTF-8 (byte 0xe9 at offset 15); name the encoding, e.g. "
-        "--encoding latin-1, or use --tokenizer byte, which takes any bytes"
+        "--encoding latin-1, or --encoding utf-8:replace if only a few bytes are broken, "
+        "or use --tokenizer byte, which takes any bytes"
     )
 
 
@@ -277,11 +293,15 @@ def test_wrong_encoding_is_refused(tmp_path):
     assert "--tokenizer byte" not in say(path, "utf-16", binary_ok=True)
 
 
-@pytest.mark.parametrize("encoding", ["klingon", "hex", "rot13", "a\0b", ""])
+@pytest.mark.parametrize(
+    "encoding", ["klingon", "hex", "rot13", "a\0b", "", "utf-8:", "utf-8:ignore"]
+)
 def test_unknown_encoding_is_a_wrong_flag(tmp_path, encoding):
     path = tmp_path / "a.txt"
     path.write_text("words")
-    with pytest.raises(ConfigError, match=r"^--encoding .* is not a text encoding .*utf-16$"):
+    with pytest.raises(
+        ConfigError, match=r"^--encoding .* is not a text encoding .*utf-8:replace$"
+    ):
         open_text(str(path), encoding=encoding)
 
 

@@ -24,7 +24,7 @@ from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
 from seqtool.runs import _signals
-from seqtool.trainer import Trainer
+from seqtool.trainer import Look, Trainer
 
 TIMES = ("seconds", "seconds_left", "tokens_per_s")  # no two runs share them
 
@@ -304,7 +304,11 @@ def test_a_run_goes_on_on_the_device_where_it_began(
     """Although ``auto`` would now be a GPU, of which nothing works here."""
     out = tmp_path / "m"
     shutil.copytree(stopped, out)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    found = "cuda"
+    monkeypatch.setattr(
+        "seqtool.devices.torch_device",
+        lambda device: torch.device(found if device == "auto" else device),
+    )
     code, _, err = run("train", text_file, "-o", out, "--resume")
     assert (code, "was trained on" in err) == (0, False)
 
@@ -324,7 +328,7 @@ def test_a_run_whose_device_is_gone_says_so(
 def test_a_run_that_stopped_early_is_finished(
     run: Run, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "evaluate", lambda trainer: 1.0)
+    monkeypatch.setattr(Trainer, "evaluate", lambda trainer: Look(1.0, {"val_loss": 1.0}))
     options = ("train", text_file, *TINY, "--steps", 400, "-o", tmp_path / "m")
     code, _, err = run(*options, "--patience", 2)
     assert code == 0

@@ -62,6 +62,19 @@ def test_greedy_is_a_temperature_near_zero(run: Run, model: Path) -> None:
     assert greedy == run("generate", model, "-l", 40, "-t", "1e-6")[1]
 
 
+def test_int8_and_threads_write_too(run: Run, model: Path, tmp_path: Path) -> None:
+    texts = [
+        run("generate", model, "-l", 60, "--precision", "int8", "--threads", n, "-q")
+        for n in (1, 2)
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0][0] == 0
+    assert len(texts[0][1]) > 4
+    code, _, err = run("generate", model, "--precision", "int4")
+    assert code == 2
+    assert "--precision" in error_line(err)
+
+
 def test_a_prompt_comes_from_standard_input_as_it_does_from_a_flag(run: Run, model: Path) -> None:
     given_text = run("generate", model, "-l", 20, "-p", "The cat")[1]
     assert run("generate", model, "-l", 20, "-p", "-", stdin="The cat")[1] == given_text

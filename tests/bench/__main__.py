@@ -165,7 +165,7 @@ def scoring(streams: int, blocks: int) -> Case:
 
     def ours() -> float:
         if streams > 1:
-            return score_streams(model, ids, batch=streams)
+            return float(score_streams(model, ids, batch=streams).nll.mean())
         return float(Scorer(model, TOKENIZER.start_id).push(ids[1:]).mean())
 
     @torch.inference_mode()

@@ -1,0 +1,360 @@
+"""The ``classify`` command: line n of what goes out answers line n of what comes in.
+
+A thread reads ahead, so that lines that come fast are judged many at once and a line that comes
+alone is answered at once. A table keeps its columns and gets two more.
+"""
+
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.calibration import set_threshold
+from seqtool.checkpoint import Card
+from seqtool.console import Console
+from seqtool.delimited import LONGEST, RowStream
+from seqtool.errors import ConfigError, DataError
+from seqtool.images import Images, read_images
+from seqtool.judge import ImageJudge, TextJudge, load_judge
+from seqtool.labelled import BETWEEN
+from seqtool.output import emit
+from seqtool.text import open_text
+
+ItemT = TypeVar("ItemT")
+Array = npt.NDArray[Any]
+
+WAIT_SECONDS = 0.05  # that a line waits for others to be judged with
+AHEAD = 4  # batches read ahead
+UNSURE = "unsure"
+_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_PACKED = (".gz", ".xz", ".bz2")
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """What the user asked ``classify`` for."""
+
+    model: Path
+    source: str | None  # a file, "-" or a text; None is "-"
+    top: int  # labels in an answer
+    proba: bool  # all labels, in the order of training
+    threshold: float  # below it the answer is "unsure"
+    coverage: float | None  # of a set of labels
+    trace: bool
+    batch_size: int  # lines judged together
+    text_column: str | None
+    encoding: str | None
+    json: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one text."""
+
+    label: str  # or several, joined by |, or "unsure"
+    probability: float
+    ranked: list[tuple[str, float]]  # the labels asked for
+
+
+def classify(request: ClassifyRequest, console: Console) -> int:
+    """Judge lines, rows or one text; gives the exit status.
+
+    Raises:
+        SeqtoolError: If model, input or options do not fit.
+    """
+    _check(request)
+    judge, card = load_judge(request.model, min(64, request.batch_size))
+    answerer = Answerer(request, card)
+    if isinstance(judge, ImageJudge):
+        _answer_images(request, judge, card, answerer)
+        return 0
+    encoding = request.encoding or "utf-8"
+    source = request.source or "-"
+    text = _given_text(source)
+    if text is not None:
+        if request.trace:
+            emit(_traced(judge, card, text, request.json))
+        else:
+            emit("".join(map(answerer.line, _answers(judge, answerer, [text]))))
+        return 0
+    lines = _lines(source, encoding)
+    live = source == "-"
+    if request.text_column is not None or _delimiter(source):
+        _answer_table(request, judge, answerer, lines, source)
+        return 0
+    for batch in _batches(lines, request.batch_size, live=live):
+        bare = [line.removesuffix("\n").removesuffix("\r") for line in batch]
+        if request.trace:
+            emit("".join(_traced(judge, card, line, request.json) for line in bare))
+        else:
+            emit("".join(map(answerer.line, _answers(judge, answerer, bare))))
+    return 0
+
+
+def _check(request: ClassifyRequest) -> None:
+    if not 0 <= request.threshold < 1:
+        raise ConfigError(f"--threshold must be from 0 to below 1, got {request.threshold}")
+    if request.coverage is not None and not 0 < request.coverage < 1:
+        raise ConfigError(f"--coverage must be above 0 and below 1, got {request.coverage}")
+    if request.coverage is not None and request.threshold:
+        raise ConfigError("--coverage and --threshold exclude each other; give one of them")
+
+
+class Answerer:
+    """Turns probabilities into answers, and answers into lines."""
+
+    def __init__(self, request: ClassifyRequest, card: Card) -> None:
+        """Take the options and what the card knows.
+
+        Raises:
+            ConfigError: If a coverage is asked for and nothing was held out to know it from.
+        """
+        self.request = request
+        self.classes: list[str] = card.source["classes"]
+        self.least = 0.0  # probability of a label in the set
+        if request.coverage is not None:
+            scores = card.extra["best"].get("set_scores", [])
+            if not scores:
+                raise ConfigError(
+                    f"--coverage: {request.model} was trained with nothing held out; train it "
+                    "with --valid-fraction above 0"
+                )
+            self.least = set_threshold(scores, request.coverage)
+
+    def answer(self, p: Array) -> Answer:
+        """The answer that probabilities (C,) make."""
+        order = np.argsort(-p, kind="stable")
+        chosen = range(len(p)) if self.request.proba else order[: self.request.top]
+        ranked = [(self.classes[i], float(p[i])) for i in chosen]
+        best = int(order[0])
+        if self.request.coverage is not None:
+            members = [int(i) for i in order if p[i] >= self.least]
+            if 0 < len(members) < len(p):
+                label = "|".join(self.classes[i] for i in members)
+                return Answer(label, float(p[members].sum()), ranked)
+            return Answer(UNSURE, float(p[best]), ranked)
+        sure = p[best] >= self.request.threshold
+        return Answer(self.classes[best] if sure else UNSURE, float(p[best]), ranked)
+
+    def line(self, answer: Answer | None, file: str = "") -> str:
+        """An answer as a line, with the file that it is for, if named; none as an empty one."""
+        if self.request.json:
+            named = {"file": file} if file else {}
+            return json.dumps(named | self._object(answer), ensure_ascii=False) + "\n"
+        if answer is None:
+            return "\n"
+        cells = [answer.label, f"{answer.probability:.4f}"]
+        if self.request.proba or self.request.top > 1:
+            cells = [cell for label, p in answer.ranked for cell in (label, f"{p:.4f}")]
+        return "\t".join([*cells, *([file] if file else [])]) + "\n"
+
+    def _object(self, answer: Answer | None) -> dict[str, Any]:
+        if answer is None:
+            return {"label": None}
+        found: dict[str, Any] = {"label": answer.label, "probability": answer.probability}
+        if self.request.proba or self.request.top > 1:
+            found["probabilities"] = dict(answer.ranked)
+        return found
+
+
+def _answers(judge: TextJudge, answerer: Answerer, texts: Sequence[str]) -> list[Answer | None]:
+    """An answer for every text, none for an empty one."""
+    filled = [text for text in texts if text.strip()]
+    p = iter(judge.probabilities(filled)) if filled else iter(())
+    return [answerer.answer(next(p)) if text.strip() else None for text in texts]
+
+
+def _answer_table(
+    request: ClassifyRequest,
+    judge: TextJudge,
+    answerer: Answerer,
+    lines: Iterable[str],
+    source: str,
+) -> None:
+    columns = tuple(filter(None, (request.text_column or "").split(",")))
+    live = source == "-"
+    rows = RowStream(
+        lines,
+        "standard input" if live else source,
+        text_columns=columns,
+        delimiter=_delimiter(source),
+        live=live,
+    )
+    if not request.json:
+        emit(rows.header(["label", "probability"]))
+    for batch in _batches(rows, request.batch_size, live=live):
+        texts = [BETWEEN.join(record.texts) for record in batch]
+        answers = _answers(judge, answerer, texts)
+        if request.json:
+            emit("".join(map(answerer.line, answers)))
+            continue
+        cells = [(a.label, f"{a.probability:.4f}") if a else ("", "") for a in answers]
+        pairs = zip(batch, cells, strict=True)
+        emit("".join(rows.answer(record, added) for record, added in pairs))
+
+
+def _answer_images(
+    request: ClassifyRequest, judge: ImageJudge, card: Card, answerer: Answerer
+) -> None:
+    """Judge images: those of a file or a directory, or those named line by line."""
+    if request.trace or request.text_column is not None:
+        raise ConfigError(f"--trace and --text-column are for texts; {request.model} reads images")
+    height, width, channels = card.source["image_shape"]
+
+    def read(source: str) -> Images:
+        return read_images(source, size=(height, width), colour=channels == 3)
+
+    source = request.source or "-"
+    if source == "-":
+        for line in _lines(source, request.encoding or "utf-8"):
+            name = line.rstrip("\r\n")
+            if not name:
+                emit(answerer.line(None))
+                continue
+            images = read(name)
+            if len(images) > 1:
+                raise DataError(f"{name}: {len(images)} images, needed is one on each line")
+            emit(answerer.line(answerer.answer(judge.probabilities(images.pixels)[0])))
+        return
+    images = read(source)
+    for start in range(0, len(images), request.batch_size):
+        pixels = images.pixels[start : start + request.batch_size]
+        files = images.files[start : start + request.batch_size] or ("",) * len(pixels)
+        for p, file in zip(judge.probabilities(pixels), files, strict=True):
+            line = answerer.line(answerer.answer(p), file=file if len(images) > 1 else "")
+            emit(line)
+
+
+def _given_text(source: str) -> str | None:
+    """The text itself, if that was given in place of a file."""
+    if source == "-":
+        return None
+    with suppress(OSError, ValueError):  # a long text is no file name
+        if Path(source).exists():
+            return None
+    if not any(map(str.isspace, source)) and ("/" in source or Path(source).suffix):
+        raise DataError(f"{source}: no such file; a text of one word is given by way of a pipe")
+    return source
+
+
+def _delimiter(source: str) -> str | None:
+    """What separates the cells of a table, by its name; None if it is not known for one."""
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
+    while suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return _TABLES.get(suffixes[-1]) if suffixes else None
+
+
+def _lines(source: str, encoding: str) -> Iterator[str]:
+    """The lines of a file or of standard input, each with its line end, as they come."""
+    if source != "-":
+        return open_text(source, encoding=encoding).lines(LONGEST)
+    if sys.stdin is None:
+        raise DataError("standard input is closed; name a file")
+    return _decoded(sys.stdin.buffer, encoding)
+
+
+def _decoded(lines: Iterable[bytes], encoding: str) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode(encoding)
+        except UnicodeDecodeError as err:
+            raise DataError(
+                f"standard input:{number}: not {encoding} (byte {err.object[err.start]:#04x}); "
+                "name its encoding with --encoding"
+            ) from err
+        except LookupError as err:
+            raise ConfigError(f"--encoding {encoding}: not an encoding known here") from err
+
+
+def _batches(items: Iterable[ItemT], size: int, *, live: bool) -> Iterator[list[ItemT]]:
+    """Items in batches: full ones, but live ones at the latest 50 ms after the first has come.
+
+    Raises:
+        Exception: What reading the items raised, after those before it.
+    """
+    if not live:
+        batch: list[ItemT] = []
+        try:
+            for item in items:
+                batch.append(item)
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+        except DataError:
+            if batch:  # those before the fault are answered
+                yield batch
+            raise
+        if batch:
+            yield batch
+        return
+    waiting: queue.Queue[ItemT | _End] = queue.Queue(AHEAD * size)
+    threading.Thread(target=_feed, args=(iter(items), waiting.put), daemon=True).start()
+    end: _End | None = None
+    while end is None:
+        batch, until = [], float("inf")
+        while len(batch) < size and end is None:
+            try:
+                patience = None if not batch else max(0.0, until - time.monotonic())
+                found = waiting.get(timeout=patience) if patience != 0 else waiting.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(found, _End):
+                end = found
+            else:
+                batch.append(found)
+                until = min(until, time.monotonic() + WAIT_SECONDS)
+        if batch:
+            yield batch
+    if end.why is not None:
+        raise end.why
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more items, and why, if something went wrong."""
+
+    why: Exception | None = None
+
+
+def _feed(items: Iterator[Any], put: Callable[[Any], None]) -> None:
+    """Read ahead; what goes wrong is told where the items are used."""
+    why: Exception | None = None
+    try:
+        for item in items:
+            put(item)
+    except Exception as err:
+        why = err
+    put(_End(why))
+
+
+def _traced(judge: TextJudge, card: Card, text: str, as_json: bool) -> str:
+    """How the belief moves while a text is read: one line for each word, a mark where it turns."""
+    ends = judge.lexicon.ends(text)
+    if not ends:
+        return "{}\n" if as_json else "\n"
+    p = judge.probabilities([text[:end] for end in ends])  # (T, C)
+    classes = card.source["classes"]
+    starts = [0, *ends[:-1]]
+    tokens = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+    best = p.argmax(axis=1)
+    if as_json:
+        steps = [
+            {"token": token, "probabilities": dict(zip(classes, row.tolist(), strict=True))}
+            for token, row in zip(tokens, p, strict=True)
+        ]
+        return json.dumps({"label": classes[best[-1]], "trace": steps}, ensure_ascii=False) + "\n"
+    lines = []
+    for t, token in enumerate(tokens):
+        turn = "*" if t and best[t] != best[t - 1] else ""
+        lines.append(f"{classes[best[t]]}\t{p[t, best[t]]:.4f}\t{token}\t{turn}".rstrip("\t"))
+    return "\n".join(lines) + "\n\n"

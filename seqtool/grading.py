@@ -1,0 +1,291 @@
+"""The ``evaluate`` command for classifiers: how often they are right, beside cheap methods."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.calibration import calibration_error, nll, pool
+from seqtool.checkpoint import Card, event_line
+from seqtool.console import Console
+from seqtool.errors import ConfigError, DataError, SeqtoolError
+from seqtool.images import Images, is_images, read_images
+from seqtool.judge import ImageJudge, TextJudge, load_judge
+from seqtool.labelled import Data, numbered, read_split, strings
+from seqtool.output import emit
+from seqtool.tables import read_table
+
+Array = npt.NDArray[Any]
+
+CHUNK = 2048  # texts judged at once
+RESAMPLES = 1000  # of the bootstrap
+LEVEL = 0.95  # of its interval
+WORST = 10  # mistakes shown
+SHOWN_TEXT = 100  # characters of one
+
+
+@dataclass(frozen=True)
+class GradeRequest:
+    """What the user asked ``evaluate`` for."""
+
+    model: Path
+    data: str
+    held_out: bool
+    baselines: bool
+    encoding: str | None
+    json: bool
+
+
+def grade(request: GradeRequest, console: Console) -> int:
+    """Score a classifier on labelled texts; gives the exit status.
+
+    Raises:
+        SeqtoolError: If model, data or options do not fit.
+    """
+    judge, card = load_judge(request.model)
+    classes: list[str] = card.source["classes"]
+    console.status(f"reading {request.data}")
+    data = _held_out(request, card) if request.held_out else _read(request, card)
+    truth = numbered(data, classes)
+    console.status(f"judging {len(data)} examples")
+    logits, tokens = _opinions(judge, data, request)
+    p = pool(logits, judge.powers)
+    guess = p.argmax(axis=1)
+    confusion = confusion_matrix(truth, guess, len(classes))
+    low, high = bootstrap(truth == guess, seed=0)
+    report = {
+        "task": card.task,
+        "tokens": tokens,
+        "rows": len(data),
+        "scores": scores(p, truth) | {"accuracy_low": low, "accuracy_high": high},
+        "classes": per_class(confusion, classes),
+        "confusion": confusion.tolist(),
+        "baselines": _baselines(request, card, logits, data, truth, console),
+        "mistakes": _mistakes(p, truth, data, classes),
+    }
+    console.clear_status()
+    emit(event_line(report) if request.json else _text(report, classes))
+    _remark(report, console)
+    return 0
+
+
+def scores(p: Array, truth: Array) -> dict[str, float]:
+    """The scores of probabilities (N, C) under the names that ``evaluate --json`` prints."""
+    guess = p.argmax(axis=1)
+    return {
+        "accuracy": float((guess == truth).mean()),
+        "macro_f1": macro_f1(confusion_matrix(truth, guess, p.shape[1])),
+        "ece": calibration_error(p, truth),
+        "nats": nll(p, truth),
+    }
+
+
+def confusion_matrix(truth: Array, guess: Array, classes: int) -> Array:
+    """How often each class, down, was taken for each, across: (C, C)."""
+    return np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+
+
+def precision_recall_f1(confusion: Array) -> tuple[Array, Array, Array]:
+    """Of every class, each (C,); 0 where nothing was guessed or there is nothing to find."""
+    right = confusion.diagonal().astype(float)
+    guessed, there = confusion.sum(axis=0), confusion.sum(axis=1)
+    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(there, 1)
+    return precision, recall, 2 * right / np.maximum(guessed + there, 1)
+
+
+def macro_f1(confusion: Array) -> float:
+    """Mean F1 of the classes that occur or were guessed."""
+    f1 = precision_recall_f1(confusion)[2]
+    present = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    return float(f1[present].mean())
+
+
+def per_class(confusion: Array, classes: list[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and count of every class by its name."""
+    columns = [*precision_recall_f1(confusion), confusion.sum(axis=1)]
+    names = ("precision", "recall", "f1", "count")
+    return {
+        label: {name: column[i].item() for name, column in zip(names, columns, strict=True)}
+        for i, label in enumerate(classes)
+    }
+
+
+def bootstrap(right: Array, *, seed: int) -> tuple[float, float]:
+    """The interval that holds 95 % of the accuracies of resampled texts (Efron 1979)."""
+    rng = np.random.default_rng(seed)
+    # How many of N draws with replacement are right is binomial.
+    means = rng.binomial(len(right), right.mean(), RESAMPLES) / len(right)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _opinions(
+    judge: TextJudge | ImageJudge, data: Data, request: GradeRequest
+) -> tuple[list[Array], int]:
+    """Logits (N, C) of each of the model's opinions, and how many elements were read."""
+    if isinstance(data, Images) != isinstance(judge, ImageJudge):
+        kinds = ("texts", "images")
+        raise ConfigError(
+            f"{request.data}: holds {kinds[isinstance(data, Images)]}, but {request.model} reads "
+            f"{kinds[isinstance(judge, ImageJudge)]}"
+        )
+    starts = range(0, len(data), CHUNK)
+    if isinstance(judge, ImageJudge):
+        assert isinstance(data, Images)
+        found = [judge.opinions(data.pixels[start : start + CHUNK]) for start in starts]
+        tokens = len(data) * data.pixels.shape[1]
+    else:
+        assert not isinstance(data, Images)
+        texts = strings(data)
+        found = [judge.opinions(texts[start : start + CHUNK]) for start in starts]
+        tokens = sum(len(judge.lexicon.split(text)) for text in texts)
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)], tokens
+
+
+def _read(request: GradeRequest, card: Card) -> Data:
+    """The data, in the columns or the size that training used."""
+    if is_images(request.data):
+        height, width, channels = card.source.get("image_shape", (None, None, 1))
+        if height is None:
+            raise ConfigError(f"{request.data}: holds images, but {request.model} reads texts")
+        return read_images(request.data, size=(height, width), colour=channels == 3)
+    encoding = request.encoding or card.data.encoding
+    columns = tuple(card.source.get("text_columns", ()))
+    label = card.source.get("label_column")
+    try:
+        return read_table(request.data, text_columns=columns, label_column=label, encoding=encoding)
+    except DataError:
+        # Another file may name its columns otherwise; if guessing fails too, that is the error.
+        return read_table(request.data, encoding=encoding)
+
+
+def _held_out(request: GradeRequest, card: Card) -> Data:
+    """The part of the training data that was held out."""
+    if card.source["valid"]:
+        raise ConfigError(
+            f"--held-out: {request.model} held out {card.source['valid']}; score that instead"
+        )
+    split = read_split(request.data, None, card.data, card.train.seed)
+    if split.train.sha256 != card.source["sha256"]:
+        raise DataError(
+            f"{request.data}: not the data that {request.model} was trained on, so no part of it "
+            "was held out; leave --held-out out to score all of it"
+        )
+    if split.held_out is None:
+        raise ConfigError(f"--held-out: {request.model} held nothing out")
+    return split.held_out
+
+
+def _baselines(
+    request: GradeRequest,
+    card: Card,
+    logits: list[Array],
+    data: Data,
+    truth: Array,
+    console: Console,
+) -> dict[str, dict[str, float]]:
+    """What cheap methods reach on the same texts."""
+    if not request.baselines:
+        return {}
+    shares = np.array(card.source["class_counts"], float)
+    p = np.tile(shares / shares.sum(), (len(truth), 1))
+    found = {"majority": scores(p, truth)}
+    if len(logits) > 1:
+        found["nb_linear"] = scores(pool(logits[1:], [1.0]), truth)
+    if isinstance(data, Images):
+        return found
+    try:
+        split = read_split(card.source["name"], card.source["valid"], card.data, card.train.seed)
+    except SeqtoolError as err:
+        console.notice(f"no TF-IDF baseline: the training data are needed ({err})")
+        return found
+    if split.train.sha256 != card.source["sha256"]:
+        console.notice(f"no TF-IDF baseline: {card.source['name']} has changed since training")
+        return found
+    console.status("training TF-IDF with logistic regression")
+    train = split.train
+    assert not isinstance(train, Images)
+    texts, labels = list(strings(train)), split.labels(train)
+    p = _tfidf(texts, labels, list(strings(data)), len(split.classes))
+    return found | {"tfidf_logreg": scores(p, truth)}
+
+
+def _tfidf(texts: list[str], labels: Array, test: list[str], classes: int) -> Array:
+    """Probabilities (N, C) of what scikit-learn's users try first: TF-IDF of words and pairs."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
+    features = vectorizer.fit_transform(texts)
+    model = LogisticRegression(C=10.0, max_iter=200).fit(features, labels)
+    p = np.zeros((len(test), classes))
+    p[:, model.classes_] = model.predict_proba(vectorizer.transform(test))
+    return p
+
+
+def _mistakes(p: Array, truth: Array, data: Data, classes: list[str]) -> list[dict[str, Any]]:
+    """The texts whose truth was given the least probability."""
+    given = p[np.arange(len(truth)), truth]
+    wrong = np.flatnonzero(p.argmax(axis=1) != truth)
+    worst = wrong[np.argsort(given[wrong], kind="stable")][:WORST]
+    texts = None if isinstance(data, Images) else strings(data)
+    return [
+        {
+            "row": f"{data.name}:{data.place(int(row))}",
+            "label": classes[truth[row]],
+            "predicted": classes[int(p[row].argmax())],
+            "probability": float(given[row]),
+            "text": "" if texts is None else texts[int(row)],
+        }
+        for row in worst
+    ]
+
+
+def _text(report: dict[str, Any], classes: list[str]) -> str:
+    """The report for people."""
+    mine = report["scores"]
+    names = {
+        "majority": "majority",
+        "nb_linear": "n-gram linear",
+        "tfidf_logreg": "TF-IDF + log. reg.",
+    }
+    lines = [f"{report['rows']} examples, {len(classes)} classes", ""]
+    lines.append(f"{'':<20}{'accuracy':>10}{'macro-F1':>10}{'ECE':>10}{'nats':>10}")
+    for name, row in [("model", mine), *((names[n], r) for n, r in report["baselines"].items())]:
+        cells = (f"{row[key]:>10.4f}" for key in ("accuracy", "macro_f1", "ece", "nats"))
+        lines.append(f"{name:<20}" + "".join(cells))
+    low, high = mine["accuracy_low"], mine["accuracy_high"]
+    lines += [f"accuracy of the model from {low:.4f} to {high:.4f} ({LEVEL:.0%} interval)", ""]
+    width = max(20, *(len(label) + 2 for label in classes))
+    lines.append(f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'count':>10}")
+    for label, row in report["classes"].items():
+        cells = (f"{row[key]:>10.4f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"{label:<{width}}" + "".join(cells) + f"{row['count']:>10}")
+    if len(classes) <= 12:
+        lines += ["", "truth down, answers across"]
+        lines.append(" " * width + "".join(f"{label[:8]:>9}" for label in classes))
+        for label, counts in zip(classes, report["confusion"], strict=True):
+            lines.append(f"{label:<{width}}" + "".join(f"{count:>9}" for count in counts))
+    if report["mistakes"]:
+        lines += ["", "worst mistakes"]
+    for mistake in report["mistakes"]:
+        text = " ".join(mistake["text"].split())
+        shown = text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
+        lines.append(
+            f"{mistake['row']}  {mistake['label']} (given {mistake['probability']:.4f}), "
+            f"answered {mistake['predicted']}: {shown}"
+        )
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _remark(report: dict[str, Any], console: Console) -> None:
+    """Say in words what a reader might miss."""
+    mine = report["scores"]["accuracy"]
+    for name, row in report["baselines"].items():
+        if row["accuracy"] > report["scores"]["accuracy_high"]:
+            console.warn(
+                f"{name} is right more often ({row['accuracy']:.4f} against {mine:.4f}); train "
+                "longer, or on more texts"
+            )

@@ -1,0 +1,170 @@
+"""Labelled texts or images, checked and split into what is learned from and what is held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.audit import Finding, audit, compare, count_classes
+from seqtool.config import LabelConfig
+from seqtool.errors import ConfigError, DataError
+from seqtool.images import Images, is_images, read_images
+from seqtool.splits import hold_out
+from seqtool.tables import Table, read_table
+
+Array = npt.NDArray[Any]
+Data = Table | Images
+
+SHOWN_CLASSES = 12  # of many
+BETWEEN = " \u2016 "  # the texts of a pair, read as one
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled data, to train on and held out."""
+
+    train: Data
+    held_out: Data | None
+    classes: tuple[str, ...]
+    findings: tuple[Finding, ...]  # what is odd about them, for people
+    note: str  # how they were split, for people
+
+    def labels(self, data: Data) -> npt.NDArray[np.int64]:
+        """Numbers of the labels, (n,)."""
+        return numbered(data, self.classes)
+
+
+def numbered(data: Data, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Numbers of the labels of some data, (n,).
+
+    Raises:
+        DataError: For a label that is not among the classes, or none.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    for row, label in enumerate(data.labels):
+        if label not in number:
+            shown = f"label {label!r}" if label else "no label"
+            raise DataError(
+                f"{data.name}:{data.place(row)}: {shown}, but the model knows {listed(classes)}; "
+                "correct it or leave the row out"
+            )
+    return np.array([number[str(label)] for label in data.labels], np.int64)
+
+
+def strings(table: Table) -> Sequence[str]:
+    """The texts of a table; those of a pair are joined."""
+    if table.texts and not isinstance(table.texts[0], str):
+        return [BETWEEN.join(texts) for texts in table.texts]
+    return table.texts  # type: ignore[return-value]
+
+
+def class_weights(wanted: str, classes: Sequence[str], counts: Array) -> Array:
+    """How much a text of each class counts, (C,): "" all alike, "balanced", or "spam=5,ham=1".
+
+    Raises:
+        ConfigError: If a class is unknown or a weight is no positive number.
+    """
+    weights = np.ones(len(classes))
+    if wanted == "balanced":
+        return np.asarray(counts.sum() / (len(classes) * np.maximum(counts, 1)))
+    for part in filter(None, wanted.split(",")):
+        name, _, number = part.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if name not in classes or not 0 < value < float("inf"):
+            raise ConfigError(
+                f"--class-weights must be balanced or NAME=NUMBER,... with names among "
+                f"{listed(classes)}, got {part!r}"
+            )
+        weights[classes.index(name)] = value
+    return weights
+
+
+def read_data(source: str, config: LabelConfig, like: Data | None = None) -> Data:
+    """Read labelled texts or images.
+
+    Args:
+        source: What the user named.
+        config: Its columns, encoding and image size, as far as they are given.
+        like: Other data, whose columns, or size and colours, these shall have too.
+
+    Raises:
+        DataError: If they cannot be read, or have no labels.
+    """
+    if is_images(source):
+        size, colour = image_size(config.image_size), None
+        if isinstance(like, Images):
+            size, colour = like.pixels.shape[1:3], like.pixels.shape[3] == 3
+        images = read_images(source, size=size, colour=colour, skip_bad=config.skip_bad)
+        if not len(images.labels):
+            raise DataError(f"{source}: no labels; needed is one folder of images for each label")
+        return images
+    columns = tuple(filter(None, config.text_column.split(",")))
+    label = config.label_column or None
+    if isinstance(like, Table):
+        columns, label = columns or like.columns.texts, label or like.columns.label
+    return read_table(source, text_columns=columns, label_column=label, encoding=config.encoding)
+
+
+def image_size(wanted: str) -> tuple[int, int] | None:
+    """Height and width in "28x28"; none in "".
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    height, _, width = wanted.partition("x")
+    if not wanted:
+        return None
+    if not (height.isdecimal() and width.isdecimal()):
+        raise ConfigError(f"--image-size must be HEIGHTxWIDTH such as 28x28, got {wanted!r}")
+    return int(height), int(width)
+
+
+def read_split(source: str, valid: str | None, config: LabelConfig, seed: int) -> Split:
+    """Read the data, check them, and hold some out.
+
+    Raises:
+        DataError: If they cannot be read, labels are missing, or there is but one class.
+    """
+    data = read_data(source, config)
+    found = audit(data)
+    found.refuse()
+    if valid is not None:
+        held_out = read_data(valid, config, data)
+        checked = audit(held_out)
+        findings = (*found.findings, *checked.findings, *compare(data, held_out))
+        for finding in findings:
+            # One class is enough to be measured on.
+            if finding.fatal and finding.problem != "one-class":
+                raise DataError(finding.message)
+        held_out = held_out.select(_shuffled(len(held_out), seed).tolist())
+        return Split(data, held_out, data.classes, findings, f"{held_out.name} held out")
+    if config.valid_fraction == 0:
+        return Split(data, None, data.classes, found.findings, "nothing held out")
+    labels = [str(label) for label in data.labels]
+    kept, held = hold_out(data.keys(), labels, config.valid_fraction, seed, data.name)
+    note = f"{config.valid_fraction:.0%} of each class held out"
+    # In random order: an evaluation may look at the first ones only.
+    apart = data.select(held[_shuffled(len(held), seed)].tolist())
+    return Split(data.select(kept.tolist()), apart, data.classes, found.findings, note)
+
+
+def shares(data: Data) -> str:
+    """The classes with their shares, the largest first."""
+    counts = count_classes(data.labels)
+    shown = [f"{label} {n / len(data):.1%}" for label, n in [*counts.items()][:SHOWN_CLASSES]]
+    more = f" and {len(counts) - len(shown)} more" if len(counts) > len(shown) else ""
+    return f"{len(counts)}: {', '.join(shown)}{more}"
+
+
+def _shuffled(count: int, seed: int) -> Array:
+    return np.random.default_rng(seed).permutation(count)
+
+
+def listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_CLASSES
+    return ", ".join(names[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")

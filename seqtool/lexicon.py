@@ -1,0 +1,228 @@
+"""Texts as rows of words: splitting, a vocabulary of frequent words, and parts for the others.
+
+A word that training saw too rarely for an embedding of its own is known by the hashed character
+n-grams inside it, as in fastText (Bojanowski et al. 2017, arXiv:1607.04606, section 3.2). Texts
+that are single words, such as names, are split into characters instead.
+
+No tensors and no model here. The vocabulary is stored as a Hugging Face ``tokenizer.json``, which
+splits exactly as this module does.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.config import Unit
+from seqtool.errors import CheckpointError
+
+Array = npt.NDArray[Any]
+
+# A word with its apostrophes is one token, so is any other sign; in scripts that do not set spaces
+# between words, every character is. Python's \w lacks the marks that combine with a letter.
+_NO_SPACES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_MARKS = (
+    r"\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963"
+    r"\u0966-\u0df3\u200c\u200d"
+)
+_LETTERS = rf"(?:[^\W{_NO_SPACES}]|[{_MARKS}])+"
+PATTERNS: dict[str, str] = {
+    "word": rf"[{_NO_SPACES}]|{_LETTERS}(?:['\u2019]{_LETTERS})*|[^\w\s]",
+    "char": r"[\s\S]",
+}
+UNKNOWN = "[UNK]"
+GRAMS = (3, 5)  # shortest and longest character n-gram inside a word, its borders included
+MAX_GRAMS = 32  # of one word: what is longer is hardly a word
+MAX_CACHED = 1 << 18  # words that a lexicon remembers at once; a stream may bring any number
+
+
+def hash_text(text: str) -> int:
+    """A number below 2**63 for a word or a part of one, the same on every machine."""
+    blob = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(blob, digest_size=8).digest(), "little") >> 1
+
+
+@dataclass
+class Texts:
+    """Rows of words: those of row i are ``words[offsets[i] : offsets[i + 1]]``."""
+
+    words: npt.NDArray[np.int32]  # (n,), rows of the lexicon's table
+    offsets: npt.NDArray[np.int64]  # (N + 1,)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Words of each row, (N,)."""
+        return np.diff(self.offsets)
+
+    def cut(self, longest: int) -> "Texts":
+        """Long rows cut to a length: a third of it from their beginning, the rest from their end.
+
+        What a review says for and against ends up there (Sun et al. 2019, arXiv:1905.05583,
+        section 5.3.1).
+        """
+        lengths, head = self.lengths, longest // 3
+        if len(self) == 0 or lengths.max() <= longest:
+            return self
+        place = np.arange(len(self.words)) - np.repeat(self.offsets[:-1], lengths)
+        left = np.repeat(lengths, lengths) - place
+        kept = (place < head) | (left <= longest - head)
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))])
+        return Texts(self.words[kept], offsets)
+
+    def select(self, rows: Array) -> "Texts":
+        """Some of the rows, in any order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        # The k-th word of a selected row is the k-th after that row's start.
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return Texts(self.words[places], offsets)
+
+
+@dataclass
+class Table:
+    """Every word met so far; grows while texts are encoded."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    ids: list[int] = field(default_factory=list)  # in the vocabulary, 0 = not in it
+    hashes: list[int] = field(default_factory=list)
+    grams: list[list[int]] = field(default_factory=list)  # buckets of its character n-grams
+
+
+class Lexicon:
+    """Splits texts into words; knows the frequent ones by number and all by their parts."""
+
+    def __init__(self, unit: Unit, vocabulary: Sequence[str], *, lower: bool, buckets: int) -> None:
+        """Take what ``learn`` found.
+
+        Args:
+            unit: What a token is.
+            vocabulary: Words with an id, the first gets 1; 0 is for the others.
+            lower: Whether case is ignored.
+            buckets: Rows of the table of character n-grams, 0 = words have no parts.
+        """
+        self.unit = unit
+        self.lower = lower
+        self.buckets = buckets
+        self.ids = {word: number for number, word in enumerate(vocabulary, 1)}
+        self._pattern = re.compile(PATTERNS[unit])
+        self.table = Table()
+
+    @classmethod
+    def learn(
+        cls, texts: Iterable[str], unit: Unit, *, lower: bool, buckets: int, size: int
+    ) -> Self:
+        """Take words seen twice or more, the most frequent ones, at most ``size``."""
+        lexicon = cls(unit, [], lower=lower, buckets=buckets)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(lexicon.split(text))
+        frequent = [word for word, count in counts.items() if count >= 2]
+        # By frequency, then by the word itself: the order of the rows must not matter.
+        frequent.sort(key=lambda word: (-counts[word], word))
+        return cls(unit, frequent[:size], lower=lower, buckets=buckets)
+
+    @property
+    def size(self) -> int:
+        """Words with an id, and one for the others."""
+        return len(self.ids) + 1
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text, in order."""
+        found: list[str] = self._pattern.findall(text.lower() if self.lower else text)
+        return found
+
+    def ends(self, text: str) -> list[int]:
+        """Where each word of a text ends, in characters."""
+        return [match.end() for match in self._pattern.finditer(text)]
+
+    def encode(self, texts: Iterable[str]) -> Texts:
+        """Look up every word; new ones get a row in ``table``."""
+        rows, words = self.table.rows, list[int]()
+        offsets = [0]
+        for text in texts:
+            for word in self.split(text):
+                row = rows.get(word)
+                words.append(self._add(word) if row is None else row)
+            offsets.append(len(words))
+        return Texts(np.array(words, np.int32), np.array(offsets, np.int64))
+
+    def forget(self) -> None:
+        """Drop the table if it has grown large; earlier ``Texts`` lose their meaning."""
+        if len(self.table.rows) > MAX_CACHED:
+            self.table = Table()
+
+    def _add(self, word: str) -> int:
+        table = self.table
+        row = table.rows[word] = len(table.ids)
+        table.ids.append(self.ids.get(word, 0))
+        table.hashes.append(hash_text(word))
+        table.grams.append(self.parts(word) if self.buckets else [])
+        return row
+
+    def parts(self, word: str) -> list[int]:
+        """Buckets of the character n-grams of a word between its borders."""
+        marked = f"<{word[:64]}>"
+        shortest, longest = GRAMS
+        grams = [
+            marked[start : start + length]
+            for length in range(shortest, longest + 1)
+            for start in range(len(marked) - length + 1)
+        ]
+        return [hash_text(gram) % self.buckets for gram in grams[:MAX_GRAMS] or [marked]]
+
+    def to_json(self) -> str:
+        """A Hugging Face tokenizer that splits and numbers as this lexicon does."""
+        vocabulary = {UNKNOWN: 0} | self.ids
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": PATTERNS[self.unit]},
+            "behavior": "Removed",
+            "invert": True,
+        }
+        return json.dumps(
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [],
+                "normalizer": {"type": "Lowercase"} if self.lower else None,
+                "pre_tokenizer": split,
+                "post_processor": None,
+                "decoder": None,
+                "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": UNKNOWN},
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str, where: str, *, buckets: int) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            CheckpointError: If it is a tokenizer of another kind.
+        """
+        values = json.loads(text)
+        try:
+            pattern = values["pre_tokenizer"]["pattern"]["Regex"]
+            unit = next(unit for unit, known in PATTERNS.items() if known == pattern)
+            words = sorted(values["model"]["vocab"].items(), key=lambda item: item[1])
+            lower = values["normalizer"] is not None
+        except (KeyError, TypeError, StopIteration) as err:
+            raise CheckpointError(
+                f"{where}: its tokenizer.json is not that of a classifier; train it again"
+            ) from err
+        return cls(
+            "char" if unit == "char" else "word",
+            [word for word, _ in words[1:]],
+            lower=lower,
+            buckets=buckets,
+        )

@@ -1,0 +1,84 @@
+"""What nobody asked a classifier for by flag: sizes, rates and length that suit the data.
+
+As in plan, every rule is simple and smooth, says why, and is fitted to no data set: each follows
+from how many texts there are, how long they are, and what the machine can do in the time given.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from seqtool.config import GATES, ClassifierConfig
+from seqtool.plan import START_SECONDS, Plan
+
+REACHED = 0.25  # share of the machine's peak that short padded batches reach
+FEWEST_EPOCHS = 4.0  # a network is made no larger than lets it read its data so often
+SIZES = (32, 48, 64, 96, 128, 192, 256)
+
+
+def choose_classifier(
+    *,
+    examples: int,
+    tokens: int,
+    unit: str,
+    seconds: float | None,
+    gflops: float,
+    given: Mapping[str, Any],
+) -> Plan:
+    """Choose what ``given`` leaves open.
+
+    Args:
+        examples: Sequences to train on.
+        tokens: Elements in all of them, as far as they are read.
+        unit: "word", "char" or "row".
+        seconds: Budget; None if a number of steps or epochs is given.
+        gflops: From ``measure_gflops``.
+        given: Settings that the user fixed, by field name.
+    """
+    model: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    reasons: list[str] = []
+    cell = given.get("cell", ClassifierConfig.cell)
+    embed = given.get("embed_size", 100 if unit == "word" else 32)
+    if "embed_size" not in given and unit != "row":
+        model["embed_size"] = embed
+    if "hidden_size" not in given:
+        # More units than the data can teach only learn by heart.
+        size = max(32.0, 13 * examples**0.25)
+        if seconds is not None:
+            work = max(1.0, seconds - START_SECONDS) * gflops * REACHED * 1e9
+
+            def epochs(hidden: int) -> float:
+                flops = 6.0 * 2 * GATES[cell] * hidden * (embed + hidden)
+                return float(work / (flops * tokens))
+
+            size = min(size, max((s for s in SIZES if epochs(s) >= FEWEST_EPOCHS), default=32))
+        model["hidden_size"] = max(s for s in SIZES if s <= size)
+        reasons.append(f"hidden size {model['hidden_size']} for {examples:,} examples")
+    if "part_buckets" not in given:
+        model["part_buckets"] = 16384 if unit == "word" else 0
+    if "ngram_order" not in given:
+        # Two words make a phrase; it takes more characters to make anything.
+        model["ngram_order"] = {"word": 2, "char": 5}.get(unit, 0)
+    if unit != "word":
+        model |= {name: 0.0 for name in ("word_dropout", "embed_dropout") if name not in given}
+    if "dropout" not in given:
+        model["dropout"] = 0.5 if unit == "word" else 0.25
+    batch = given.get("batch_size", max(8, min(64, round(math.sqrt(examples) / 2))))
+    if "batch_size" not in given:
+        train["batch_size"] = batch
+    if "lr" not in given:
+        # Words make a large table that is soon known by heart; then slower is better.
+        train["lr"] = (1e-3 if unit == "word" else 2e-3) * (1.0 if cell != "rnn" else 0.3)
+        reasons.append(f"learning rate {train['lr']:.1e} for this cell")
+    return Plan(model, train, reasons)
+
+
+def most_steps(examples: int, batch_size: int, unit: str) -> int:
+    """Updates after which more would only learn the data by heart.
+
+    Words are soon known by heart, characters and rows of pixels less so; a small set needs more
+    passes for the same number of updates.
+    """
+    epochs = max(5.0 if unit == "word" else 12.0, 1000 * batch_size / examples)
+    return max(20, round(min(epochs, 60.0) * examples / batch_size))

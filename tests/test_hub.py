@@ -1,0 +1,100 @@
+"""Parquet files and data sets by name: what HF datasets reads, as rows with their numbers."""
+
+import gzip
+from pathlib import Path
+
+import datasets  # type: ignore[import-untyped]
+import pytest
+
+from seqtool.errors import DataError
+from seqtool.hub import hub_name
+from seqtool.tables import read_table
+
+ROWS = {
+    "text": ["a good film", None, "NA", "last"],
+    "label": [1, 0, -1, None],
+    "tags": [["x", "y"], [], ["x"], None],
+    "score": [1.0, 2.0, float("nan"), None],
+}
+FEATURES = datasets.Features(
+    {
+        "text": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=["neg", "pos"]),
+        "tags": datasets.List(datasets.Value("string")),
+        "score": datasets.Value("float64"),
+        "picture": datasets.Image(),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> datasets.Dataset:
+    """Rows of many kinds, one column of pictures that nobody may decode."""
+    return datasets.Dataset.from_dict(ROWS | {"picture": [None] * 4}, features=FEATURES)
+
+
+@pytest.fixture(scope="module")
+def parquet(data, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "odd [name].parquet"
+    data.to_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def packed(parquet) -> Path:
+    path = parquet.with_name("packed.parquet.gz")
+    path.write_bytes(gzip.compress(parquet.read_bytes()))
+    return path
+
+
+def test_parquet_gives_names_of_classes_and_missing_values(parquet, packed):
+    for path in (parquet, packed):
+        table = read_table(str(path))
+        assert list(table.texts) == ["a good film", "", "NA", "last"]
+        assert list(table.labels) == ["pos", "neg", "", ""]
+        assert list(table.rows) == [1, 2, 3, 4]
+        assert table.where(1) == f"{path}:2"
+    assert read_table(str(packed)).sha256 == read_table(str(parquet)).sha256
+
+
+def test_parquet_columns_are_settable(parquet):
+    table = read_table(str(parquet), label_column="tags", multi_label=True)
+    assert list(table.labels) == [("x", "y"), (), ("x",), ()]
+    assert list(read_table(str(parquet), label_column="score").labels) == ["1", "2", "", ""]
+    with pytest.raises(DataError, match=r'no column "lable"; there are text, label, tags, score;'):
+        read_table(str(parquet), label_column="lable")
+
+
+def test_a_data_set_by_name(data, monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        return datasets.DatasetDict({"test": data.select([0]), "train": data})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    table = read_table("owner/films")
+    assert asked == ["owner/films"]
+    assert (len(table), table.where(3), table.classes) == (4, "owner/films:4", ("neg", "pos"))
+    part = read_table("owner/films:test")
+    assert len(part) == 1
+    assert part.sha256 != table.sha256
+    with pytest.raises(DataError, match=r'no split "tets"; .* did you mean owner/films:test\?'):
+        read_table("owner/films:tets")
+
+
+def test_without_a_network_the_name_is_told():
+    with pytest.raises(DataError) as error:  # conftest sets HF_HUB_OFFLINE=1
+        read_table("nobody-at-all/nothing-here")
+    line = str(error.value)
+    assert line.startswith("nobody-at-all/nothing-here: no such file, and not to be had from the")
+    assert "\n" not in line
+
+
+def test_paths_are_no_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert hub_name("owner/name") == ("owner/name", "")
+    assert hub_name("owner/name:test") == ("owner/name", "test")
+    for source in ("data/name", "a.csv", "x/a.csv", "x/a.txt.gz", "/a/b", "./a/b", "a/b/c", "-"):
+        assert hub_name(source) is None

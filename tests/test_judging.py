@@ -1,0 +1,128 @@
+"""What a classifier learns: a run taken up again is the unbroken one, and opinions stay apart."""
+
+import numpy as np
+import pytest
+import torch
+
+from seqtool.calibration import nll, pool
+from seqtool.checkpoint import Card, ModelDir, load, load_last
+from seqtool.classifier import Classifier
+from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
+from seqtool.judging import Judging, Labelled, TextSequences
+from seqtool.lexicon import Lexicon
+from seqtool.train import Keeper, fit, restore_last
+from seqtool.trainer import Trainer
+
+SHAPE = ClassifierConfig(hidden_size=6, embed_size=5, part_buckets=17, word_dropout=0.3)
+CONFIG = TrainConfig(steps=30, batch_size=4, lr=0.02, warmup=2, eval_every=10, report_every=5)
+TIMING = {"seconds", "tokens_per_s", "seconds_left"}
+
+
+def some_texts(count, seed):
+    """The label is the word that is not "x"."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    names = np.array(["red", "green", "blue"])
+    texts = []
+    for label in labels:
+        words = ["x"] * rng.integers(1, 9)
+        words[rng.integers(len(words))] = names[label]
+        texts.append(" ".join(words))
+    return texts, labels
+
+
+def objective(config=CONFIG, second=None, class_weights=None, shape=SHAPE):
+    torch.manual_seed(config.seed)
+    (train, labels), (valid, truth) = some_texts(50, 1), some_texts(20, 2)
+    lexicon = Lexicon.learn(train, "word", lower=True, buckets=shape.part_buckets, size=99)
+    parts = [lexicon.encode(train), lexicon.encode(valid)]
+    sets = [
+        Labelled(TextSequences(texts, lexicon.table), given)
+        for texts, given in zip(parts, (labels, truth), strict=True)
+    ]
+    model = Classifier(shape, 3, vocab_size=lexicon.size)
+    return Judging(model, *sets, config, second=second, class_weights=class_weights)
+
+
+def keeper(path):
+    card = Card("classify", SHAPE, LabelConfig(), CONFIG, 4, {})
+    return Keeper(ModelDir.create(path), card, "{}")
+
+
+def timeless(events):
+    return [{k: v for k, v in event.items() if k not in TIMING} for event in events]
+
+
+@pytest.mark.parametrize("stop", [3, 10, 17])
+def test_interrupted_run_equals_the_unbroken_one(stop, tmp_path):
+    whole = Trainer(objective(), CONFIG)
+    events = list(fit(whole, keeper(tmp_path / "whole")))
+    first = Trainer(objective(), CONFIG)
+    halted = list(
+        fit(
+            first,
+            keeper(tmp_path / "pieces"),
+            interrupted=lambda: "SIGINT" if first.step == stop else None,
+        )
+    )
+    torch.manual_seed(99)
+    second = Trainer(objective(), CONFIG)
+    torch.manual_seed(98)
+    good = restore_last(second, *load_last(tmp_path / "pieces"))
+    saved = load(tmp_path / "pieces", "classify")
+    rest = Keeper(ModelDir.resume(tmp_path / "pieces"), saved.card, saved.tokenizer_json)
+    halted = halted[:-1] + list(fit(second, rest, good=good))
+    assert timeless(halted) == timeless(events)
+    for mine, other in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    one, other = load(tmp_path / "pieces"), load(tmp_path / "whole")
+    assert all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
+    assert one.card == other.card
+
+
+def test_learns_and_reports_its_scores(tmp_path):
+    config = TrainConfig(steps=150, batch_size=8, lr=0.03, warmup=5, eval_every=50, patience=0)
+    events = list(fit(Trainer(objective(config), config), keeper(tmp_path / "m")))
+    evals = [event for event in events if event["event"] == "eval"]
+    assert set(evals[0]) - {"event", "step", "seconds"} == {"val_loss", "val_accuracy", "best"}
+    assert evals[-1]["val_accuracy"] == 1.0
+    best = load(tmp_path / "m").card.extra["best"]
+    assert set(best) == {
+        *("step", "valid_nats", "valid_accuracy", "valid_ece", "powers", "set_scores"),
+    }
+    assert len(best["set_scores"]) == 20
+
+
+def test_an_evaluation_pools_both_opinions_with_powers_that_fit():
+    second = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    judging = objective(second=second)
+    look = judging.evaluate(10**6)
+    rows = np.arange(20)
+    judging.model.eval()
+    with torch.no_grad():
+        first = judging._logits(judging.held_out.inputs, rows).numpy()
+    expected = nll(pool([first, second], look.card["powers"]), judging.held_out.labels)
+    assert look.loss == pytest.approx(expected, rel=1e-5)
+    assert look.loss == look.scores["val_loss"]
+
+
+def test_an_evaluation_reads_no_more_than_its_limit():
+    judging = objective()
+    few = judging.evaluate(30)
+    lengths = judging.held_out.inputs.lengths
+    count = int(np.searchsorted(np.cumsum(lengths), 30, side="right"))
+    assert 1 <= count < 20
+    assert len(few.card["set_scores"]) == count
+
+
+def test_class_weights_count_in_the_loss():
+    plain, weighted = objective(), objective(class_weights=np.array([1e6, 1.0, 1.0]))
+    plain.model.eval()
+    weighted.model.eval()
+    rows = plain.batches.next()
+    labels = plain.train.labels[rows]
+    assert 0 in labels
+    assert set(labels) != {0}
+    logits = plain._logits(plain.train.inputs, rows)[labels == 0]
+    only = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
+    assert weighted.loss().item() == pytest.approx(only.item(), rel=1e-3)

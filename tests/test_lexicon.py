@@ -1,0 +1,94 @@
+"""Splitting as Hugging Face does it, words and their parts, rows and their selection."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqtool.errors import CheckpointError
+from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts
+
+TEXTS = ["the cat's hat, the mat", "The end!", "", "a cat near a mat"]
+TRICKY = [
+    "don't stop -- it\u2019s 3.5 km \u4f60\u597d\u4e16\u754c, caf\u00e9 \u0e2a\u0e27\u0e31\u0e2a",
+    "tab\tand\nline\x00 nul \U0001f600 end\u00a0nbsp \u0130stanbul",
+    "\u0939\u093f\u0928\u094d\u0926\u0940 \u0964 e\u0301te\u0301",
+]
+
+
+def learn(unit="word", **options):
+    settings = {"lower": unit == "word", "buckets": 97, "size": 100} | options
+    return Lexicon.learn(TEXTS, unit, **settings)
+
+
+def test_words_seen_twice_get_ids_by_frequency_then_name():
+    assert learn().ids == {"the": 1, "a": 2, "mat": 3}
+    assert list(learn(size=1).ids) == ["the"]
+
+
+def test_splits_as_it_says():
+    assert learn().split("The cat's (two) hats.") == ["the", "cat's", "(", "two", ")", "hats", "."]
+    assert learn().split("\u4f60\u597d ok") == ["\u4f60", "\u597d", "ok"]
+    assert learn("char").split("Ab c") == ["A", "b", " ", "c"]
+
+
+@pytest.mark.parametrize("unit", ["word", "char"])
+def test_tokenizer_json_splits_and_numbers_the_same(unit):
+    lexicon = learn(unit)
+    theirs = tokenizers.Tokenizer.from_str(lexicon.to_json())
+    for text in [*TEXTS, *TRICKY]:
+        encoded = lexicon.encode([text])
+        ids = [lexicon.table.ids[word] for word in encoded.words]
+        assert theirs.encode(text).ids == ids, text
+
+
+def test_comes_back_from_its_json():
+    lexicon = learn()
+    again = Lexicon.from_json(lexicon.to_json(), "here", buckets=97)
+    assert (again.ids, again.unit, again.lower) == (lexicon.ids, lexicon.unit, lexicon.lower)
+
+
+def test_another_kind_of_tokenizer_is_refused():
+    with pytest.raises(CheckpointError, match="not that of a classifier"):
+        Lexicon.from_json('{"model": {"vocab": {}}, "pre_tokenizer": null}', "here", buckets=0)
+
+
+def test_parts_are_those_of_a_word_between_borders():
+    lexicon = learn()
+    assert len(lexicon.parts("cat")) == 6  # <ca cat at> <cat cat> <cat>
+    assert len(lexicon.parts("x" * 1000)) == MAX_GRAMS
+    assert lexicon.parts("a") == lexicon.parts("a")
+    assert all(0 <= part < 97 for part in lexicon.parts("wonderful"))
+    assert set(lexicon.parts("wonderful")) & set(lexicon.parts("wonderfully"))
+
+
+def test_forgets_a_table_that_grew_large(monkeypatch):
+    monkeypatch.setattr("seqtool.lexicon.MAX_CACHED", 3)
+    lexicon = learn()
+    lexicon.encode(["a b c d e"])
+    lexicon.forget()
+    assert lexicon.table.rows == {}
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=6), st.data())
+def test_select_and_cut_do_to_every_row_what_they_say(rows, data):
+    offsets = np.cumsum([0, *map(len, rows)])
+    texts = Texts(np.array([w for row in rows for w in row], np.int32), offsets)
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6))
+    picked = texts.select(np.array(chosen))
+    longest = data.draw(st.integers(1, 9))
+    cut = texts.cut(longest)
+
+    def unpacked(texts):
+        return [texts.words[a:b].tolist() for a, b in pairwise(texts.offsets)]
+
+    assert unpacked(picked) == [rows[i] for i in chosen]
+    head = longest // 3
+    expected = [
+        row if len(row) <= longest else row[:head] + row[len(row) - longest + head :]
+        for row in rows
+    ]
+    assert unpacked(cut) == expected

@@ -1,0 +1,109 @@
+"""What is held out: the share of each class, copies together, the same choice every time."""
+
+import random
+
+import numpy as np
+import pytest
+
+from seqtool.errors import DataError
+from seqtool.splits import hold_out, text_keys
+
+
+def data(count=1000, copies=1):
+    texts = [f"text number {n // copies}" for n in range(count)]
+    labels = ["rare" if n // copies % 10 == 0 else "common" for n in range(count)]
+    return texts, labels
+
+
+def held(texts, labels, fraction=0.2, seed=1):
+    return hold_out(text_keys(texts), labels, fraction, seed, "x.csv")
+
+
+def test_keys_see_content_and_overlook_white_space():
+    same = text_keys(["a  b", " a\nb ", "a b"])
+    assert len(set(same.tolist())) == 1
+    assert len(set(text_keys(["a b", "ab", "A b", ("a", "b"), ("a b", "")]).tolist())) == 5
+    assert text_keys(["", " \n", ("", " "), "x"]).tolist()[:3] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+def test_fraction_is_kept_in_each_class(fraction):
+    texts, labels = data()
+    train, valid = held(texts, labels, fraction)
+    assert sorted([*train, *valid]) == list(range(1000))
+    for label, count in (("rare", 100), ("common", 900)):
+        assert abs(sum(labels[i] == label for i in valid) - fraction * count) <= 1
+    assert list(valid) == sorted(valid)
+
+
+@pytest.mark.parametrize("copies", [2, 7])
+def test_copies_stay_on_one_side(copies):
+    texts, labels = data(copies=copies)
+    train, valid = held([f"{text} " for text in texts], labels)
+    assert not {texts[i] for i in train} & {texts[i] for i in valid}
+    assert abs(len(valid) - 200) <= copies
+
+
+def test_choice_does_not_depend_on_the_order_of_rows():
+    texts, labels = data()
+    chosen = {texts[i] for i in held(texts, labels)[1]}
+    order = random.Random(3).sample(range(1000), 1000)
+    again = held([texts[i] for i in order], [labels[i] for i in order])[1]
+    assert {texts[order[i]] for i in again} == chosen
+
+
+def test_another_seed_gives_another_choice():
+    texts, labels = data()
+    first, second = held(texts, labels, seed=1)[1], held(texts, labels, seed=2)[1]
+    assert 10 < len({*first} & {*second}) < 90  # 40 expected of 200
+
+
+def test_hardly_anything_moves_when_rows_are_added():
+    texts, labels = data()
+    before = {texts[i] for i in held(texts, labels)[1]}
+    texts, labels = [*texts, *(f"new {n}" for n in range(10))], [*labels, *["common"] * 10]
+    after = {texts[i] for i in held(texts, labels)[1]}
+    assert len(before - after) <= 10
+
+
+def test_every_class_is_met_in_training():
+    texts = [f"text {n}" for n in range(30)]
+    labels = [f"class {n // 2}" for n in range(30)]
+    train, valid = held(texts, labels, 0.5)
+    assert {labels[i] for i in train} == set(labels)
+    assert len(valid) == 15
+
+
+def test_many_small_classes_still_give_their_share():
+    texts = [f"text {n}" for n in range(400)]
+    valid = held(texts, [f"class {n // 4}" for n in range(400)], 0.1)[1]
+    assert abs(len(valid) - 40) <= 1
+
+
+def test_several_labels_are_stratified_by_the_rarest():
+    texts, labels = data()
+    sets = [("common", "rare") if label == "rare" else ("common",) for label in labels]
+    assert sum("rare" in sets[i] for i in held(texts, sets)[1]) == 20
+    assert len(held(texts, [])[1]) == 200
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a"] * 50, ["a", "b"]])
+def test_too_few_texts_are_refused(texts):
+    with pytest.raises(DataError, match=r"^x.csv: \d+ rows with \d different texts are too few"):
+        held(texts, ["x", "y"] * (len(texts) // 2) or ["x"], 0.1)
+
+
+def test_the_choice_is_the_same_on_every_machine():
+    """Computed once by hand from the published constants, on Python integers."""
+    keys = text_keys(str(n) for n in range(50))
+
+    def mixed(key: int, seed: int) -> int:
+        key = (key + 0x9E3779B97F4A7C15 * (seed + 1)) % 2**64
+        key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        key = (key ^ (key >> 27)) * 0x94D049BB133111EB % 2**64
+        return key ^ (key >> 31)
+
+    first = sorted(range(50), key=lambda n: mixed(int(keys[n]), 9))[:10]
+    valid = hold_out(keys, [], 0.2, 9, "x")[1]
+    assert valid.tolist() == sorted(first)
+    assert np.all(np.diff(valid) > 0)

@@ -1,0 +1,65 @@
+"""Threads that make one call together."""
+
+import threading
+
+import pytest
+
+from seqtool import team
+from seqtool.team import AGAIN, TRIALS, Team
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that a test moves, on a machine of two cores."""
+    now = [0.0]
+    monkeypatch.setattr(team.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(team, "available_cores", lambda: 2)
+    return now
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_every_thread_does_its_part_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "available_cores", lambda: 4)
+    barrier, seen, lock = threading.Barrier(threads), [], threading.Lock()
+
+    def job(thread: int, number: int) -> int:
+        barrier.wait()  # passed only if all are there
+        with lock:
+            seen.append((thread, number))
+        return 7
+
+    several = Team(threads)
+    monkeypatch.setattr(several, "_choose", lambda like: threads)
+    for _ in range(3):
+        assert several.run(job, 0, 1) == 7
+    assert sorted(seen) == sorted(3 * [(thread, threads) for thread in range(threads)])
+
+
+@pytest.mark.parametrize("faster", [1, 2])
+def test_the_faster_number_of_threads_is_preferred(faster: int, clock: list[float]) -> None:
+    used: list[int] = []
+
+    def job(thread: int, threads: int) -> int:
+        if thread == 0:
+            used.append(threads)
+            clock[0] += 1.0 if threads == faster else 2.0
+        return 0
+
+    both = Team()
+    for _ in range(AGAIN):
+        both.run(job, 0, 1)
+    assert used.count(3 - faster) in (TRIALS, TRIALS + 1)
+    assert used[2 * TRIALS : -1] == [faster] * (AGAIN - 2 * TRIALS - 1)
+    assert used[-1] == 3 - faster  # tried once more, things may have changed
+
+
+def test_more_threads_than_cores_are_not_used(clock: list[float]) -> None:
+    assert Team(9).threads == 2
+    assert Team(1).threads == 1
+    assert Team().threads == 2
+
+
+def test_one_thread_is_the_caller(clock: list[float]) -> None:
+    found = []
+    Team(1).run(lambda thread, threads: found.append(threading.current_thread()) or 0, 0, 1)
+    assert found == [threading.current_thread()]
