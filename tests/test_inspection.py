@@ -11,6 +11,7 @@ from conftest import Run, error_line, train_tiny
 
 from seqtool import checkpoint
 from seqtool.checkpoint import Card, ModelDir, load
+from seqtool.config import ClassifierConfig, LabelConfig
 from seqtool.sheet import Sheet
 
 VIEWS = ("health", "gates", "units", "memory", "surprisal")
@@ -29,7 +30,7 @@ def values_of(run: Run, *argv: object) -> dict[str, Any]:
     return found
 
 
-def rewritten(model: Path, out: Path, **changes: Any) -> Path:
+def rewritten(model: Path, out: Path, /, **changes: Any) -> Path:
     """A copy of a model with another card or other weights, and no events."""
     saved = load(model)
     weights = dict(saved.weights)
@@ -160,7 +161,8 @@ def test_curves_leave_out_what_cannot_be_drawn(capsysbinary: pytest.CaptureFixtu
 def test_another_task_is_refused_in_one_line(
     run: Run, model: Path, text_file: Path, tmp_path: Path
 ) -> None:
-    other = rewritten(model, tmp_path / "other", task="classify")
+    configs = {"model": ClassifierConfig(), "data": LabelConfig()}
+    other = rewritten(model, tmp_path / "other", task="classify", **configs)
     code, out, err = run("inspect", other, text_file, "--health")
     assert (code, out) == (2, "")
     assert "a model to classify" in error_line(err)
