@@ -141,15 +141,15 @@ def test_bad_input(run: Run, argv: tuple[object, ...], message: str) -> None:
 def test_two_hundred_steps_need_a_cure() -> None:
     """The claim of the README, with a bound on the updates in place of the minutes."""
     train = TrainConfig(
-        steps=4000, batch_size=32, bptt=200, decay=0.0, warmup=10, average=0, weight_decay=0.0
+        steps=12_000, batch_size=16, bptt=200, decay=0.0, warmup=10, average=0, weight_decay=0.0
     )
-    model = ModelConfig(cell="rnn", hidden_size=128, ngram_order=1)
+    model = ModelConfig(cell="rnn", hidden_size=64, ngram_order=1)
     patient = ProbePatient("adding", 200, seed=1)
     torch.set_num_threads(2)
     losses = {}
     for remedy in remedies(200):
         if remedy.name in ("nothing", "ReLU, identity start", "LSTM", "GRU"):
-            effort = TrainConfig(**{**vars(train), "steps": 800}) if not remedy.model else train
+            effort = TrainConfig(**{**vars(train), "steps": 3000}) if not remedy.model else train
             outcome = treat(patient, remedy, model, effort, seconds=math.inf, good_enough=0.005)
             losses[remedy.name] = outcome.loss
     assert losses["nothing"] > 0.15
