@@ -112,9 +112,9 @@ def cure(
     ] = 200,
     hidden_size: Annotated[
         int, option("Units of the simple RNNs; others get as many weights.", "--hidden-size", min=2)
-    ] = 128,
+    ] = 64,
     layers: Annotated[int, option("Recurrent layers.", "--layers", min=1)] = 1,
-    batch_size: Annotated[int, option("Sequences side by side.", "--batch-size", "-b", min=1)] = 32,
+    batch_size: Annotated[int, option("Sequences side by side.", "--batch-size", "-b", min=1)] = 16,
     bptt: Annotated[
         int, option("Time steps a gradient goes back on DATA.", "--bptt", min=2)
     ] = TrainConfig.bptt,

@@ -31,6 +31,7 @@ INK = "#010203"  # stands for the page's own colour until the SVG is written
 INKED = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color")
 SIZE = (6.4, 3.2)  # inches of a plot
 DPI = 120
+FEW = 20  # points of a curve that are marked
 
 Draw = Callable[["Axes"], None]
 
@@ -40,7 +41,8 @@ def draw_training(summary: Summary, axes: "Axes") -> None:
     curves = (("training", summary.train_curve), ("validation", summary.valid_curve))
     for index, (name, points) in enumerate(curves):
         if points:
-            axes.plot(*zip(*points, strict=True), label=name, **_style(index))
+            mark = "o" if len(points) < FEW else None  # one point has no line
+            axes.plot(*zip(*points, strict=True), label=name, marker=mark, **_style(index))
     axes.set(xlabel="step", ylabel="loss in nats")
     axes.legend(frameon=False, labelcolor=INK)
 

@@ -54,7 +54,7 @@ class Sheet:
     def heading(self, text: str) -> None:
         """A title with space above it."""
         self.line()
-        self.line((text, "bold"))
+        self._wrapped(text, "", "", "bold")
 
     def line(self, *pieces: str | tuple[str, str]) -> None:
         """One line of texts, each alone or with its style; it is never wrapped."""
@@ -73,13 +73,13 @@ class Sheet:
         for name, value in rows:
             self._wrapped(value, f"  {name:<{widest}}  ", " " * (widest + 4))
 
-    def _wrapped(self, text: str, first: str, rest: str) -> None:
+    def _wrapped(self, text: str, first: str, rest: str, style: str = "") -> None:
         from rich.text import Text
 
         for paragraph in printable(text).split("\n"):
             room = max(8, self.width - len(first))
             for piece in Text(paragraph).wrap(self._rich, room, overflow="fold"):
-                self.line((first, "cyan"), piece.plain.rstrip())
+                self.line((first, "cyan"), (piece.plain.rstrip(), style))
                 first = rest
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -143,7 +143,7 @@ class Sheet:
         marks = sorted({round(first + (last - first) * part / 4) for part in range(5)})
         figure.ruler("x").ticks(marks, [f"{mark}" for mark in marks])
         figure.label(x, "x")
-        self.line("  " + "   ".join([y, *(names if len(names) > 1 else [])]))
+        self.paragraph("   ".join([y, *(names if len(names) > 1 else [])]))
         for line in figure.build().string(colorless=True).rstrip().split("\n"):
             self.line("  " + line.rstrip())
 
