@@ -1,5 +1,6 @@
 """The options of ``train``."""
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +43,7 @@ def guess_task(data: str) -> Task:
     A directory with texts right inside is a text, whatever else is there.
     """
     path = Path(data)
-    if data == "-" or not path.exists():
+    if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
         return "generate"  # a pipe can be looked at but once; what is missing is told there
     from seqtool.images import is_images
     from seqtool.tables import guess_format
@@ -293,7 +294,7 @@ def train(
 ) -> None:
     """Train a model that writes text like DATA, or that judges as its labels do.
 
-    Examples: seqtool train book.txt --budget 5m -o book; seqtool train reviews.csv -o reviews
+    Example: seqtool train book.txt --budget 5m -o book, or seqtool train reviews.csv -o reviews
     """
     length = strongest(ctx, LENGTHS)
     if epochs is not None and not 0 < epochs < float("inf"):

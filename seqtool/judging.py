@@ -80,18 +80,19 @@ class ImageSequences:
 
     def batch(self, rows: Array) -> Tensor:
         """Some images, (B, H, W*C) float32."""
-        images = standardised(self.pixels[rows], self.mean, self.deviation)
-        x = torch.from_numpy(images.reshape(self.pixels[rows].shape))
+        images = self.pixels[rows]
+        x = torch.from_numpy(standardised(images, self.mean, self.deviation))
         if self.shift:
-            count, height, width, _ = x.shape
+            count, height, width, _ = images.shape
+            x = x.view(images.shape)
             edges = 4 * (self.shift,)  # what comes in is like the edge
             x = functional.pad(x.movedim(3, 1), edges, mode="replicate").movedim(1, 3)
             corners = torch.randint(2 * self.shift + 1, (2, count, 1))  # torch's: kept by resume
             down = corners[0] + torch.arange(height)  # (B, H)
             right = corners[1] + torch.arange(width)
             places = torch.arange(count)[:, None, None]
-            x = x[places, down[:, :, None], right[:, None, :]]
-        return x.flatten(2)
+            x = x[places, down[:, :, None], right[:, None, :]].flatten(2)
+        return x
 
 
 @dataclass(frozen=True)

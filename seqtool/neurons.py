@@ -164,7 +164,7 @@ def rank_units(activations: Sequence[np.ndarray], pieces: Sequence[str]) -> Rank
 
 def _varies(values: Floats) -> bool:
     if _is_binary(values):
-        return bool(FEWEST <= values.sum() <= len(values) - FEWEST)
+        return FEWEST <= int(values.sum()) <= len(values) - FEWEST
     return len(values) >= 2 * FEWEST and bool(values.min() < values.max())
 
 

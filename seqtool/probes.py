@@ -109,8 +109,8 @@ class ProbeModel(nn.Module):
         steps = 1 if self.probe == "adding" else min(RECALL, inputs.shape[1])
         logits = self.output(output[:, -steps:])  # (B, steps, outputs)
         if self.probe == "adding":
-            error: Tensor = logits[:, 0, 0] - task.targets[:, 0]
-            return error.square()
+            errors: Tensor = logits[:, 0, 0] - task.targets[:, 0]
+            return errors.square()
         targets = task.targets[:, -steps:]
         nll = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return nll.view_as(targets).mean(dim=1)

@@ -355,6 +355,14 @@ def _configs(settings: Settings) -> tuple[ClassifierConfig, LabelConfig, TrainCo
 
 def _check_same(request: TrainRequest, card: Card) -> None:
     """A flag that contradicts the saved run is an error, never silently ignored."""
+    lengths = {"budget": request.seconds, "epochs": request.epochs}
+    before = {"budget": card.extra["budget_seconds"], "epochs": card.extra["epochs"]}
+    for name, asked in lengths.items():
+        if asked is not None and asked != before[name]:
+            raise ConfigError(
+                f"--{name} contradicts the saved run, which ends after {card.train.steps} steps; "
+                "leave it out"
+            )
     saved = asdict(card.model) | asdict(card.data) | asdict(card.train)
     for name, value in request.settings.values.items():
         if value != saved.get(name):

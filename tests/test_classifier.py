@@ -1,5 +1,7 @@
 """Padding changes nothing, and the answers without torch are those of the model that learned."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from seqtool.judging import TextSequences
 from seqtool.lexicon import Lexicon
 from seqtool.models import shapes, to_arrays
 
-SMALL = {"hidden_size": 5, "embed_size": 4, "part_buckets": 31, "ngram_order": 0}
+SMALL: dict[str, Any] = {"hidden_size": 5, "embed_size": 4, "part_buckets": 31, "ngram_order": 0}
 CONFIGS = {
     "lstm": ClassifierConfig(**SMALL),
     "two layers": ClassifierConfig(**SMALL, num_layers=2),

@@ -158,11 +158,11 @@ def test_curves_leave_out_what_cannot_be_drawn(capsysbinary: pytest.CaptureFixtu
     assert "nothing to draw" in out
 
 
-def test_another_task_is_refused_in_one_line(
-    run: Run, model: Path, text_file: Path, tmp_path: Path
-) -> None:
-    configs = {"model": ClassifierConfig(), "data": LabelConfig()}
-    other = rewritten(model, tmp_path / "other", task="classify", **configs)
+def test_another_task_is_refused_in_one_line(run: Run, text_file: Path, tmp_path: Path) -> None:
+    other, table = tmp_path / "other", tmp_path / "a.csv"
+    table.write_text("text,label\n" + "".join(f"word{i} a,x\nword{i} b,y\n" for i in range(20)))
+    code, _, err = run("train", table, "--steps", 2, "--hidden-size", 4, "-o", other, "-q")
+    assert code == 0, err
     code, out, err = run("inspect", other, text_file, "--health")
     assert (code, out) == (2, "")
     assert "a model to classify" in error_line(err)

@@ -1,9 +1,12 @@
 """What a classifier learns: a run taken up again is the unbroken one, and opinions stay apart."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
+from seqtool.budget import Budget
 from seqtool.calibration import nll, pool
 from seqtool.checkpoint import Card, ModelDir, load, load_last
 from seqtool.classifier import Classifier
@@ -78,6 +81,15 @@ def test_interrupted_run_equals_the_unbroken_one(stop, tmp_path):
     one, other = load(tmp_path / "pieces"), load(tmp_path / "whole")
     assert all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
     assert one.card == other.card
+
+
+def test_a_run_ends_early_where_more_would_not_help(tmp_path):
+    config = TrainConfig(steps=12, batch_size=4, eval_every=6)
+    budget = Budget(3600.0, time.monotonic(), most_steps=12)
+    trainer = Trainer(objective(config), config)
+    events = list(fit(trainer, keeper(tmp_path / "m"), budget=budget))
+    assert (events[-1]["reason"], events[-1]["step"]) == ("done", 12)
+    assert trainer.updater.last_lr == 0.0
 
 
 def test_learns_and_reports_its_scores(tmp_path):

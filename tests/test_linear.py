@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from seqtool.lexicon import Lexicon
 from seqtool.linear import PRIOR, _factors, fit, look_up, ngram_keys, ratios, score

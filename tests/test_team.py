@@ -61,5 +61,10 @@ def test_more_threads_than_cores_are_not_used(clock: list[float]) -> None:
 
 def test_one_thread_is_the_caller(clock: list[float]) -> None:
     found = []
-    Team(1).run(lambda thread, threads: found.append(threading.current_thread()) or 0, 0, 1)
+
+    def job(thread: int, threads: int) -> int:
+        found.append(threading.current_thread())
+        return thread
+
+    Team(1).run(job, 0, 1)
     assert found == [threading.current_thread()]

@@ -57,6 +57,7 @@ def onnx_model(config: ModelConfig, weights: dict[str, np.ndarray]) -> bytes:
             outputs.append(
                 helper.make_tensor_value_info(f"new_{part}{layer}", TensorProto.FLOAT, shape)
             )
+        options: dict[str, Any] = {"linear_before_reset": 1} if config.cell == "gru" else {}
         nodes.append(
             helper.make_node(
                 config.cell.upper(),
@@ -64,7 +65,7 @@ def onnx_model(config: ModelConfig, weights: dict[str, np.ndarray]) -> bytes:
                 + [f"{part}{layer}" for part in parts],
                 ["", *(f"new_{part}{layer}" for part in parts)],
                 hidden_size=size,
-                **({"linear_before_reset": 1} if config.cell == "gru" else {}),
+                **options,
             )
         )
         nodes.append(helper.make_node("Identity", [f"new_h{layer}"], [f"x{layer + 1}"]))
