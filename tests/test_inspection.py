@@ -11,7 +11,6 @@ from conftest import Run, error_line, train_tiny
 
 from seqtool import checkpoint
 from seqtool.checkpoint import Card, ModelDir, load
-from seqtool.config import ClassifierConfig, LabelConfig
 from seqtool.sheet import Sheet
 
 VIEWS = ("health", "gates", "units", "memory", "surprisal")
