@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from tests.bench import generation, steps
-from tests.bench.__main__ import main
-from tests.bench.generation import draw, make_model
-from tests.bench.learning import Transformer, held_out_loss, reached
-from tests.bench.measure import OURS, Case, Effort, Side, spread
-from tests.bench.peers import TorchPeer
-from tests.bench.results import load, readme_table, store
+from bench import generation, steps
+from bench.__main__ import main
+from bench.generation import draw, make_model
+from bench.learning import Transformer, held_out_loss, reached
+from bench.measure import OURS, Case, Effort, Side, spread
+from bench.peers import TorchPeer
+from bench.results import load, readme_table, store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +33,7 @@ def test_torch_peer_gives_the_engines_logits(cell: Any) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @needs_onnx
 def test_onnx_peer_keeps_its_state_and_gives_torchs_logits(cell: Any) -> None:
-    from tests.bench.peers import OnnxPeer
+    from bench.peers import OnnxPeer
 
     model = make_model(cell=cell, hidden_size=20, num_layers=2)
     ids = np.arange(10).reshape(5, 2)
@@ -56,7 +55,7 @@ def test_torch_peer_gives_our_gradients(cell: Any) -> None:
 def test_keras_peer_gives_torchs_gradients(cell: Any) -> None:
     pytest.importorskip("keras", reason="a peer that users may have")
     pytest.importorskip("tensorflow", reason="a peer that users may have")
-    from tests.bench.peers import keras_training
+    from bench.peers import keras_training
 
     model = make_model(cell=cell, hidden_size=12, num_layers=2)
     ids = torch.randint(generation.VOCAB, (2, 3, 5))
@@ -156,7 +155,7 @@ def test_seconds_to_a_loss() -> None:
 
 def test_picture_is_drawn_from_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra `bench`")
-    from tests.bench.plot import draw as draw_picture
+    from bench.plot import draw as draw_picture
 
     rates = {side: {"q1": 1.0, "median": 2.0, "q3": 3.0} for side in (OURS, "torch.nn, 1 threads")}
     point = {"group": "scale", "action": "train", "axis": "hidden", "rates": rates}

@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 
 from seqtool.devices import set_up
-from tests.bench.generation import scoring_cases, writing_cases
-from tests.bench.learning import learning_rows
-from tests.bench.limits import machine_cases
-from tests.bench.measure import Case, Effort, machine_name, versions
-from tests.bench.peers import missing
-from tests.bench.results import RESULTS, Row, lines, store
-from tests.bench.scaling import scaling_cases
-from tests.bench.starting import starting_row
-from tests.bench.steps import training_cases, updating_cases
+
+from .generation import scoring_cases, writing_cases
+from .learning import learning_rows
+from .limits import machine_cases
+from .measure import Case, Effort, machine_name, versions
+from .peers import missing
+from .results import RESULTS, Row, lines, store
+from .scaling import scaling_cases
+from .starting import starting_row
+from .steps import training_cases, updating_cases
 
 CASES: dict[str, Callable[[bool], Iterator[Case]]] = {
     "machine": machine_cases,

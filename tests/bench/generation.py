@@ -13,9 +13,10 @@ from seqtool.engine import build_engine
 from seqtool.evaluation import BLOCK, Scorer, score_streams
 from seqtool.models import LanguageModel, build_model, to_arrays
 from seqtool.team import available_cores
-from tests.bench.limits import matrix_weights, reading, sgemm
-from tests.bench.measure import OURS, Case, Group, Side
-from tests.bench.peers import OnnxPeer, TorchPeer, missing
+
+from .limits import matrix_weights, reading, sgemm
+from .measure import OURS, Case, Group, Side
+from .peers import OnnxPeer, TorchPeer, missing
 
 VOCAB = 65  # characters of a plain English text
 DECODE = DecodeConfig(temperature=0.8)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.bench.measure import OURS, machine_name, versions
-from tests.bench.starting import SAMPLES
+from .measure import OURS, machine_name, versions
+from .starting import SAMPLES
 
 CONTEXT, LAYERS, WIDTH, HEADS, BATCH = 64, 4, 128, 4, 12
 PEAK, FLOOR, BETAS, DECAY, CLIP = 1e-3, 1e-4, (0.9, 0.99), 0.1, 1.0

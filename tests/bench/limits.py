@@ -11,7 +11,8 @@ import torch
 from seqtool.config import ModelConfig
 from seqtool.engine import weight_shapes
 from seqtool.team import Team
-from tests.bench.measure import Case, Side
+
+from .measure import Case, Side
 
 PRODUCT = 1024  # rows and columns of the matrices whose product is the arithmetic peak
 MEBIBYTE = 2**20

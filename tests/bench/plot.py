@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from tests.bench.results import RESULTS, Row, best, load
+from .results import RESULTS, Row, best, load
 
 PICTURE = RESULTS.with_name("scaling.svg")
 COLOURS = {"seqtool": "#e8590c", "torch.nn": "#1c7ed6", "onnxruntime": "#2f9e44"}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.bench.measure import OURS
+from .measure import OURS
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 LIMIT = "limit: "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.measure import OURS, machine_name, spread, versions
+from .measure import OURS, machine_name, spread, versions
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample_data"

@@ -14,10 +14,11 @@ from seqtool.language import NextToken
 from seqtool.models import LanguageModel, build_model
 from seqtool.tokenizer import Tokenizer
 from seqtool.trainer import Trainer
-from tests.bench.generation import VOCAB, make_model
-from tests.bench.limits import matrix_weights, sgemm, training_flops
-from tests.bench.measure import OURS, Case, Group, Side
-from tests.bench.peers import KERAS_GATES, TorchPeer, keras_training, missing, regated
+
+from .generation import VOCAB, make_model
+from .limits import matrix_weights, sgemm, training_flops
+from .measure import OURS, Case, Group, Side
+from .peers import KERAS_GATES, TorchPeer, keras_training, missing, regated
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 GRADIENT_TOLERANCE = 1e-4  # of the largest entry of a gradient
