@@ -111,7 +111,8 @@ def learn_transformer(text: str, seconds: float) -> list[tuple[float, float]]:
     vectors = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
     adam = torch.optim.AdamW(groups, lr=PEAK, betas=BETAS, fused=True)
-    spent, curve = 0.0, []
+    spent = 0.0
+    curve: list[tuple[float, float]] = []
     while spent < seconds:
         began = time.perf_counter()
         while (now := spent + time.perf_counter() - began) < seconds * (len(curve) + 1) / LOOKS:

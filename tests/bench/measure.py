@@ -73,8 +73,7 @@ class Case:
         repeats = [_repeats(side, effort.turn) for side in self.sides]
         rates = np.empty((effort.rounds, len(self.sides)))
         for turn in range(effort.rounds):
-            order = np.roll(np.arange(len(self.sides)), turn)
-            for place in order:
+            for place in np.roll(np.arange(len(self.sides)), turn).tolist():
                 rates[turn, place] = _rate(self.sides[place], repeats[place])
         columns = {side.name: rates[:, place] for place, side in enumerate(self.sides)}
         ours = rates[:, 0]

@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import pyplot
@@ -46,7 +47,12 @@ def draw(rows: Iterable[Row], path: Path) -> None:
         sys.exit("the results hold no sweep; run: python -m tests.bench scale")
     columns = min(4, len(found))
     lines = -(-len(found) // columns)
-    options = {"svg.fonttype": "none", "svg.hashsalt": "seqtool", "font.size": 8, "text.color": INK}
+    options: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "seqtool",
+        "font.size": 8,
+        "text.color": INK,
+    }
     options |= {f"{part}.color": INK for part in ("xtick", "ytick")}
     options |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK}
     with matplotlib.rc_context(options):
