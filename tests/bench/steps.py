@@ -24,12 +24,15 @@ CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 GRADIENT_TOLERANCE = 1e-4  # of the largest entry of a gradient
 
 
-def gradients(model: nn.Module, ids: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Forward and backward from the zero state; gives the gradients by name."""
+def gradients(model: LanguageModel | TorchPeer, ids: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Forward, loss and backward from the zero state, each side its own way; gradients by name."""
     for parameter in model.parameters():
         parameter.grad = None
-    logits, _ = model(ids)
-    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    if isinstance(model, LanguageModel):
+        loss, _ = model.loss(ids, targets, model.init_state(len(ids)))
+    else:
+        logits, _ = model(ids)
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
     loss.backward()  # type: ignore[no-untyped-call]
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
