@@ -38,7 +38,9 @@ type: $(STAMP) ## Check types
 check: lint type test ## All that must pass before a commit; what CI runs
 
 bench: $(STAMP) ## Measure speed beside the peers
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.plot
 
 clean: ## Remove the environment, caches and demo output
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
