@@ -366,6 +366,30 @@ class RecurrentStack(nn.Module):
             finals.append(final)
         return x, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
 
+    def prepare(
+        self, batch: int, steps: int, announce: Callable[[], None], *, padded: bool = False
+    ) -> None:
+        """Have the machine code ready that batches of this shape need, so that no update waits.
+
+        Args:
+            batch: B.
+            steps: T.
+            announce: Called if code has to be compiled, which takes seconds, once.
+            padded: Whether the rows differ in length.
+        """
+        x = self.get_parameter("weight_ih_l0").new_zeros(batch, steps, self.input_size)
+        if (self.path or self.fastest(x, padded=padded)) != "compiled":
+            return
+        from seqtool.compiled import announced  # numba, which other paths need not load
+
+        lengths = torch.full((batch,), steps) if padded else None
+        learning = self.training
+        self.eval()  # no dropout: chance stays where it is
+        with announced(announce), torch.enable_grad():
+            output, _ = self.forward(x, lengths=lengths)
+            torch.autograd.grad(output.sum(), list(self.parameters()))
+        self.train(learning)
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance all layers by one time step, by the equations: decoding, so without dropout.
 

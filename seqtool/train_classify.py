@@ -137,6 +137,11 @@ def _resume(request: TrainRequest, console: Console) -> int:
 def _finish(
     request: TrainRequest, console: Console, trainer: "Trainer", keeper: "Keeper", **rest: Any
 ) -> int:
+    # Compiled now, or the first update would be taken for a slow one.
+    objective: Any = trainer.objective
+    objective.model.onward.prepare(
+        trainer.config.batch_size, 64, lambda: console.status("compiling for this processor, once")
+    )
     status = run(request, console, trainer, keeper, **rest)
     best = keeper.card.extra.get("best", {})
     if status == 0 and "valid_accuracy" in best:

@@ -115,6 +115,7 @@ def train(request: TrainRequest, console: Console) -> int:
     keeper = Keeper(output, card, corpus.tokenizer.to_json(), parts)
     given = frozenset(request.settings.values)
     budget = Budget(seconds, request.started, given) if seconds else None
+    _prepare(model, train_config, console)
     sampler = _sampler(trainer, objective)
     return run(request, console, trainer, keeper, budget=budget, write_sample=sampler)
 
@@ -205,6 +206,7 @@ def _resume(request: TrainRequest, console: Console) -> int:
         )
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
     keeper = Keeper(output, card, saved.tokenizer_json)
+    _prepare(model, card.train, console)
     sampler = _sampler(trainer, objective)
     return run(request, console, trainer, keeper, good=good, write_sample=sampler)
 
@@ -340,6 +342,15 @@ def _fit_to_text(
         return settings.add(rhythm(steps), "chosen by seqtool")
     # The real number comes from timed steps; until then the schedule is flat, so any will do.
     return settings.add({"steps": 10**9}, "to be measured")
+
+
+def _prepare(model: "LanguageModel", config: TrainConfig, console: Console) -> None:
+    """Compile now what updates need, or the first of them would be taken for a slow one."""
+    model.stack.prepare(
+        config.batch_size,
+        config.bptt,
+        lambda: console.status("compiling for this processor, once"),
+    )
 
 
 def _count(config: ModelConfig, corpus: Corpus, console: Console) -> NGram | None:

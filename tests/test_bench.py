@@ -101,6 +101,7 @@ def test_a_new_line_takes_the_place_of_its_cases_old_one(tmp_path: Path) -> None
     assert list(load(path).values()) == [{"case": "a", "n": 2}, {"case": "b", "n": 1}]
 
 
+@pytest.mark.slow
 def test_every_group_runs_and_writes_its_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,6 +168,21 @@ def test_only_what_needs_a_gradient_gets_one():
         assert not run_layer("lstm", x, state, weights)[0].requires_grad
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_preparing_leaves_no_trace(padded):
+    stack, said = RecurrentStack(5, 64, cell="gru", dropout=0.5), []
+    assert stack.fastest(torch.zeros(2, 64, 5)) == "compiled"
+    stack.train()
+    before = torch.get_rng_state()
+    stack.prepare(2, 64, lambda: said.append("compiling"), padded=padded)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert stack.training
+    assert all(parameter.grad is None for parameter in stack.parameters())
+    said.clear()
+    stack.prepare(2, 64, lambda: said.append("compiling"), padded=padded)
+    assert said == []  # it was there
+
+
 def test_a_second_pass_back_gives_the_same():
     x, state, weights = make("gru", (2, 3, 4, 5))
     output, _ = run_layer("gru", x, state, weights)
