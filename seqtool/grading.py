@@ -214,8 +214,8 @@ def _baselines(
 
 def _tfidf(texts: list[str], labels: Array, test: list[str], classes: int) -> Array:
     """Probabilities (N, C) of what scikit-learn's users try first: TF-IDF of words and pairs."""
-    from sklearn.feature_extraction import text  # type: ignore[import-untyped]
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.feature_extraction import text
+    from sklearn.linear_model import LogisticRegression
 
     vectorizer = text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
     features = vectorizer.fit_transform(texts)
