@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": BASIC,
     "text": BASIC,
     "tokenizer": BASIC,
-    "cells": {*BASIC, "kernels"},
+    "cells": {*BASIC, "compiled", "kernels"},
     "kernels": {"__init__", "loops", "tiles"},
     "loops": {"compiled", "tiles"},
     "tiles": {"compiled"},
