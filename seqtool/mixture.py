@@ -187,8 +187,12 @@ class Interpolator:
         self._contexts = scored.contexts
         self._since = np.concatenate([self._since, ids])
         done = (len(self._since) - 1) // self._block * self._block
-        self._base = self.partner.ngram.score(self._since[:done], self._base).contexts
-        self._since = self._since[done:]
+        read, self._since = self._since[:done], self._since[done:]
+        reach = self.partner.ngram.order - 1  # of older tokens no context knows
+        if done >= reach:
+            self._base = self.partner.ngram.read(read)
+        else:
+            self._base = self.partner.ngram.score(read, self._base).contexts
         return scored
 
     def mix(self, nll: np.ndarray, scored: Scored) -> np.ndarray:
