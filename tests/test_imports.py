@@ -118,6 +118,9 @@ ALLOWED: dict[str, set[str]] = {
     "judging": {"batches", "calibration", "classifier", "config", "judge", "lexicon", "trainer"},
     "judge": {"batches", "calibration", "checkpoint", "config", "lexicon", "linear"},
     "labelled": {*BASIC, "audit", "images", "splits", "tables"},
+    "examples": {
+        *("classifier", "config", "images", "judging", "labelled", "lexicon", "linear"),
+    },
     "plan_classify": {"config", "plan"},
     "runs": {
         *BASIC,
