@@ -188,6 +188,25 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeamConfig:
+    """How a translation is searched for."""
+
+    beam_size: int = 5  # hypotheses of a sentence that are kept, 1 = greedy
+    length_penalty: float = 1.0  # sums of log-probs are divided by length to this power
+    n_best: int = 1  # translations of a sentence that are wanted
+    max_length: int = 0  # tokens of a translation at most, 0 = from the length of the source
+
+    def __post_init__(self) -> None:
+        _check(self.beam_size >= 1, "--beam-size", self.beam_size, "at least 1")
+        penalty = self.length_penalty
+        _check(0 <= penalty < float("inf"), "--length-penalty", penalty, "at least 0")
+        _check(self.n_best >= 1, "--n-best", self.n_best, "at least 1")
+        needed = f"at most --beam-size, {self.beam_size}"
+        _check(self.n_best <= self.beam_size, "--n-best", self.n_best, needed)
+        _check(self.max_length >= 0, "--max-length", self.max_length, "at least 0 (0 = chosen)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     """The shape of a classifier and what keeps it from learning its data by heart."""
 

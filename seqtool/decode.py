@@ -13,11 +13,12 @@ import numpy as np
 from seqtool.config import DecodeConfig
 from seqtool.errors import CheckpointError, ConfigError
 
-State = tuple[np.ndarray, ...]  # of a recurrent stack: (h,) or (h, c), each (L, B, H)
+# Of a recurrent stack: (h,) or (h, c), each (L, B, H); what other models add has B there as well.
+State = tuple[np.ndarray, ...]
 Veto = Callable[[], np.ndarray]  # the ids that one row must not emit now
 
 
-class Steppable(Protocol):
+class Steps(Protocol):
     """What a model offers to be decoded; nothing is kept between calls."""
 
     @property
@@ -25,12 +26,16 @@ class Steppable(Protocol):
         """Number of ids, V."""
         ...
 
-    def init_state(self, batch: int) -> State:
-        """The state before the first token, for B rows."""
-        ...
-
     def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Read one token per row, ids (B,); gives the logits of the next, (B, V) float32."""
+        ...
+
+
+class Steppable(Steps, Protocol):
+    """A model that can begin with nothing read."""
+
+    def init_state(self, batch: int) -> State:
+        """The state before the first token, for B rows."""
         ...
 
 
@@ -78,6 +83,20 @@ class Reader(Steppable, Protocol):
         ...
 
 
+def check_finite(best: np.ndarray) -> None:
+    """See that the best logits of some rows are numbers.
+
+    Raises:
+        CheckpointError: If one is nan or infinite.
+    """
+    if not np.isfinite(best).all():
+        worst = best[~np.isfinite(best)][0]
+        raise CheckpointError(
+            f"the model's scores for the next token are not finite ({worst}), so its weights are "
+            "damaged or its training diverged; train again, e.g. with a lower --lr"
+        )
+
+
 def probabilities(logits: np.ndarray, config: DecodeConfig) -> np.ndarray:
     """The distribution that the next token is drawn from.
 
@@ -98,12 +117,7 @@ def probabilities(logits: np.ndarray, config: DecodeConfig) -> np.ndarray:
     """
     scores = np.array(logits, dtype=np.float64, order="C")
     best = scores.max(axis=-1, keepdims=True)  # nan if any is nan
-    if not np.isfinite(best).all():
-        worst = best[~np.isfinite(best)][0]
-        raise CheckpointError(
-            f"the model's scores for the next token are not finite ({worst}), so its weights are "
-            "damaged or its training diverged; train again, e.g. with a lower --lr"
-        )
+    check_finite(best)
     if config.greedy:
         one_hot = np.zeros_like(scores)
         one_hot[np.arange(len(scores)), scores.argmax(axis=-1)] = 1.0
@@ -241,7 +255,7 @@ class Generation:
 
     def __init__(
         self,
-        stepper: Steppable,
+        stepper: Steps,
         config: DecodeConfig,
         *,
         logits: np.ndarray,

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "loops": {"compiled", "tiles"},
     "tiles": {"compiled"},
     "decode": BASIC,
+    "beam": {"config", "decode"},
     "devices": BASIC,
     "plan": {"config"},
     "optim": {"config", "ngrams"},
