@@ -15,6 +15,8 @@ Nonlinearity = Literal["tanh", "relu", "sigmoid", "stochastic"]
 Optimizer = Literal["adam", "rmsprop", "sgd"]
 TokenizerKind = Literal["char", "byte", "word", "bpe"]
 Task = Literal["generate", "classify"]
+Attention = Literal["dot", "additive", "none"]
+Tying = Literal["all", "target", "none"]  # of a translator's embeddings and output
 Unit = Literal["word", "char", "row"]  # what a classifier reads one by one; row: of pixels
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -36,6 +38,13 @@ def _check(condition: bool, flag: str, value: object, needed: str) -> None:
 def _check_choice(flag: str, value: str, choices: Any) -> None:
     names = get_args(choices)
     _check(value in names, flag, value, "one of " + ", ".join(names))
+
+
+def _check_cell(cell: Cell, nonlinearity: Nonlinearity) -> None:
+    _check_choice("--cell", cell, Cell)
+    _check_choice("--nonlinearity", nonlinearity, Nonlinearity)
+    if cell != "rnn" and nonlinearity != "tanh":
+        raise ConfigError(f"--nonlinearity {nonlinearity} needs --cell rnn, got --cell {cell}")
 
 
 def _check_size(flag: str, value: int, least: int) -> None:
@@ -62,8 +71,7 @@ class ModelConfig:
     tied: bool = False  # the output layer shares the embedding matrix; needs embed = hidden size
 
     def __post_init__(self) -> None:
-        _check_choice("--cell", self.cell, Cell)
-        _check_choice("--nonlinearity", self.nonlinearity, Nonlinearity)
+        _check_cell(self.cell, self.nonlinearity)
         _check_size("--hidden-size", self.hidden_size, 1)
         _check_size("--layers", self.num_layers, 1)
         _check_size("--embed-size", self.embed_size, 1)
@@ -74,10 +82,6 @@ class ModelConfig:
         _check_size("--ngram-buckets", self.ngram_buckets, 2)
         drop = self.ngram_dropout
         _check(0 <= drop < 1, "--ngram-dropout", drop, "at least 0 and below 1")
-        if self.cell != "rnn" and self.nonlinearity != "tanh":
-            raise ConfigError(
-                f"--nonlinearity {self.nonlinearity} needs --cell rnn, got --cell {self.cell}"
-            )
         if self.tied and self.embed_size != self.hidden_size:
             raise ConfigError(
                 f"--tied needs --embed-size equal to --hidden-size, got {self.embed_size} "
@@ -223,8 +227,7 @@ class ClassifierConfig:
     ngram_order: int = 2  # longest n-gram of the linear classifier beside, 0 = none
 
     def __post_init__(self) -> None:
-        _check_choice("--cell", self.cell, Cell)
-        _check_choice("--nonlinearity", self.nonlinearity, Nonlinearity)
+        _check_cell(self.cell, self.nonlinearity)
         for flag in ("hidden_size", "num_layers", "embed_size"):
             name = "--layers" if flag == "num_layers" else "--" + flag.replace("_", "-")
             _check(getattr(self, flag) >= 1, name, getattr(self, flag), "at least 1")
@@ -233,10 +236,6 @@ class ClassifierConfig:
             _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
         _check(self.part_buckets >= 0, "--part-buckets", self.part_buckets, "at least 0 (0 = none)")
         _check(0 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 0 (off) to 8")
-        if self.cell != "rnn" and self.nonlinearity != "tanh":
-            raise ConfigError(
-                f"--nonlinearity {self.nonlinearity} needs --cell rnn, got --cell {self.cell}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +260,38 @@ class LabelConfig:
         _check(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
         fraction = self.valid_fraction
         _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorConfig:
+    """The shape of an encoder-decoder and what keeps it from learning its data by heart."""
+
+    cell: Cell = "lstm"
+    nonlinearity: Nonlinearity = "tanh"
+    hidden_size: int = 256  # of the decoder, and of the encoder in each direction
+    num_layers: int = 1  # of the encoder, and of the decoder above its attention
+    embed_size: int = 256
+    attention: Attention = "dot"  # "none": the decoder sees one vector of the source
+    input_feeding: bool = False  # the decoder also reads what it last said from; slower
+    # What shares a matrix: both embeddings and the output ("all", needs one vocabulary), or the last
+    # two of the three.
+    tying: Tying = "all"
+    layer_norm: bool = True  # of what the attention reads and of what the output layer reads
+    dropout: float = 0.3  # one mask per sequence, on embeddings and the output of every layer
+    source_word_dropout: float = 0.1  # chance that a source token reads as nothing, for a batch
+    label_smoothing: float = 0.1  # share of the target that goes to all tokens alike
+    reverse_source: bool = False  # the source is read from its end
+
+    def __post_init__(self) -> None:
+        _check_cell(self.cell, self.nonlinearity)
+        _check_choice("--attention", self.attention, Attention)
+        _check_choice("--tying", self.tying, Tying)
+        _check_size("--hidden-size", self.hidden_size, 1)
+        _check_size("--layers", self.num_layers, 1)
+        _check_size("--embed-size", self.embed_size, 1)
+        for flag in ("dropout", "source_word_dropout", "label_smoothing"):
+            value = getattr(self, flag)
+            _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
 
 
 def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:

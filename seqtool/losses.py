@@ -24,26 +24,40 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross entropy of a linear layer; forms its gradients while it has the scores."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    ) -> Tensor:
         """x (N, H), weight (V, H), bias (V,), targets (N,) to a scalar."""
         count, vocab_size = len(x), len(weight)
         wanted = any(ctx.needs_input_grad)
         grads = tuple(torch.zeros_like(part) for part in (x, weight, bias)) if wanted else ()
         rows = min(count, max(FEWEST_ROWS, SCORES // vocab_size))
         buffer = x.new_empty(rows, vocab_size)
-        minus_one = x.new_full((rows, 1), -1)
+        answer = x.new_full((rows, 1), smoothing - 1)
         total = x.new_zeros(())
         for first in range(0, count, rows):
             part, answers = x[first : first + rows], targets[first : first + rows, None]
             scores = torch.addmm(bias, part, weight.t(), out=buffer[: len(part)])
             log_probs = functional.log_softmax(scores, dim=1)
-            total -= log_probs.gather(1, answers).sum()
-            if wanted:  # of the scores: softmax - 1 at the answer, and the mean's 1 / N
-                errors = log_probs.exp_().scatter_add_(1, answers, minus_one[: len(part)])
+            found = log_probs.gather(1, answers).sum()
+            # All log-probabilities of a row are its scores less one number, log Z: the sum of them
+            # takes no pass over them, for the sum of all scores is a product of sums (below).
+            log_z = scores.gather(1, answers).sum() - found
+            total += smoothing * log_z - (1 - smoothing) * found
+            if wanted:  # of the scores: softmax less the target, and the mean's 1 / N
+                errors = log_probs.exp_().scatter_add_(1, answers, answer[: len(part)])
                 mine = grads[0][first : first + rows]
                 torch.addmm(mine, errors, weight, beta=0, alpha=1 / count, out=mine)
                 grads[1].addmm_(errors.t(), part, alpha=1 / count)
                 grads[2].add_(errors.sum(dim=0), alpha=1 / count)
+        if smoothing:
+            share = smoothing / vocab_size  # of the target, that every token gets
+            x_sum, weight_sum = x.sum(dim=0), weight.sum(dim=0)
+            total -= share * (x_sum @ weight_sum + count * bias.sum())
+            if wanted:
+                grads[0].sub_(weight_sum, alpha=share / count)
+                grads[1].sub_(x_sum, alpha=share / count)
+                grads[2].sub_(share)
         ctx.save_for_backward(*grads)
         return total / count
 
@@ -55,10 +69,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grads = ctx.saved_tensors
         if scale != 1:
             grads = [part * scale for part in grads]
-        return *grads, None
+        return *grads, None, None
 
 
-def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(
+    x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
     """Mean negative log-likelihood of the targets under softmax(x W^T + b), in nats.
 
     Args:
@@ -66,8 +82,11 @@ def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> T
         weight: W, (V, H).
         bias: b, (V,).
         targets: (N,) int64.
+        smoothing: Share of each target that goes to all tokens alike (Szegedy et al. 2016,
+            arXiv:1512.00567, section 7).
     """
     if len(weight) < LARGE_VOCABULARY:
-        return functional.cross_entropy(functional.linear(x, weight, bias), targets)
-    loss: Tensor = _ChunkedCrossEntropy.apply(x, weight, bias, targets)
+        scores = functional.linear(x, weight, bias)
+        return functional.cross_entropy(scores, targets, label_smoothing=smoothing)
+    loss: Tensor = _ChunkedCrossEntropy.apply(x, weight, bias, targets, smoothing)
     return loss

@@ -25,12 +25,14 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("count", [1, 4, N])
-def test_equals_the_loss_of_all_scores_at_once(count):
+def test_equals_the_loss_of_all_scores_at_once(count, smoothing):
     parts = draw(count, H), draw(V, H), draw(V)
     targets = torch.randint(V, (count,))
-    loss = cross_entropy(*parts, targets)
-    expected = functional.cross_entropy(functional.linear(*parts), targets)
+    loss = cross_entropy(*parts, targets, smoothing=smoothing)
+    scores = functional.linear(*parts)
+    expected = functional.cross_entropy(scores, targets, label_smoothing=smoothing)
     assert_close(loss, expected)
     for factor in (1, -0.3):
         ours = torch.autograd.grad(loss * factor, parts, retain_graph=True)
@@ -40,7 +42,10 @@ def test_equals_the_loss_of_all_scores_at_once(count):
 def test_gradients_equal_finite_differences():
     targets = torch.randint(V, (N,))
     parts = draw(N, H), draw(V, H), draw(V)
-    assert torch.autograd.gradcheck(lambda *parts: cross_entropy(*parts, targets), parts)
+    for smoothing in (0.0, 0.2):
+        assert torch.autograd.gradcheck(
+            lambda *parts, s=smoothing: cross_entropy(*parts, targets, smoothing=s), parts
+        )
 
 
 def test_without_gradients_it_makes_none():
@@ -57,6 +62,14 @@ def test_huge_scores_neither_overflow_nor_vanish():
     weight, bias = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
     assert cross_entropy(x, weight, bias, torch.tensor([0, 1])) == 0
     assert cross_entropy(x, weight, bias, torch.tensor([1, 0])) == 600
+
+
+def test_smoothing_of_a_small_vocabulary_is_the_same(monkeypatch):
+    parts = draw(N, H), draw(V, H), draw(V)
+    targets = torch.randint(V, (N,))
+    chunked = cross_entropy(*parts, targets, smoothing=0.3)
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", V + 1)
+    assert_close(cross_entropy(*parts, targets, smoothing=0.3), chunked)
 
 
 def test_scores_of_more_rows_than_a_chunk_are_never_held(monkeypatch):
