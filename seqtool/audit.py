@@ -25,24 +25,34 @@ Problem = Literal[
     "conflict",
     "leak",
     "rare-class",
+    "empty-side",
+    "copied",
+    "length-ratio",
+    "wrong-encoding",
+    "long",
 ]
 FATAL: tuple[Problem, ...] = ("missing-label", "one-class", "unseen-label")
 SHOWN = 5  # rows named for each problem
 RARE = 5  # a class with fewer rows is hardly learned and cannot be measured
 
 
-class Labelled(Protocol):
-    """What a table, a set of images and a treebank have in common."""
+class Placed(Protocol):
+    """Rows that messages can name."""
 
     @property
     def name(self) -> str: ...
+    def place(self, index: int) -> str: ...
+
+
+class Labelled(Placed, Protocol):
+    """What a table, a set of images and a treebank have in common."""
+
     @property
     def labels(self) -> Sequence[Label]: ...
     @property
     def multi_label(self) -> bool: ...
     def __len__(self) -> int: ...
     def keys(self) -> Keys: ...
-    def place(self, index: int) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -148,12 +158,13 @@ def unseen_rate(train: Iterable[Iterable[str]], held_out: Iterable[Iterable[str]
     return unseen / max(1, tokens)
 
 
-def _finding(problem: Problem, data: Labelled, rows: Sequence[int], message: str) -> Finding:
+def make_finding(problem: Problem, data: Placed, rows: Sequence[int], message: str) -> Finding:
+    """A finding about some rows, which the message names."""
     places = tuple(data.place(row) for row in rows[:SHOWN])
     return Finding(problem, f"{data.name}: {message}", len(rows), places)
 
 
-def _listed(data: Labelled, rows: Sequence[int]) -> str:
+def _listed(data: Placed, rows: Sequence[int]) -> str:
     """The first few of some rows and how many more there are."""
     listed = ", ".join(data.place(row) for row in rows[:SHOWN])
     return listed + (f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else "")
@@ -163,8 +174,8 @@ def _missing_labels(data: Labelled) -> Finding | None:
     rows = [] if data.multi_label else [i for i, label in enumerate(data.labels) if not label]
     if not rows:
         return None
-    message = f"no label in {_rows(data, rows)}; fill the label in or delete the row"
-    return _finding("missing-label", data, rows, message)
+    message = f"no label in {name_rows(data, rows)}; fill the label in or delete the row"
+    return make_finding("missing-label", data, rows, message)
 
 
 def _one_class(data: Labelled, counts: dict[str, int]) -> Finding | None:
@@ -187,7 +198,7 @@ def _empty_texts(data: Labelled, keys: Keys) -> Finding | None:
     rows = [int(row) for row in np.flatnonzero(keys == 0)]
     if not rows:
         return None
-    return _finding("empty-text", data, rows, f"nothing to read in {_rows(data, rows)}")
+    return make_finding("empty-text", data, rows, f"nothing to read in {name_rows(data, rows)}")
 
 
 def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:
@@ -210,13 +221,13 @@ def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:
     if conflicts:
         labels = ", ".join(", ".join(_parts(data.labels[row])) for row in conflicts[:SHOWN])
         message = (
-            f"the same text with different labels in {_rows(data, conflicts)} "
+            f"the same text with different labels in {name_rows(data, conflicts)} "
             f"(labels {labels}); decide which is right"
         )
-        found.append(_finding("conflict", data, conflicts, message))
+        found.append(make_finding("conflict", data, conflicts, message))
     if copies:
-        message = f"the text of an earlier row in {_rows(data, copies)}"
-        found.append(_finding("duplicate", data, copies, message))
+        message = f"the text of an earlier row in {name_rows(data, copies)}"
+        found.append(make_finding("duplicate", data, copies, message))
     return found
 
 
@@ -229,7 +240,7 @@ def _rare_classes(data: Labelled, counts: dict[str, int]) -> Finding | None:
     names = ", ".join(rare[:SHOWN]) + (" ..." if len(rare) > SHOWN else "")
     what = "class has" if len(rare) == 1 else "classes have"
     message = f"{len(rare)} {what} fewer than {RARE} rows ({names}): {_listed(data, rows)}"
-    return _finding("rare-class", data, rows, message)
+    return make_finding("rare-class", data, rows, message)
 
 
 def _unseen_labels(train: Labelled, held_out: Labelled) -> Finding | None:
@@ -248,10 +259,10 @@ def _unseen_labels(train: Labelled, held_out: Labelled) -> Finding | None:
     advice = f'did you mean "{folded[close[0]]}"?' if close else "add examples of it, or remove it"
     others = f", and so do {len(rows) - 1} other labels" if len(rows) > 1 else ""
     message = (
-        f'label "{label}" in {_rows(held_out, rows[label])} never occurs in {train.name}, '
+        f'label "{label}" in {name_rows(held_out, rows[label])} never occurs in {train.name}, '
         f"which has {listed}{others}; {advice}"
     )
-    return _finding("unseen-label", held_out, rows[label], message)
+    return make_finding("unseen-label", held_out, rows[label], message)
 
 
 def _leaks(train: Labelled, held_out: Labelled) -> Finding | None:
@@ -260,11 +271,12 @@ def _leaks(train: Labelled, held_out: Labelled) -> Finding | None:
     rows = [int(row) for row in np.flatnonzero(both)]
     if not rows:
         return None
-    message = f"a text that also stands in {train.name} in {_rows(held_out, rows)}"
-    return _finding("leak", held_out, rows, message)
+    message = f"a text that also stands in {train.name} in {name_rows(held_out, rows)}"
+    return make_finding("leak", held_out, rows, message)
 
 
-def _rows(data: Labelled, rows: Sequence[int]) -> str:
+def name_rows(data: Placed, rows: Sequence[int]) -> str:
+    """How many rows, and the first few of them."""
     count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
     return f"{count} ({_listed(data, rows)})"
 

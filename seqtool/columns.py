@@ -153,11 +153,19 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
     if any(_is_number(cell) for cell in filled) or not filled:
         return False
     known = {*TEXT_NAMES, *LABEL_NAMES, *OTHER_NAMES, *(name for pair in PAIRS for name in pair)}
-    if any(known.intersection(_words(cell)) and len(_words(cell)) <= 3 for cell in filled):
+    if any(
+        known.intersection(column_words(cell)) and len(column_words(cell)) <= 3 for cell in filled
+    ):
         return True
     columns = list(zip(*rest, strict=True)) or [()] * len(first)
     again = any(cell and cell in set(below) for cell, below in zip(first, columns, strict=True))
     return not again and len(cells) > 1
+
+
+def looks_like_label(cells: Sequence[Any]) -> bool:
+    """Whether a column holds few short values that come back, and some that really do."""
+    profile = _profile([(cell,) for cell in cells], 0)
+    return profile.may_be_label and profile.distinct < profile.filled
 
 
 def _guess_label(
@@ -179,7 +187,7 @@ def _guess_label(
 
 def _guess_texts(profiles: dict[str, _Profile], label: str | None) -> tuple[tuple[str, ...], str]:
     free = {name: profile for name, profile in profiles.items() if name != label}
-    plain = {_plain(name): name for name in free}
+    plain = {plain_name(name): name for name in free}
     for pair in PAIRS:
         if all(part in plain for part in pair):
             return tuple(plain[part] for part in pair), "a pair by their names"
@@ -200,25 +208,26 @@ def _by_name(names: Sequence[str], known: Sequence[str]) -> tuple[str | None, st
     """The name that is known best, or has the best known word in it."""
     for found in known:
         for name in names:
-            if _plain(name) == found:
+            if plain_name(name) == found:
                 return name, "by its name"
     both = {*TEXT_NAMES[:10], *LABEL_NAMES}
     for found in known:
         for name in names:
             # "label_text" says both and so nothing.
-            if found in _words(name) and not both.intersection(_words(name)) - {*known}:
+            if found in column_words(name) and not both.intersection(column_words(name)) - {*known}:
                 return name, "by its name"
     return None, ""
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A column's name without case and punctuation."""
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-def _words(name: str) -> set[str]:
+def column_words(name: str) -> set[str]:
     """The words of a name in snake case, camel case or kebab case, and the name as one word."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+", name)
-    return {part.casefold() for part in parts} | {_plain(name)}
+    return {part.casefold() for part in parts} | {plain_name(name)}
 
 
 def _profile(sample: Sequence[Sequence[Any]], column: int) -> _Profile:

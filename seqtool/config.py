@@ -273,8 +273,8 @@ class TranslatorConfig:
     embed_size: int = 256
     attention: Attention = "dot"  # "none": the decoder sees one vector of the source
     input_feeding: bool = False  # the decoder also reads what it last said from; slower
-    # What shares a matrix: both embeddings and the output ("all", needs one vocabulary), or the last
-    # two of the three.
+    # What shares a matrix: both embeddings and the output ("all", needs one vocabulary), or the
+    # last two of the three.
     tying: Tying = "all"
     layer_norm: bool = True  # of what the attention reads and of what the output layer reads
     dropout: float = 0.3  # one mask per sequence, on embeddings and the output of every layer
@@ -292,6 +292,38 @@ class TranslatorConfig:
         for flag in ("dropout", "source_word_dropout", "label_smoothing"):
             value = getattr(self, flag)
             _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """How pairs of texts become sequences and which of them are held out."""
+
+    tokenizer: TokenizerKind = "bpe"  # of the source, and of the target unless that has its own
+    target_tokenizer: TokenizerKind | None = None  # None = as the source
+    joint: bool = True  # one vocabulary for both sides; only if both have the same tokenizer
+    vocab_size: int = 4000  # of each vocabulary, at most; word and bpe only
+    max_length: int = 200  # tokens of a side; longer pairs are left out of training
+    source_column: str = ""  # "" = guessed
+    target_column: str = ""  # several, each a right answer, with commas between; "" = guessed
+    separator: str = ""  # between several right answers in one cell; "" = there is but one
+    valid_fraction: float | None = None  # None = chosen from the number of pairs
+    encoding: str = "utf-8"
+    target_encoding: str = ""  # of the file of targets, if it is another one
+
+    def __post_init__(self) -> None:
+        _check_choice("--tokenizer", self.tokenizer, TokenizerKind)
+        if self.target_tokenizer is not None:
+            _check_choice("--target-tokenizer", self.target_tokenizer, TokenizerKind)
+        _check_size("--vocab-size", self.vocab_size, 300)
+        _check(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
+        if self.valid_fraction is not None:
+            fraction = self.valid_fraction
+            _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
+        if self.joint and self.target_tokenizer not in (None, self.tokenizer):
+            raise ConfigError(
+                f"--joint needs one tokenizer for both sides, got {self.tokenizer} and "
+                f"{self.target_tokenizer}; use --separate"
+            )
 
 
 def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:

@@ -7,7 +7,7 @@ short rows in silence and cannot say in which line of the file a long one stands
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -33,6 +33,7 @@ class Layout:
     header: bool  # the first row is the names
 
 
+Judge = Callable[[Sequence[Sequence[str]], Sequence[str]], bool]  # rows, columns named: a header?
 Row = tuple[int, list[str]]  # line on which it begins, counted from 1; cells, none on an empty line
 
 
@@ -111,7 +112,12 @@ class RowStream:
 
 
 def find_layout(
-    lines: Iterable[str], where: str, *, delimiter: str | None = None, wanted: Sequence[str] = ()
+    lines: Iterable[str],
+    where: str,
+    *,
+    delimiter: str | None = None,
+    wanted: Sequence[str] = (),
+    is_header: Judge = looks_like_header,
 ) -> Layout:
     """Find out from its first lines how a file is written.
 
@@ -120,16 +126,22 @@ def find_layout(
         where: The file's name, for messages.
         delimiter: What its name says; ``None`` to try several.
         wanted: Columns that the user has named: a row with these is a header.
+        is_header: Tells from the first rows whether the first one is a header.
 
     Raises:
         DataError: If there is nothing but a header or empty lines.
     """
     head, whole = _head(iter(lines), _HEAD_LINES)
-    return _find_layout(head, whole, where, delimiter, wanted)
+    return _find_layout(head, whole, where, delimiter, wanted, is_header)
 
 
 def _find_layout(
-    head: Sequence[str], whole: bool, where: str, delimiter: str | None, wanted: Sequence[str]
+    head: Sequence[str],
+    whole: bool,
+    where: str,
+    delimiter: str | None,
+    wanted: Sequence[str],
+    is_header: Judge = looks_like_header,
 ) -> Layout:
     found = [mark for mark in DELIMITERS if any(mark in line for line in head)]
     tries = [delimiter] if delimiter else found or [","]
@@ -153,7 +165,7 @@ def _find_layout(
         rows = [first] if first else []
     if not rows:
         raise DataError(f"{where}: only empty lines, there is nothing to read")
-    header = looks_like_header(rows, wanted)
+    header = is_header(rows, wanted)
     names = tuple(
         (name.strip() if header else "") or str(number) for number, name in enumerate(rows[0], 1)
     )

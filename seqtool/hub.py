@@ -19,6 +19,7 @@ from seqtool.errors import DataError
 from seqtool.text import TextFiles
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
+TRANSLATION = "translation"  # a column with one text for each language, by convention
 _MAGIC = b"PAR1"
 _BATCH = 1000  # rows turned into Python objects at once
 
@@ -130,8 +131,11 @@ def _rows(data: Any, fingerprint: str) -> Rows:
             return simple(kind.feature)
         return isinstance(kind, datasets.Value | datasets.ClassLabel)
 
-    kinds = {name: kind for name, kind in data.features.items() if simple(kind)}
-    chosen = data.select_columns(list(kinds))  # pictures and sounds are not even decoded
+    features = dict(data.features)
+    spread = _languages(features.get(TRANSLATION))
+    kinds = {name: kind for name, kind in features.items() if simple(kind)}
+    # Pictures and sounds are not even decoded.
+    chosen = data.select_columns([*kinds, *([TRANSLATION] if spread else [])])
 
     def named(kind: Any, cell: Any) -> Any:
         if isinstance(cell, list):
@@ -143,14 +147,26 @@ def _rows(data: Any, fingerprint: str) -> Rows:
     def read() -> Iterator[tuple[int, Sequence[Any]]]:
         row = 0
         for batch in chosen.iter(batch_size=_BATCH):
-            for cells in zip(*(batch[name] for name in kinds), strict=True):
+            texts = batch[TRANSLATION] if spread else ()
+            columns = [batch[name] for name in kinds]
+            columns += [[text[language] for text in texts] for language in spread]
+            for cells in zip(*columns, strict=True):
                 row += 1
-                yield (
-                    row,
-                    [named(kind, cell) for kind, cell in zip(kinds.values(), cells, strict=True)],
-                )
+                simples = zip(kinds.values(), cells, strict=False)
+                found = [named(kind, cell) for kind, cell in simples]
+                yield row, found + list(cells[len(kinds) :])
 
-    return Rows(tuple(kinds), read, fingerprint)
+    names = [*kinds, *(f"{TRANSLATION}.{language}" for language in spread)]
+    return Rows(tuple(names), read, fingerprint)
+
+
+def _languages(kind: Any) -> list[str]:
+    """The languages of a column that holds a text for each."""
+    import datasets
+
+    if isinstance(kind, datasets.Translation):
+        return list(kind.languages)
+    return list(kind) if isinstance(kind, dict) else []
 
 
 def _silence() -> None:

@@ -18,10 +18,10 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from seqtool.columns import Columns, choose_columns
-from seqtool.delimited import LONGEST, find_layout, read_rows
+from seqtool.columns import Columns, choose_columns, looks_like_header
+from seqtool.delimited import LONGEST, Judge, find_layout, read_rows
 from seqtool.errors import DataError
-from seqtool.hub import Rows, hub_name, open_hub, open_parquet
+from seqtool.hub import TRANSLATION, Rows, hub_name, open_hub, open_parquet
 from seqtool.splits import Keys, text_keys
 from seqtool.storage import Picked, Text, TextStore
 from seqtool.text import SUFFIXES, TextFiles, open_text, too_long
@@ -30,6 +30,9 @@ Label = str | tuple[str, ...]  # a tuple of any number of labels with multi_labe
 Format = Literal[
     "csv", "tsv", "jsonl", "parquet", "fasttext", "labelled-lines", "folder", "hub", "lines"
 ]
+
+# The columns' names, some rows, the table's name: which columns to take.
+Choice = Callable[[Sequence[str], Sequence[Sequence[Any]], str], Columns]
 
 _SUFFIX_FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -149,6 +152,45 @@ def read_table(
     return _collect(opened, columns, multi_label)
 
 
+def read_columns(
+    source: str,
+    choose: Choice,
+    *,
+    wanted: Sequence[str] = (),
+    encoding: str = "utf-8",
+    is_header: Judge = looks_like_header,
+) -> Table:
+    """Read several columns of a table as rows of texts, without labels.
+
+    Args:
+        source: As for ``read_table``.
+        choose: Gets the columns' names, some rows and the table's name, and says which to take.
+        wanted: Columns that the user has named.
+        encoding: Name of a Python text encoding.
+        is_header: Tells from the first rows of a delimited file whether the first is a header.
+
+    Raises:
+        ConfigError, DataError: As ``read_table`` and ``choose``.
+    """
+    opened = _open(source, wanted, None, False, encoding, False, is_header)
+    if opened.columns is not None and len(opened.columns.texts) < 2:
+        raise DataError(f"{opened.name}: no table with columns, {opened.columns.reason}")
+    columns = choose(opened.names, _sample(opened), opened.name)
+    return _collect(opened, columns, False)
+
+
+def sample_rows(
+    source: str, *, encoding: str = "utf-8", is_header: Judge = looks_like_header
+) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
+    """The names of a table's columns and rows from all over it; no names where a format has none.
+
+    Raises:
+        ConfigError, DataError: As ``read_table``.
+    """
+    opened = _open(source, (), None, False, encoding, False, is_header)
+    return (opened.names, _sample(opened)) if opened.columns is None else ((), [])
+
+
 def guess_format(source: str, *, encoding: str = "utf-8") -> Format:
     """Tell from its name, or else from its beginning, how a source is written; "lines" if plain.
 
@@ -170,6 +212,7 @@ def _open(
     labelled: bool,
     encoding: str,
     binary_ok: bool,
+    is_header: Judge = looks_like_header,
 ) -> _Source:
     if hub := hub_name(source):
         return _from_rows(open_hub(hub), source)
@@ -180,7 +223,7 @@ def _open(
     wanted = (*text_columns, *([label_column] if label_column else []))
     match kind:
         case "csv" | "tsv":
-            return _open_delimited(files, "\t" if kind == "tsv" else None, wanted)
+            return _open_delimited(files, "\t" if kind == "tsv" else None, wanted, is_header)
         case "jsonl":
             return _open_jsonl(files)
         case "parquet":
@@ -236,8 +279,12 @@ def _begin_with_labels(lines: Sequence[str]) -> bool:
     return 2 * counted <= len(labels)
 
 
-def _open_delimited(files: TextFiles, delimiter: str | None, wanted: Sequence[str]) -> _Source:
-    layout = find_layout(files.lines(LONGEST), files.name, delimiter=delimiter, wanted=wanted)
+def _open_delimited(
+    files: TextFiles, delimiter: str | None, wanted: Sequence[str], is_header: Judge
+) -> _Source:
+    layout = find_layout(
+        files.lines(LONGEST), files.name, delimiter=delimiter, wanted=wanted, is_header=is_header
+    )
     single = len(layout.names) == 1
 
     def read() -> Iterator[tuple[int, Sequence[Any]]]:
@@ -282,7 +329,16 @@ def _objects(files: TextFiles) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{files.name}:{number}: a JSON {type(row).__name__}, but each line must be an "
                 'object such as {"text": "...", "label": "..."}'
             )
-        yield number, row
+        yield number, _spread(row)
+
+
+def _spread(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the texts of its "translation", by language, in columns of their own."""
+    texts = row.get(TRANSLATION)
+    if not isinstance(texts, dict):
+        return row
+    others = {name: cell for name, cell in row.items() if name != TRANSLATION}
+    return others | {f"{TRANSLATION}.{name}": text for name, text in texts.items()}
 
 
 def _open_marked(files: TextFiles, kind: Format) -> _Source:
@@ -374,25 +430,29 @@ def _check_fixed(
 def _find_columns(
     source: _Source, text_columns: Sequence[str], label_column: str | None, labelled: bool
 ) -> Columns:
-    """Choose the columns on rows from all over the source: a sorted one begins with one label."""
     told = bool(text_columns) and (label_column is not None or not labelled)
+    return choose_columns(
+        source.names,
+        _sample(source, 1 if told else None),
+        source.name,
+        text_columns=text_columns,
+        label_column=label_column,
+        labelled=labelled,
+    )
+
+
+def _sample(source: _Source, most: int | None = None) -> list[Sequence[Any]]:
+    """Rows from all over a source, or of its first few: a sorted one begins with one label."""
     sample: list[Sequence[Any]] = []
     stride = 1
-    for count, (_, cells) in enumerate(islice(source.read(), 1 if told else None)):
+    for count, (_, cells) in enumerate(islice(source.read(), most)):
         if count % stride == 0:
             sample.append(cells)
         if len(sample) == 2 * _SAMPLE:
             sample, stride = sample[::2], 2 * stride
     if not sample:
         raise DataError(f"{source.name}: no rows, there is nothing to read")
-    return choose_columns(
-        source.names,
-        sample,
-        source.name,
-        text_columns=text_columns,
-        label_column=label_column,
-        labelled=labelled,
-    )
+    return sample
 
 
 def _collect(source: _Source, columns: Columns, multi_label: bool) -> Table:

@@ -50,6 +50,7 @@ CUT = re.compile(r"\S(?=[ \n])|[\ud800-\udfff]")  # text may always be cut behin
 SURROGATES = re.compile(r"([\ud800-\udfff]+)")
 NO_BYTE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 SEGMENT = 1 << 15  # characters encoded at once, and at least buffered before text is cut
+BATCH = 1024  # short texts encoded at once
 SEGMENTS = 8  # encoded side by side on the cores; bounds the library's memory
 
 
@@ -184,6 +185,10 @@ class Tokenizer(ABC):
         """The ids of a text, (T,) of `dtype`; characters that char lacks become `unknown_id`."""
         return np.concatenate([np.empty(0, self.dtype), *self.encode_chunks((text,))])
 
+    def encode_each(self, texts: Iterable[str]) -> Iterator[Ids]:
+        """The ids of many short texts, one after the other, as `encode` gives them."""
+        return map(self.encode, texts)
+
     @abstractmethod
     def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
         """The ids of a text given in chunks, equal to those of the whole, in constant memory."""
@@ -281,6 +286,15 @@ class _PieceTokenizer(_ByteTokenizer):
             for part in parts:
                 bare = SURROGATES.match(part)
                 yield self._byte_ids(part) if bare else np.array(next(encoded).ids, self.dtype)
+
+    def encode_each(self, texts: Iterable[str]) -> Iterator[Ids]:
+        left = iter(texts)
+        while batch := list(islice(left, BATCH)):
+            if any(len(text) > SEGMENT or SURROGATES.search(text) for text in batch):
+                yield from map(self.encode, batch)
+            else:
+                found = self._library.encode_batch_fast(batch, add_special_tokens=False)
+                yield from (np.array(one.ids, self.dtype) for one in found)
 
     @cached_property
     def _library(self) -> "tokenizers.Tokenizer":

@@ -1,0 +1,206 @@
+"""How the two sides of pairs are written as ids: one vocabulary for both or one for each.
+
+Whole sentences are made of pieces (BPE) that both languages share, single words of characters, and
+the sounds of a word of symbols. All are reversible; BPE and words fall back to bytes, characters
+never seen become one unknown id.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.config import PairConfig, TokenizerKind
+from seqtool.errors import CheckpointError
+from seqtool.lexicon import Lexicon, Texts
+from seqtool.pairs import Pairs
+from seqtool.tokenizer import Tokenizer
+
+Ids = npt.NDArray[np.integer[Any]]
+
+SAMPLE = 5000  # pairs looked at to choose
+SHORT_TEXT = 2.5  # words; shorter texts on average are read by characters
+MANY_DIGITS = 0.2  # of the characters: dates and numbers, read by characters
+FEW_SYMBOLS, SHORT_SYMBOL = 256, 3.0  # different ones, and characters of one on average
+SHARED = 0.5  # of the target's letters stand in sources too: then one vocabulary serves both
+# Pieces: 4,000 for the 30,000 pairs (700,000 words) of Multi30k; they grow as word types do, with
+# the square root of the text (Heaps 1978; Sennrich & Zhang 2019, arXiv:1905.11901, for few pairs).
+PIECES_PER_ROOT = 4.8
+FEWEST_PIECES, MOST_PIECES = 1000, 16_000
+MOST_WORDS = 20_000
+
+
+class Side:
+    """One side's texts to ids and back; id 0 is the boundary and stands in no text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        # Words carry the space before them: with one in front, the first word is like all others.
+        self._lead = " " if tokenizer.kind in ("word", "bpe") else ""
+
+    @property
+    def kind(self) -> TokenizerKind:
+        """What a token is."""
+        return self.tokenizer.kind
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the boundary included."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of a character never seen; None if everything can be spelled."""
+        return self.tokenizer.unknown_id
+
+    def encode(self, text: str) -> Ids:
+        """The ids of one text, (T,), without a boundary."""
+        return self.tokenizer.encode(self._lead + text)
+
+    def encode_all(self, texts: Iterable[str]) -> Texts:
+        """The ids of many texts."""
+        lead = self._lead
+        found = [*self.tokenizer.encode_each(lead + text if lead else text for text in texts)]
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in found], dtype=np.int64)])
+        ids = np.concatenate([np.empty(0, np.int32), *found]).astype(np.int32)
+        return Texts(ids, offsets)
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of ids (T,), boundaries dropped; bytes that are no character become U+FFFD.
+
+        Raises:
+            ValueError: If an id is outside the vocabulary.
+        """
+        return _printable(self.tokenizer.decode(ids)).removeprefix(self._lead)
+
+    def pieces(self, ids: Sequence[int] | Ids) -> list[str]:
+        """The text of each id, with the space that words carry."""
+        return [_printable(self.tokenizer.decode([token])) for token in ids]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Both sides; the same object twice if they share one vocabulary."""
+
+    source: Side
+    target: Side
+
+    @property
+    def joint(self) -> bool:
+        """Whether one vocabulary serves both sides."""
+        return self.source is self.target
+
+    def to_json(self) -> str:
+        """A Hugging Face tokenizer.json; two of them in one object if the sides differ."""
+        if self.joint:
+            return self.source.tokenizer.to_json()
+        sides = {"source": self.source, "target": self.target}
+        parts = {name: json.loads(side.tokenizer.to_json()) for name, side in sides.items()}
+        return json.dumps(parts, ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Self:
+        """Read what ``to_json`` wrote; ``where`` names it in errors.
+
+        Raises:
+            CheckpointError: If it is damaged, or not from seqtool.
+        """
+        try:
+            saved = json.loads(text)
+        except (ValueError, RecursionError) as err:
+            raise CheckpointError(
+                f"{where}: damaged; copy the whole model directory again"
+            ) from err
+        if not isinstance(saved, dict) or saved.keys() != {"source", "target"}:
+            side = Side(Tokenizer.from_json(text, where))
+            return cls(side, side)
+        sides = (json.dumps(saved[name]) for name in ("source", "target"))
+        return cls(*(Side(Tokenizer.from_json(side, where)) for side in sides))
+
+
+def learn_spelling(train: Pairs, config: PairConfig) -> Spelling:
+    """Learn the vocabularies of pairs; the same pairs give the same ones."""
+    kinds = config.tokenizer, config.target_tokenizer or config.tokenizer
+    if config.joint and kinds[0] == kinds[1]:
+        side = _learn(kinds[0], (train.sources, train.targets), config.vocab_size)
+        return Spelling(side, side)
+    sides = zip(kinds, (train.sources, train.targets), strict=True)
+    return Spelling(*(_learn(kind, (texts,), config.vocab_size) for kind, texts in sides))
+
+
+def choose_spelling(train: Pairs) -> tuple[dict[str, Any], str]:
+    """Tokenizers that suit pairs, as fields of ``PairConfig``, and why, for people."""
+    step = max(1, len(train) // SAMPLE)
+    sample = [train.texts[i] for i in range(0, len(train), step)]
+    sides = [[pair[at] for pair in sample] for at in (0, 1)]
+    kinds = [_choose_kind(texts) for texts in sides]
+    same = kinds[0] == kinds[1]
+    shared = _shared_letters(*sides)
+    joint = same and shared >= SHARED
+    words = [len(train) * _mean_words(texts) for texts in sides]
+    rooms = [MOST_WORDS]
+    if "bpe" in kinds:
+        counted = [n for n, kind in zip(words, kinds, strict=True) if kind == "bpe"]
+        root = (sum(counted) if joint else max(counted)) ** 0.5
+        pieces = round(PIECES_PER_ROOT * root, -2)
+        rooms = [int(min(max(pieces, FEWEST_PIECES), MOST_PIECES))]
+    chosen = {
+        "tokenizer": kinds[0],
+        "target_tokenizer": None if same else kinds[1],
+        "joint": joint,
+        "vocab_size": rooms[0],
+    }
+    what = " and ".join(dict.fromkeys(kinds))
+    reason = f"{_mean_words(sides[0]):.1f} and {_mean_words(sides[1]):.1f} words a text: {what}, "
+    shares = f"{shared:.0%} of the target's letters stand in sources"
+    return chosen, reason + ("one vocabulary, " if joint else "two vocabularies, ") + shares
+
+
+def _learn(kind: TokenizerKind, sides: Sequence[Iterable[str]], vocab_size: int) -> Side:
+    lead = " " if kind in ("word", "bpe") else ""
+    # A character vocabulary shall hold what stands in texts, and no line end of ours.
+    end = "\n" if lead else ""
+
+    def chunks() -> Iterator[str]:
+        texts = chain.from_iterable(sides)
+        while batch := [lead + text + end for text in islice(texts, SAMPLE)]:
+            yield "".join(batch)
+
+    return Side(Tokenizer.train(kind, chunks, vocab_size=vocab_size))
+
+
+def _choose_kind(texts: Sequence[str]) -> TokenizerKind:
+    symbols = Counter(symbol for text in texts for symbol in text.split())
+    count, size = sum(symbols.values()), sum(len(s) * n for s, n in symbols.items())
+    several = count >= SHORT_TEXT * len(texts)
+    letters = sum(map(len, texts))
+    digits = sum(len(re.findall(r"\d", text)) for text in texts)
+    numbers = sum(n for symbol, n in symbols.items() if symbol.isdecimal())
+    short = size <= SHORT_SYMBOL * count and numbers <= MANY_DIGITS * count
+    if several and short and len(symbols) <= FEW_SYMBOLS:
+        return "word"
+    if digits > MANY_DIGITS * letters or _mean_words(texts) < SHORT_TEXT:
+        return "char"
+    return "bpe"
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    split = Lexicon("word", [], lower=False, buckets=0).split
+    return sum(len(split(text)) for text in texts) / max(1, len(texts))
+
+
+def _shared_letters(sources: Iterable[str], targets: Iterable[str]) -> float:
+    """Share of the letters of targets that occur in sources at all."""
+    known = {*chain.from_iterable(sources)}
+    letters = Counter(c for c in chain.from_iterable(targets) if not c.isspace())
+    return sum(n for c, n in letters.items() if c in known) / max(1, letters.total())
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
