@@ -28,7 +28,9 @@ from seqtool.config import (
     DataConfig,
     LabelConfig,
     ModelConfig,
+    TaggerConfig,
     TrainConfig,
+    TreebankConfig,
     from_dict,
 )
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
@@ -43,6 +45,7 @@ FORMAT = 1  # of the whole directory; raised when an older seqtool could not rea
 CONFIGS: dict[str, tuple[type, type]] = {
     "generate": (ModelConfig, DataConfig),
     "classify": (ClassifierConfig, LabelConfig),
+    "tag": (TaggerConfig, TreebankConfig),
 }
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
 BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqtool.cells import RecurrentStack
-from seqtool.config import ClassifierConfig
+from seqtool.config import ClassifierConfig, TaggerConfig
 
 EMBEDDING_STD = 0.1
 
@@ -33,8 +33,22 @@ class Words(NamedTuple):
 class WordVectors(nn.Module):
     """A vector for each word: its own, if it is in the vocabulary, and that of its parts."""
 
-    def __init__(self, config: ClassifierConfig, vocab_size: int) -> None:
+    def __init__(
+        self,
+        config: ClassifierConfig | TaggerConfig,
+        vocab_size: int,
+        *,
+        side_by_side: bool = False,
+    ) -> None:
+        """Draw both tables.
+
+        Args:
+            config: Their sizes, E wide.
+            vocab_size: Words with an id, and one for the others.
+            side_by_side: Whether the two vectors of a word are not added but joined, 2E wide.
+        """
         super().__init__()
+        self.side_by_side = side_by_side and config.part_buckets > 0
         self.word_dropout = config.word_dropout
         # torch's "padding" row is the one that stays zero: words outside the vocabulary.
         self.words = nn.Embedding(vocab_size, config.embed_size, padding_idx=0)
@@ -53,9 +67,8 @@ class WordVectors(nn.Module):
             kept = torch.rand(len(vectors), 1, device=vectors.device) >= self.word_dropout
             vectors = vectors * kept / (1 - self.word_dropout)
         if self.parts is not None:
-            vectors = vectors + functional.embedding_bag(
-                words.parts, self.parts, words.starts, mode="mean"
-            )
+            parts = functional.embedding_bag(words.parts, self.parts, words.starts, mode="mean")
+            vectors = torch.cat([vectors, parts], 1) if self.side_by_side else vectors + parts
         return functional.embedding(words.places, vectors)
 
 

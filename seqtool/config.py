@@ -227,14 +227,9 @@ class ClassifierConfig:
     ngram_order: int = 2  # longest n-gram of the linear classifier beside, 0 = none
 
     def __post_init__(self) -> None:
-        _check_cell(self.cell, self.nonlinearity)
-        for flag in ("hidden_size", "num_layers", "embed_size"):
-            name = "--layers" if flag == "num_layers" else "--" + flag.replace("_", "-")
-            _check(getattr(self, flag) >= 1, name, getattr(self, flag), "at least 1")
-        for flag in ("dropout", "embed_dropout", "word_dropout", "label_smoothing"):
-            value = getattr(self, flag)
-            _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
-        _check(self.part_buckets >= 0, "--part-buckets", self.part_buckets, "at least 0 (0 = none)")
+        _check_reader(self)
+        smooth = self.label_smoothing
+        _check(0 <= smooth < 1, "--label-smoothing", smooth, "at least 0 and below 1")
         _check(0 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 0 (off) to 8")
 
 
@@ -324,6 +319,54 @@ class PairConfig:
                 f"--joint needs one tokenizer for both sides, got {self.tokenizer} and "
                 f"{self.target_tokenizer}; use --separate"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerConfig:
+    """The shape of a tagger and what keeps it from learning its data by heart."""
+
+    cell: Cell = "lstm"
+    nonlinearity: Nonlinearity = "tanh"
+    hidden_size: int = 128  # in each direction
+    num_layers: int = 1
+    embed_size: int = 100
+    dropout: float = 0.5  # one mask per sentence, on the output of every layer
+    embed_dropout: float = 0.3  # of each number that the recurrent layers read
+    word_dropout: float = 0.2  # chance that a word is known by its parts alone, for a batch
+    part_buckets: int = 32768  # rows for the beginnings, ends and shapes of words, 0 = none
+    crf: bool = False  # whether labels are chosen together, as a chain
+
+    def __post_init__(self) -> None:
+        _check_reader(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreebankConfig:
+    """How a file of tagged sentences is read and which of them are held out."""
+
+    token_column: str = ""  # its name in CoNLL-U or its number from 1; "" = guessed
+    label_column: str = ""
+    vocab_size: int = 50_000  # at most this many words get a vector of their own
+    valid_fraction: float = 0.1  # of the sentences
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        _check(self.vocab_size >= 1, "--vocab-size", self.vocab_size, "at least 1")
+        fraction = self.valid_fraction
+        _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
+
+
+def _check_reader(config: "ClassifierConfig | TaggerConfig") -> None:
+    """See that what reads words in both directions can be built."""
+    _check_cell(config.cell, config.nonlinearity)
+    for flag in ("hidden_size", "num_layers", "embed_size"):
+        name = "--layers" if flag == "num_layers" else "--" + flag.replace("_", "-")
+        _check(getattr(config, flag) >= 1, name, getattr(config, flag), "at least 1")
+    for flag in ("dropout", "embed_dropout", "word_dropout"):
+        value = getattr(config, flag)
+        _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
+    buckets = config.part_buckets
+    _check(buckets >= 0, "--part-buckets", buckets, "at least 0 (0 = none)")
 
 
 def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:

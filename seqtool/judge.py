@@ -15,7 +15,7 @@ import numpy.typing as npt
 from seqtool.batches import by_length
 from seqtool.calibration import pool
 from seqtool.checkpoint import Card, Saved, check_weights, load, load_counts
-from seqtool.config import GATES, ClassifierConfig
+from seqtool.config import GATES, ClassifierConfig, TaggerConfig
 from seqtool.lexicon import Lexicon, Texts
 from seqtool.linear import ngram_keys, score
 
@@ -46,13 +46,18 @@ class Layer:
     """One recurrent layer in one direction."""
 
     def __init__(
-        self, config: ClassifierConfig, weights: Mapping[str, Floats], name: str, layer: int
+        self,
+        config: ClassifierConfig | TaggerConfig,
+        weights: Mapping[str, Floats],
+        name: str,
+        layer: str,
     ) -> None:
+        """Take over the weights of a layer, named as in torch: ``l0``, or ``l0_reverse``."""
         self.kind = config.nonlinearity if config.cell == "rnn" else config.cell
         self.size = config.hidden_size
-        self.ih = np.ascontiguousarray(weights[f"{name}.weight_ih_l{layer}"].T)  # (E, G*H)
-        self.hh = np.ascontiguousarray(weights[f"{name}.weight_hh_l{layer}"].T)  # (H, G*H)
-        bias_ih, bias_hh = weights[f"{name}.bias_ih_l{layer}"], weights[f"{name}.bias_hh_l{layer}"]
+        self.ih = np.ascontiguousarray(weights[f"{name}.weight_ih_{layer}"].T)  # (E, G*H)
+        self.hh = np.ascontiguousarray(weights[f"{name}.weight_hh_{layer}"].T)  # (H, G*H)
+        bias_ih, bias_hh = weights[f"{name}.bias_ih_{layer}"], weights[f"{name}.bias_hh_{layer}"]
         self.bias = bias_ih.copy()
         self.bias_hh = np.zeros_like(bias_hh)
         if config.cell == "gru":  # the candidate's recurrent bias stands inside the reset gate
@@ -99,12 +104,72 @@ class Layer:
         return (tanh(wh) if self.kind == "tanh" else sigmoid(wh)), c
 
 
+class Vectors:
+    """The vectors of all words in a lexicon's table, worked out as the table grows."""
+
+    def __init__(
+        self, lexicon: Lexicon, weights: Mapping[str, Array], *, side_by_side: bool = False
+    ) -> None:
+        """As classifier's WordVectors, with an empty table."""
+        self.lexicon, self.table = lexicon, lexicon.table
+        self.words = weights["vectors.words.weight"]
+        self.parts = weights.get("vectors.parts")
+        self.side_by_side = side_by_side and self.parts is not None
+        width = self.words.shape[1] * (2 if self.side_by_side else 1)
+        self.known = np.zeros((1, width), np.float32)
+
+    def of_table(self) -> Floats:
+        """A row for each word and a zero one at the end, (W + 1, E)."""
+        table = self.lexicon.table
+        if table is not self.table:  # the one before was forgotten
+            self.table, self.known = table, self.known[-1:]
+        old = len(self.known) - 1
+        if old == len(table.ids):
+            return self.known
+        new, grams = self.words[np.array(table.ids[old:])], table.grams[old:]
+        if self.parts is not None:
+            counts = np.array([len(parts) for parts in grams])
+            flat = np.array([bucket for parts in grams for bucket in parts])
+            mean = np.add.reduceat(self.parts[flat], np.cumsum(counts) - counts) / counts[:, None]
+            new = np.concatenate([new, mean], axis=1) if self.side_by_side else new + mean
+        zero = self.known[old:]
+        self.known = np.concatenate([self.known[:old], new, zero]).astype(np.float32)
+        return self.known
+
+    def sequences(self, rows: Texts, lengths: Array) -> Floats:
+        """Some rows of words as sequences of vectors, (B, T, E), zero behind their ends.
+
+        Args:
+            rows: B rows; ``of_table`` was called since they were encoded.
+            lengths: Of the sequences, (B,), at least those of the rows.
+        """
+        places = np.full((len(rows), lengths.max()), len(self.known) - 1)
+        places[np.arange(places.shape[1]) < rows.lengths[:, None]] = rows.words
+        return self.known[places]
+
+
+def places(lengths: Array, steps: int) -> tuple[Array, Array, Array]:
+    """Where sequences of different lengths are at each time.
+
+    Args:
+        lengths: (B,), falling.
+        steps: T, the largest.
+
+    Returns:
+        Whether time t is within a sequence, (T, B); how many sequences go on to it, (T,); and which
+        time is read in its place from the end, (T, B), itself behind the end.
+    """
+    times = np.arange(steps)[:, None]
+    inside = times < lengths
+    return inside, inside.sum(axis=1), np.where(inside, lengths - 1 - times, times)
+
+
 class Network:
     """The recurrent opinion: sequences of numbers in, logits out."""
 
     def __init__(self, config: ClassifierConfig, weights: Mapping[str, Floats]) -> None:
         self.layers = [
-            [Layer(config, weights, name, layer) for name in DIRECTIONS]
+            [Layer(config, weights, name, f"l{layer}") for name in DIRECTIONS]
             for layer in range(config.num_layers)
         ]
         self.stacks = list(zip(*self.layers, strict=True))
@@ -120,11 +185,8 @@ class Network:
         Returns:
             (B, C).
         """
-        count, steps = x.shape[:2]
-        times = np.arange(steps)
-        inside = times[:, None] < lengths  # (T, B)
-        active = inside.sum(axis=1)
-        turned = np.where(inside, lengths - 1 - times[:, None], times[:, None])
+        count = len(x)
+        inside, active, turned = places(lengths, x.shape[1])
         onward = x.transpose(1, 0, 2)
         back = onward[turned, np.arange(count)]
         pooled, ends = [], []
@@ -216,20 +278,18 @@ class TextJudge:
         """
         self.lexicon = lexicon
         self.order = config.ngram_order
-        self.words = weights["vectors.words.weight"]
-        self.parts = weights.get("vectors.parts")
+        self.vectors = Vectors(lexicon, weights)
         self.network = Network(config, weights)
         self.linear = dict(linear or {})
         self.powers = powers
         self.max_length = max_length
         self.batch_size = batch_size
-        self.vectors = np.zeros((0, self.words.shape[1]), np.float32)  # of the lexicon's table
 
     def opinions(self, texts: Sequence[str]) -> list[Array]:
         """Logits (N, C) of the recurrent and, if there is one, the linear classifier."""
         self.lexicon.forget()
         rows = self.lexicon.encode(texts)
-        self._complete()
+        self.vectors.of_table()
         found = [self._recurrent(rows.cut(self.max_length))]
         if self.linear:
             hashes = np.array(self.lexicon.table.hashes)
@@ -244,51 +304,53 @@ class TextJudge:
     def _recurrent(self, rows: Texts) -> Array:
         logits = np.empty((len(rows), len(self.network.bias)), np.float32)
         # A text without words is judged as one word that tells nothing.
-        nothing = len(self.vectors) - 1
         lengths = np.maximum(rows.lengths, 1)
         for batch in by_length(lengths, self.batch_size):
-            part = rows.select(batch)
-            places = np.full((len(batch), lengths[batch].max()), nothing)
-            places[np.arange(places.shape[1]) < part.lengths[:, None]] = part.words
-            logits[batch] = self.network.logits(self.vectors[places], lengths[batch])
+            x = self.vectors.sequences(rows.select(batch), lengths[batch])
+            logits[batch] = self.network.logits(x, lengths[batch])
         return logits
-
-    def _complete(self) -> None:
-        """Work out the vectors of words that are new in the lexicon's table; a zero one is last."""
-        table, old = self.lexicon.table, max(0, len(self.vectors) - 1)
-        if old > len(table.ids):  # it was forgotten
-            old = 0
-        ids, grams = np.array(table.ids[old:], np.int64), table.grams[old:]
-        new = self.words[ids]
-        if self.parts is not None and len(ids):
-            counts = np.array([len(parts) for parts in grams])
-            starts = np.cumsum(counts) - counts
-            flat = np.array([bucket for parts in grams for bucket in parts])
-            new = new + np.add.reduceat(self.parts[flat], starts) / counts[:, None]
-        zero = np.zeros((1, self.words.shape[1]), np.float32)
-        self.vectors = np.concatenate([self.vectors[:old], new, zero]).astype(np.float32)
 
 
 def weight_shapes(
     config: ClassifierConfig, num_classes: int, *, vocab_size: int = 0, width: int = 0
 ) -> dict[str, tuple[int, ...]]:
     """The name and shape of every weight that is trained: what a model file must hold."""
-    rows = GATES[config.cell] * config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {}
     if vocab_size:
-        shapes["vectors.words.weight"] = (vocab_size, config.embed_size)
-        if config.part_buckets:
-            shapes["vectors.parts"] = (config.part_buckets, config.embed_size)
+        shapes |= vector_shapes(config, vocab_size)
         width = config.embed_size
     for name in DIRECTIONS:
         for layer in range(config.num_layers):
             below = width if layer == 0 else config.hidden_size
-            shapes[f"{name}.weight_ih_l{layer}"] = (rows, below)
-            shapes[f"{name}.weight_hh_l{layer}"] = (rows, config.hidden_size)
-            shapes[f"{name}.bias_ih_l{layer}"] = shapes[f"{name}.bias_hh_l{layer}"] = (rows,)
+            shapes |= layer_shapes(config, f"{name}.", f"l{layer}", below)
     shapes["output.weight"] = (num_classes, 6 * config.hidden_size)
     shapes["output.bias"] = (num_classes,)
     return shapes
+
+
+def vector_shapes(
+    config: ClassifierConfig | TaggerConfig, vocab_size: int
+) -> dict[str, tuple[int, ...]]:
+    """The name and shape of the tables of word vectors."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "vectors.words.weight": (vocab_size, config.embed_size),
+    }
+    if config.part_buckets:
+        shapes["vectors.parts"] = (config.part_buckets, config.embed_size)
+    return shapes
+
+
+def layer_shapes(
+    config: ClassifierConfig | TaggerConfig, stack: str, layer: str, width: int
+) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every weight of a layer that reads vectors of a width."""
+    rows = GATES[config.cell] * config.hidden_size
+    return {
+        f"{stack}weight_ih_{layer}": (rows, width),
+        f"{stack}weight_hh_{layer}": (rows, config.hidden_size),
+        f"{stack}bias_ih_{layer}": (rows,),
+        f"{stack}bias_hh_{layer}": (rows,),
+    }
 
 
 def load_judge(path: Path, batch_size: int = 64) -> tuple[TextJudge | ImageJudge, Card]:

@@ -1,0 +1,155 @@
+"""A trained tagger on a CPU without torch: sentences in, a label for each word out, NumPy only.
+
+The same equations as tagger, from the arrays of a model file. Sentences are computed in order of
+length and each only as far as it goes, so nothing is padded; a batch only sets how many are
+computed side by side.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.batches import by_length
+from seqtool.checkpoint import Card, Saved, check_weights, load
+from seqtool.config import TaggerConfig
+from seqtool.judge import Floats, Layer, Vectors, layer_shapes, places, vector_shapes
+from seqtool.lexicon import TokenLexicon
+from seqtool.spans import Scheme
+from seqtool.viterbi import best_labels, marginals, neighbours
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = ("", "_reverse")  # of a layer's weights in each direction, as in torch
+
+
+class Annotator:
+    """Labels sentences as training's model does."""
+
+    def __init__(
+        self,
+        config: TaggerConfig,
+        lexicon: TokenLexicon,
+        weights: Mapping[str, Array],
+        labels: Sequence[str],
+        *,
+        scheme: Scheme,
+        power: float = 1.0,
+        batch_size: int = 64,
+    ) -> None:
+        """Take over weights that fit the config; check_weights is the caller's business.
+
+        Args:
+            config: The model's shape.
+            lexicon: Its words; its table grows and is forgotten now and then.
+            weights: By name.
+            labels: C names.
+            scheme: Of spans, which says what may follow what.
+            power: That probabilities are raised to, from calibration.
+            batch_size: Sentences computed side by side.
+        """
+        self.lexicon = lexicon
+        self.labels = list(labels)
+        self.vectors = Vectors(lexicon, weights, side_by_side=True)
+        self.layers = [
+            [Layer(config, weights, "stack", f"l{layer}{suffix}") for suffix in SUFFIXES]
+            for layer in range(config.num_layers)
+        ]
+        self.weight, self.bias = weights["output.weight"], weights["output.bias"]
+        self.scores = neighbours(labels, scheme, weights if config.crf else None)
+        self.power = power
+        self.batch_size = batch_size
+
+    def annotate(self, sentences: Sequence[Sequence[str]]) -> list[tuple[list[str], Array]]:
+        """The labels of each sentence, at least one word long, and their probabilities, (T,)."""
+        found: list[tuple[list[str], Array]] = [([], np.zeros(0))] * len(sentences)
+        for rows, emissions, lengths in self.emissions(sentences):
+            paths = best_labels(emissions, lengths, self.scores)
+            p = marginals(emissions, lengths, self.scores) ** self.power
+            p = np.take_along_axis(p, paths[:, :, None], axis=2)[:, :, 0] / p.sum(axis=2)
+            for row, path, chances, length in zip(rows, paths, p, lengths, strict=True):
+                found[row] = [self.labels[label] for label in path[:length]], chances[:length]
+        return found
+
+    def emissions(self, sentences: Sequence[Sequence[str]]) -> list[tuple[Array, Floats, Array]]:
+        """Scores of the labels at each word, batch by batch.
+
+        Returns:
+            For each batch which sentences are in it, (B,); their scores, (B, T, C), where those
+            behind the end of a sentence mean nothing; and their lengths, (B,).
+        """
+        self.lexicon.forget()
+        texts = self.lexicon.encode_words(sentences)
+        self.vectors.of_table()
+        found = []
+        for rows in by_length(texts.lengths, self.batch_size) if sentences else ():
+            lengths = texts.lengths[rows]
+            x = self.vectors.sequences(texts.select(rows), lengths)
+            found.append((rows, self._read(x, lengths), lengths))
+        return found
+
+    def _read(self, x: Floats, lengths: Array) -> Floats:
+        _, active, turned = places(lengths, x.shape[1])
+        columns = np.arange(len(x))
+        h = x.transpose(1, 0, 2)  # (T, B, E)
+        for onward, back in self.layers:
+            ahead, behind = onward.run(h, active), back.run(h[turned, columns], active)
+            h = np.concatenate([ahead, behind[turned, columns]], axis=2)  # (T, B, 2H)
+        scores: Floats = (h @ self.weight.T + self.bias).transpose(1, 0, 2)
+        return scores
+
+
+def weight_shapes(
+    config: TaggerConfig, num_labels: int, vocab_size: int
+) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every weight that is trained: what a model file must hold."""
+    shapes = vector_shapes(config, vocab_size)
+    width = config.embed_size * (2 if config.part_buckets else 1)
+    for layer in range(config.num_layers):
+        for suffix in SUFFIXES:
+            shapes |= layer_shapes(config, "stack.", f"l{layer}{suffix}", width)
+        width = 2 * config.hidden_size
+    shapes["output.weight"] = (num_labels, width)
+    shapes["output.bias"] = (num_labels,)
+    if config.crf:
+        shapes["chain.after"] = (num_labels, num_labels)
+        shapes["chain.first"] = shapes["chain.last"] = (num_labels,)
+    return shapes
+
+
+def load_annotator(path: Path, batch_size: int = 64) -> tuple[Annotator, Card]:
+    """Read a tagger from its directory.
+
+    Raises:
+        CheckpointError: As ``checkpoint.load``.
+        ConfigError: If the model was trained for another task.
+    """
+    saved = load(path, "tag")
+    check_saved(saved, str(path))
+    card = saved.card
+    lexicon = TokenLexicon.from_json(
+        saved.tokenizer_json, str(path), buckets=card.model.part_buckets
+    )
+    annotator = Annotator(
+        card.model,
+        lexicon,
+        saved.weights,
+        card.source["classes"],
+        scheme=card.source["scheme"],
+        power=card.extra["best"].get("power", 1.0),
+        batch_size=batch_size,
+    )
+    return annotator, card
+
+
+def check_saved(saved: Saved, where: str) -> None:
+    """See that a model's weights are those that its card describes.
+
+    Raises:
+        CheckpointError: If not.
+    """
+    card = saved.card
+    expected = weight_shapes(card.model, len(card.source["classes"]), card.vocab_size)
+    check_weights(saved.weights, expected, where)
