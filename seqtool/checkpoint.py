@@ -23,16 +23,7 @@ import numpy as np
 import safetensors.numpy
 
 from seqtool import __version__
-from seqtool.config import (
-    ClassifierConfig,
-    DataConfig,
-    LabelConfig,
-    ModelConfig,
-    TaggerConfig,
-    TrainConfig,
-    TreebankConfig,
-    from_dict,
-)
+from seqtool.config import CONFIGS, TrainConfig, from_dict
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 from seqtool.files import held, sync_directory, write_whole, writing
 
@@ -41,12 +32,6 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 ResultT = TypeVar("ResultT")
 
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
-# How a model of each task is described.
-CONFIGS: dict[str, tuple[type, type]] = {
-    "generate": (ModelConfig, DataConfig),
-    "classify": (ClassifierConfig, LabelConfig),
-    "tag": (TaggerConfig, TreebankConfig),
-}
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
 BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
 COUNTS = "counts.safetensors"

@@ -2,14 +2,16 @@
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seqtool import STARTED
 from seqtool.config import (
+    CONFIGS,
     Cell,
     ClassifierConfig,
     DataConfig,
@@ -33,6 +35,9 @@ from seqtool.options import (
 )
 from seqtool.settings import default_out, given, parse_duration, strongest
 
+if TYPE_CHECKING:
+    from seqtool.tasks import Task as TrainTask
+
 LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
 ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
 
@@ -54,6 +59,17 @@ def guess_task(data: str) -> Task:
     if is_images(data):
         return "classify"
     return "generate" if guess_format(data) == "lines" else "classify"
+
+
+def new_task(name: Task) -> "TrainTask":
+    """What ``train`` does its own way for a task."""
+    if name == "classify":
+        from seqtool.train_classify import LabelTask
+
+        return LabelTask()
+    from seqtool.train_text import TextTask
+
+    return TextTask()
 
 
 def train(
@@ -301,17 +317,13 @@ def train(
         raise ConfigError(f"--epochs must be above 0, got {epochs}")
     if resume and force:
         raise ConfigError("--resume goes on with the model in --out, --force replaces it; give one")
-    kinds = ModelConfig(), DataConfig(), TrainConfig(), ClassifierConfig(), LabelConfig()
-    fields = {name for kind in kinds for name in asdict(kind)}
+    kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
+    known = {field.name for kind in kinds for field in fields(kind)}
     # On a terminal that shows the events too, a live view would be drawn over them.
     same = json_lines and sys.stdout is not None and sys.stdout.isatty()
     with open_console(quiet, verbose, plain=same) as console:
         from seqtool.runs import TrainRequest
-
-        if (task or guess_task(data)) == "classify":
-            from seqtool.train_classify import train as run
-        else:
-            from seqtool.training import train as run
+        from seqtool.tasks import train as run
 
         request = TrainRequest(
             data=data,
@@ -326,8 +338,8 @@ def train(
             device=device,
             threads=threads,
             json=json_lines,
-            settings=given(ctx, fields - ({*LENGTHS} - {length})),
+            settings=given(ctx, known - ({*LENGTHS} - {length})),
             others=given(ctx, {*ABOUT_RUN, length} - {"steps"}),
             started=STARTED,
         )
-        raise typer.Exit(run(request, console))
+        raise typer.Exit(run(new_task(task or guess_task(data)), request, console))

@@ -369,6 +369,14 @@ def _check_reader(config: "ClassifierConfig | TaggerConfig") -> None:
     _check(buckets >= 0, "--part-buckets", buckets, "at least 0 (0 = none)")
 
 
+# What describes a model of each task and its data.
+CONFIGS: dict[str, tuple[type, type]] = {
+    "generate": (ModelConfig, DataConfig),
+    "classify": (ClassifierConfig, LabelConfig),
+    "tag": (TaggerConfig, TreebankConfig),
+}
+
+
 def from_dict(kind: type[ConfigT], values: object, where: str) -> ConfigT:
     """Build a config, or another dataclass of plain values, from saved values, strictly.
 

@@ -1,7 +1,6 @@
 """A training run as the ``train`` command drives it: asked for, shown, interrupted, closed.
 
-What every task shares; what is read, chosen and learned is the task's: training for text,
-train_classify for labels.
+What every task shares, once its data are read and its model is made; that is in tasks.
 """
 
 import os

@@ -146,10 +146,14 @@ ALLOWED: dict[str, set[str]] = {
         "trainer",
     },
     "overview": {"config", "console", "data", "settings"},
+    "tasks": {
+        *(*BASIC, "budget", "checkpoint", "console", "devices", "models", "output", "plan"),
+        *("runs", "settings", "train", "trainer"),
+    },
     "options": {"config", "console", "settings"},
     "cli_train": {
-        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "text"),
-        *("train_classify", "training"),
+        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "tasks"),
+        *("text", "train_classify", "train_text"),
     },
     "cli_classify": {"classifying", "options"},
     "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
@@ -162,7 +166,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Each is one command: anything but the others.
 COMMANDS = {
-    *("training", "train_classify", "writing", "classifying", "scoring", "grading"),
+    *("train_text", "train_classify", "writing", "classifying", "scoring", "grading"),
     *("inspection", "curing"),
 }
 # What typer is for.

@@ -443,7 +443,7 @@ def test_another_text_cannot_be_resumed_with(
     data.write_text(f"{text[:-1]}!")
     code, _, err = run("train", data, "-o", stopped, "--resume", "-q")
     assert code == 1
-    assert "not the text that" in error_line(err)
+    assert "not the data that" in error_line(err)
 
 
 def test_nothing_to_resume_is_one_line(

@@ -1,0 +1,340 @@
+"""The ``train`` command whatever is learned: read, choose, show, run, save; or go on with a run.
+
+What a task does its own way is a ``Task``: train_text has the language model's, train_classify the
+classifier's. A run, once it is set up, is in runs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from seqtool.checkpoint import (
+    Card,
+    ModelDir,
+    Saved,
+    Tensors,
+    check_weights,
+    load,
+    load_last,
+)
+from seqtool.config import CONFIGS, TrainConfig
+from seqtool.console import Console
+from seqtool.errors import ConfigError, DataError
+from seqtool.output import emit
+from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
+from seqtool.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from seqtool.trainer import Objective, Trainer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What seqtool chose for a run."""
+
+    settings: Settings  # with the chosen ones
+    reasons: Sequence[str]  # for people
+    most_steps: int | None = None  # updates after which more would not help
+    fixed: frozenset[str] = frozenset()  # settings that timed steps must not change
+
+
+class Task(ABC):
+    """What is particular to one kind of model in the ``train`` command. Made anew for each run.
+
+    The methods are called in the order in which they stand here; ``read`` or ``read_again`` keeps
+    the data for those that follow.
+    """
+
+    name: ClassVar[str]  # a key of CONFIGS
+    inheritable: ClassVar[bool] = False  # whether --init-from takes a model of this task for it
+
+    def settle(self, request: TrainRequest) -> Settings:
+        """The settings asked for, with those that follow from them alone.
+
+        Raises:
+            ConfigError: For a request that this task cannot fulfil.
+        """
+        if request.init_from is not None and not self.inheritable:
+            raise ConfigError(f"--init-from: no model can be the start for --task {self.name}")
+        return request.settings
+
+    @abstractmethod
+    def read(self, request: TrainRequest, settings: Settings, console: Console) -> Settings:
+        """Read the data and show what they are; gives the settings with what they decide."""
+
+    @abstractmethod
+    def read_again(self, request: TrainRequest, saved: Saved, console: Console) -> None:
+        """Read the data of a run that goes on, and whatever was learned from them before it."""
+
+    @abstractmethod
+    def source(self, request: TrainRequest) -> dict[str, Any]:
+        """What the data were, as JSON values for the card."""
+
+    def as_before(self, values: dict[str, Any], card: Card) -> dict[str, Any]:
+        """What settings given again to a saved run had become in it, by name."""
+        return values
+
+    @abstractmethod
+    def choose(
+        self,
+        settings: Settings,
+        *,
+        epochs: float | None,
+        seconds: float | None,
+        gflops: float,
+        console: Console,
+    ) -> Choice:
+        """Choose what the settings leave open and is not simply a default.
+
+        Args:
+            settings: Of the user, and of the data.
+            epochs: Passes over the data asked for.
+            seconds: Budget of the whole command; None if a number of steps or epochs is given, and
+                then nothing may depend on the machine.
+            gflops: From ``plan.measure_gflops``, 0 without a budget.
+            console: For notices.
+        """
+
+    @abstractmethod
+    def objective(
+        self, model: Any, train: TrainConfig, device: "torch.device", console: Console
+    ) -> "Objective":
+        """A fresh model from the seed, on the device, and what it has to learn."""
+
+    @abstractmethod
+    def rows(
+        self,
+        objective: Any,
+        train: TrainConfig,
+        settings: Settings,
+        seconds: float | None,
+        reasons: Sequence[str],
+    ) -> list[tuple[str, str]]:
+        """What was chosen, for people: rows of the table "Model"."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """What the card says of the vocabulary."""
+
+    @abstractmethod
+    def tokenizer_json(self) -> str:
+        """The content of tokenizer.json."""
+
+    def parts(self) -> dict[str, Tensors]:
+        """What else is kept with the model and never changes, by file name."""
+        return {}
+
+    @abstractmethod
+    def prepare(self, objective: Any, train: TrainConfig, announce: Callable[[], None]) -> None:
+        """Compile now what updates need, or the first of them would be taken for a slow one."""
+
+    def sampler(self, trainer: "Trainer") -> Callable[[], str] | None:
+        """What writes a sample of the model's work as it stands, if there is such a thing."""
+        return None
+
+    def closing(self, best: Mapping[str, Any]) -> str:
+        """What is said of the best model at the end, from the card's notes on it."""
+        return ""
+
+
+def train(task: Task, request: TrainRequest, console: Console) -> int:
+    """Train a model; gives the exit status.
+
+    Raises:
+        SeqtoolError: If flags, data or the output directory make it impossible.
+    """
+    settings = task.settle(request)
+    configs(task, settings)  # bad flags fail here, before anything is read
+    if request.resume:
+        return _resume(task, request, console)
+    if not request.show_config:
+        ModelDir.create(request.out, force=request.force)  # refuses now, not after the reading
+    console.status(f"reading {request.data}")
+    settings = task.read(request, settings, console)
+    console.status("loading PyTorch")
+    from seqtool.devices import set_up
+    from seqtool.plan import DEFAULT_SECONDS, measure_gflops
+
+    device = set_up(request.device, request.threads)
+    seconds = request.seconds
+    if seconds is None and request.epochs is None and "steps" not in settings.values:
+        seconds = DEFAULT_SECONDS
+    choice = task.choose(
+        settings,
+        epochs=request.epochs,
+        seconds=seconds,
+        gflops=measure_gflops() if seconds else 0.0,
+        console=console,
+    )
+    kinds = (*CONFIGS[task.name], TrainConfig)
+    defaults = {name: value for kind in kinds for name, value in asdict(kind()).items()}
+    settings = choice.settings.add(defaults, "default")
+    if request.show_config:
+        console.clear_status()
+        emit(shown_settings(settings, request.others, seconds).toml())
+        return 0
+
+    from seqtool.budget import Budget
+    from seqtool.train import Keeper
+    from seqtool.trainer import Trainer
+
+    model_config, data_config, train_config = configs(task, settings)
+    with enough_memory(model_config, train_config):
+        objective = task.objective(model_config, train_config, device, console)
+        trainer = Trainer(objective, train_config)
+    rows = task.rows(objective, train_config, settings, seconds, choice.reasons)
+    console.table("Model", rows)
+    card = Card(
+        task=task.name,
+        model=model_config,
+        data=data_config,
+        train=train_config,
+        vocab_size=task.vocab_size,
+        source=task.source(request),
+        extra={
+            "budget_seconds": seconds,
+            "epochs": request.epochs,
+            "origins": settings.origins,  # what inspect tells
+            "device": trainer.device.type,
+        },
+    )
+    output = ModelDir.create(request.out, force=request.force)
+    keeper = Keeper(output, card, task.tokenizer_json(), task.parts())
+    budget = None
+    if seconds is not None:
+        given = choice.fixed | request.settings.values.keys()
+        budget = Budget(seconds, request.started, given, choice.most_steps)
+    return _finish(task, request, console, trainer, keeper, budget=budget)
+
+
+def _resume(task: Task, request: TrainRequest, console: Console) -> int:
+    output = ModelDir.resume(request.out)
+    saved = load(request.out, task.name)
+    card = saved.card
+    _check_same(task, request, card)
+    if request.show_config:
+        values = asdict(card.model) | asdict(card.data) | asdict(card.train)
+        others = Settings().add({"out": request.out}, "saved run")
+        settings = Settings().add(values, "saved run")
+        emit(shown_settings(settings, others, card.extra.get("budget_seconds")).toml())
+        return 0
+    console.status(f"reading {request.data}")
+    task.read_again(request, saved, console)
+    _check_data(task.source(request), request, card)
+    console.status("loading PyTorch")
+    from seqtool.devices import set_up
+    from seqtool.models import shapes
+    from seqtool.train import Keeper, restore_last
+    from seqtool.trainer import Trainer
+
+    device = set_up(resumed_device(request, card, console), request.threads)
+    with enough_memory(card.model, card.train):
+        objective = task.objective(card.model, card.train, device, console)
+        check_weights(saved.weights, shapes(objective.model), str(request.out))
+        trainer = Trainer(objective, card.train)
+        good = restore_last(trainer, *load_last(request.out))
+    again = f"; train on from its weights with --init-from {request.out} -o NEW"
+    again = again if task.inheritable else ""
+    if trainer.step >= card.train.steps:
+        raise ConfigError(
+            f"{request.out}: this run is finished ({trainer.step} of {card.train.steps} steps)"
+            + again
+        )
+    if card.train.patience and trainer.stale >= card.train.patience:
+        raise ConfigError(
+            f"{request.out}: this run stopped early, at step {trainer.step}, after "
+            f"{trainer.stale} evaluations without a better one (--patience "
+            f"{card.train.patience}){again}"
+        )
+    console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
+    keeper = Keeper(output, card, saved.tokenizer_json)
+    return _finish(task, request, console, trainer, keeper, good=good)
+
+
+def _finish(
+    task: Task,
+    request: TrainRequest,
+    console: Console,
+    trainer: "Trainer",
+    keeper: Any,
+    **rest: Any,
+) -> int:
+    task.prepare(
+        trainer.objective,
+        trainer.config,
+        lambda: console.status("compiling for this processor, once"),
+    )
+    status = run(request, console, trainer, keeper, write_sample=task.sampler(trainer), **rest)
+    if status == 0 and (said := task.closing(keeper.card.extra.get("best", {}))):
+        console.notice(said)
+    return status
+
+
+def configs(task: Task, settings: Settings) -> tuple[Any, Any, TrainConfig]:
+    """The configs of model, data and training with these settings.
+
+    Raises:
+        ConfigError: For a value out of range, or a setting that is another task's.
+    """
+    kinds = (*CONFIGS[task.name], TrainConfig)
+    names = [{field.name for field in fields(kind)} for kind in kinds]
+    for name, value in settings.values.items():
+        if not any(name in known for known in names):
+            raise ConfigError(
+                f"{flag(name)} {value} ({settings.origins[name]}) is not for --task {task.name}; "
+                "leave it out, or name another --task"
+            )
+    model, data, training = (
+        kind(**{name: value for name, value in settings.values.items() if name in known})
+        for kind, known in zip(kinds, names, strict=True)
+    )
+    return model, data, training
+
+
+def _check_same(task: Task, request: TrainRequest, card: Card) -> None:
+    """A flag that contradicts the saved run is an error, never silently ignored."""
+    if request.init_from is not None:
+        raise ConfigError("--resume goes on with a run, --init-from starts a new one; give one")
+    seconds, epochs = card.extra.get("budget_seconds"), card.extra.get("epochs")
+    length = f"--steps {card.train.steps}"
+    if seconds is not None:
+        length = f"--budget {seconds:g}s"
+    elif epochs is not None:
+        length = f"--epochs {epochs:g}"
+    asked = {"budget": (request.seconds, seconds), "epochs": (request.epochs, epochs)}
+    for name, (value, before) in asked.items():
+        if value is not None and value != before:
+            shown = f"{value:g}s" if name == "budget" else f"{value:g}"
+            raise ConfigError(
+                f"--{name} {shown} contradicts the saved run, which has {length}; leave it out"
+            )
+    saved = asdict(card.model) | asdict(card.data) | asdict(card.train)
+    given = request.settings
+    again = task.as_before(given.values, card)
+    for name, value in given.values.items():
+        if again[name] != saved[name]:
+            other = " with --init-from" if task.inheritable else ""
+            raise ConfigError(
+                f"{flag(name)} {value} ({given.origins[name]}) contradicts the saved run, which "
+                f"has {saved[name]}; leave it out, or start a new run{other}"
+            )
+
+
+def _check_data(source: dict[str, Any], request: TrainRequest, card: Card) -> None:
+    """See that a run goes on with the data that it began with, wherever they lie now."""
+    before = card.source
+    if source["valid_sha256"] != before["valid_sha256"]:
+        held_out = f"--valid {before['valid']}" if before["valid"] else "no --valid"
+        raise DataError(
+            f"{request.out}: not the data that were held out before; resume with {held_out}"
+        )
+    named = ("name", "valid")
+    if any(source[key] != value for key, value in before.items() if key not in named):
+        raise DataError(
+            f"{request.data}: not the data that {request.out} was trained on ({before['name']}); "
+            "resume with those, or start a new run"
+        )
