@@ -1,5 +1,7 @@
 """What ``train`` tells before it starts: the text that it found and the settings that it chose."""
 
+from collections.abc import Sequence
+
 from seqtool.config import ModelConfig, TrainConfig
 from seqtool.console import Console, format_bytes, format_count
 from seqtool.data import Corpus
@@ -61,7 +63,7 @@ def model_rows(
     config: TrainConfig,
     settings: Settings,
     seconds: float | None,
-    reasons: list[str],
+    reasons: Sequence[str],
 ) -> list[tuple[str, str]]:
     """What the model is and how it is trained, a star on what was chosen, and why."""
 

@@ -49,6 +49,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]  # a key of CONFIGS
+    unused: ClassVar[frozenset[str]] = frozenset()  # fields of TrainConfig that mean nothing to it
     inheritable: ClassVar[bool] = False  # whether --init-from takes a model of this task for it
 
     def settle(self, request: TrainRequest) -> Settings:
@@ -175,7 +176,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     settings = choice.settings.add(defaults, "default")
     if request.show_config:
         console.clear_status()
-        emit(shown_settings(settings, request.others, seconds).toml())
+        emit(shown_settings(_used(task, settings), request.others, seconds).toml())
         return 0
 
     from seqtool.budget import Budget
@@ -219,7 +220,7 @@ def _resume(task: Task, request: TrainRequest, console: Console) -> int:
     if request.show_config:
         values = asdict(card.model) | asdict(card.data) | asdict(card.train)
         others = Settings().add({"out": request.out}, "saved run")
-        settings = Settings().add(values, "saved run")
+        settings = _used(task, Settings().add(values, "saved run"))
         emit(shown_settings(settings, others, card.extra.get("budget_seconds")).toml())
         return 0
     console.status(f"reading {request.data}")
@@ -283,7 +284,7 @@ def configs(task: Task, settings: Settings) -> tuple[Any, Any, TrainConfig]:
     kinds = (*CONFIGS[task.name], TrainConfig)
     names = [{field.name for field in fields(kind)} for kind in kinds]
     for name, value in settings.values.items():
-        if not any(name in known for known in names):
+        if name in task.unused or not any(name in known for known in names):
             raise ConfigError(
                 f"{flag(name)} {value} ({settings.origins[name]}) is not for --task {task.name}; "
                 "leave it out, or name another --task"
@@ -293,6 +294,12 @@ def configs(task: Task, settings: Settings) -> tuple[Any, Any, TrainConfig]:
         for kind, known in zip(kinds, names, strict=True)
     )
     return model, data, training
+
+
+def _used(task: Task, settings: Settings) -> Settings:
+    """The settings that mean something to a task."""
+    kept = {name: value for name, value in settings.values.items() if name not in task.unused}
+    return Settings(kept, settings.origins)
 
 
 def _check_same(task: Task, request: TrainRequest, card: Card) -> None:

@@ -32,6 +32,7 @@ class LabelTask(Task):
     """Learn to judge as labels do."""
 
     name = "classify"
+    unused = frozenset({"bptt", "restart", "table_lr", "sample_every"})  # of streams of text
 
     examples: Examples
     linear: Mapping[str, Any] = {}  # the linear classifier of a run that goes on

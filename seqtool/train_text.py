@@ -243,9 +243,11 @@ def _fit_to_text(
 
 
 def _sampler(trainer: "Trainer") -> Callable[[], str]:
+    from seqtool.language import NextToken
     from seqtool.models import Stepper
 
-    objective: Any = trainer.objective
+    objective = trainer.objective
+    assert isinstance(objective, NextToken)
     tokenizer = objective.corpus.tokenizer
     banned = [tokenizer.start_id]
     if tokenizer.unknown_id is not None:
