@@ -19,6 +19,7 @@ Sources end with the boundary id, targets begin and end with it. Padding, the ot
 batch and their order change nothing. No text and no search here.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -255,3 +256,40 @@ class EncoderDecoder(nn.Module):
             unknown = torch.tensor([self.source_unknown], device=weight.device)
             weight = weight.index_fill(0, unknown, 0.0)
         return weight
+
+
+class EncDecStepper:
+    """An EncoderDecoder behind the numpy contract of decode and beam.
+
+    What is looked at is part of the state: the decoder's, then the ``Memory``, all with the batch
+    as the second axis. Reads the live weights, so it may be used in the middle of training.
+    """
+
+    def __init__(self, model: EncoderDecoder) -> None:
+        self.model = model
+        self.vocab_size = len(model.output.bias)
+
+    @torch.inference_mode()
+    def encode(self, source: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The state before the first token, for padded sources (B, S) and their lengths (B,)."""
+        self.model.eval()
+        device = self.model.output.bias.device
+        parts = torch.from_numpy(source).to(device), torch.from_numpy(lengths).to(device)
+        state, memory = self.model.encode(*parts)
+        return tuple(part.numpy(force=True) for part in (*state, *(x[None] for x in memory)))
+
+    @torch.inference_mode()
+    def step(
+        self, ids: np.ndarray, state: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Feed one id to each row: logits of the next, (B, V) float32, and the new state."""
+        self.model.eval()
+        device = self.model.output.bias.device
+        *parts, keys, values, lengths = (torch.from_numpy(part).to(device) for part in state)
+        logits, after, _ = self.model.step(
+            torch.from_numpy(ids.astype(np.int64)).to(device),
+            tuple(parts),
+            Memory(keys[0], values[0], lengths[0]),
+        )
+        new = tuple(part.numpy(force=True) for part in after)
+        return logits.float().numpy(force=True), (*new, *state[-3:])

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from seqtool.batches import Shuffled, by_length
+from seqtool.batches import Shuffled, ShuffledPairs, by_length, by_tokens, padded
+from seqtool.lexicon import Texts
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 4), (7, 4), (1000, 8), (13, 1)])
@@ -48,3 +49,52 @@ def test_taken_up_again_anywhere():
         again.load_state_dict(one.state_dict())
         assert [again.next().tolist() for _ in range(12)] == ahead, stop
         assert one.next().tolist() == ahead[0]
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 10), (300, 64), (300, 400), (50, 10_000), (40, 3)])
+def test_batches_of_tokens_hold_every_row_once_and_no_more_than_fits(count, most):
+    lengths = np.random.default_rng(0).integers(1, 30, count)
+    batches = list(by_tokens(lengths, lengths[::-1], most))
+    assert sorted(np.concatenate(batches)) == list(range(count))
+    sizes = [len(rows) * lengths[rows].max() for rows in batches]
+    assert all(size <= most or len(rows) == 1 for size, rows in zip(sizes, batches, strict=True))
+    firsts = [lengths[rows].max() for rows in batches]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+def test_no_batch_of_tokens_is_left_with_few_rows():
+    sizes = [len(rows) for rows in by_tokens(np.full(101, 4), np.full(101, 4), 40)]
+    assert sizes == [10] * 9 + [6, 5]
+
+
+def test_of_equally_long_sequences_those_with_like_partners_are_together():
+    others = np.array([3, 9, 3, 9])
+    batches = list(by_tokens(np.full(4, 5), others, 10))
+    assert [set(others[rows]) for rows in batches] == [{9}, {3}]
+
+
+def test_pairs_are_counted_in_target_tokens_and_fit_on_both_sides():
+    rng = np.random.default_rng(0)
+    sources, targets = rng.integers(1, 40, (2, 500))
+    batches = ShuffledPairs(sources, targets, 200, seed=1)
+    rows = [batches.next()]
+    while batches.left:
+        rows.append(batches.next())
+    assert sorted(np.concatenate(rows)) == list(range(500))
+    assert batches.num_tokens == targets.sum()
+    for side in (sources, targets):
+        assert max(len(part) * side[part].max() for part in rows) <= 200
+
+
+def test_padding_is_behind_the_boundary():
+    texts = Texts(np.array([5, 6, 7, 8], np.int32), np.array([0, 3, 3, 4]))
+    ids, lengths = padded(texts, np.array([2, 0, 1]), boundary=1)
+    assert ids.tolist() == [[8, 1, 1, 1], [5, 6, 7, 1], [1, 1, 1, 1]]
+    assert lengths.tolist() == [2, 4, 1]
+    turned, _ = padded(texts, np.array([2, 0, 1]), boundary=1, reverse=True)
+    assert turned.tolist() == [[8, 1, 1, 1], [7, 6, 5, 1], [1, 1, 1, 1]]
+
+
+def test_a_batch_of_nothing_but_empty_sequences_is_one_boundary_wide():
+    texts = Texts(np.empty(0, np.int32), np.zeros(3, np.int64))
+    assert padded(texts, np.arange(2), boundary=0)[0].tolist() == [[0], [0]]

@@ -1,0 +1,149 @@
+"""What a translator learns: every next token of a target, the right ones before it given.
+
+Full teacher forcing (Williams & Zipser 1989): the decoder reads the reference, never what it said
+itself. What it would say by itself is looked at on the pairs held out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seqtool.batches import ShuffledPairs, by_tokens, padded
+from seqtool.beam import search
+from seqtool.config import BeamConfig, TrainConfig
+from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
+from seqtool.lexicon import Texts
+from seqtool.trainer import Look
+
+Array = npt.NDArray[Any]
+Rating = Callable[[Sequence[Array]], Mapping[str, float]]
+
+RATED = 500  # pairs held out that are translated at each look
+RATED_SIDE_BY_SIDE = 100
+LOOKED = 4096  # tokens of a batch that is only looked at
+
+
+@dataclass(frozen=True)
+class Bitext:
+    """Pairs as ids: row i of the targets belongs to row i of the sources."""
+
+    sources: Texts
+    targets: Texts
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+class Teacher:
+    """The objective of a translator: mean cross entropy of the target tokens."""
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        train: Bitext,
+        held_out: Bitext | None,
+        config: TrainConfig,
+        *,
+        rating: Rating | None = None,
+        banned_ids: Sequence[int] = (),
+    ) -> None:
+        """Stand before the first batch.
+
+        Args:
+            model: What learns.
+            train: To learn from, at least one pair.
+            held_out: To look at; their order should mean nothing.
+            config: ``batch_size``, in tokens of the longer side, and ``seed``.
+            rating: Scores of the greedy translations of the first pairs held out, by name.
+            banned_ids: What a translation never holds.
+        """
+        self.model = model
+        self.train = train
+        self.held_out = held_out
+        self.rating = rating
+        self.banned_ids = banned_ids
+        self.device = next(model.parameters()).device
+        lengths = train.sources.lengths + 1, train.targets.lengths + 1  # with their boundaries
+        self.batches = ShuffledPairs(*lengths, config.batch_size, config.seed)
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens learned from so far, with the ends."""
+        return self.batches.num_tokens
+
+    @property
+    def epoch(self) -> float:
+        """Pairs learned from, as a multiple of all."""
+        return self.batches.num_rows / len(self.train)
+
+    def loss(self) -> Tensor:
+        """Mean loss of the next batch, nats per token, with label smoothing."""
+        return self.model.loss(*self._batch(self.train, self.batches.next()))[0]
+
+    def units(self, loss: float) -> dict[str, float]:
+        """Nothing: with label smoothing the loss has no other unit."""
+        return {}
+
+    def evaluate(self, limit: int) -> Look:
+        """How probable the targets held out are, and how good what is said without them."""
+        if self.held_out is None:
+            return Look(None, {"val_loss": None})
+        targets = self.held_out.targets.lengths + 1
+        count = max(1, int(np.searchsorted(np.cumsum(targets), limit, side="right")))
+        loss = self._held_out_loss(self.held_out, count)
+        scores: dict[str, float] = {"val_loss": loss}
+        if self.rating is not None:
+            scores |= self.rating(self._translate(self.held_out, min(count, RATED)))
+        return Look(loss, scores, {name.replace("val", "valid"): x for name, x in scores.items()})
+
+    @torch.inference_mode()
+    def _held_out_loss(self, pairs: Bitext, count: int) -> float:
+        """Mean over the tokens of the first pairs, in nats, without label smoothing."""
+        self.model.eval()
+        sources, targets = pairs.sources.lengths[:count] + 1, pairs.targets.lengths[:count] + 1
+        total = 0.0
+        for rows in by_tokens(np.maximum(sources, targets), targets, LOOKED):
+            loss, tokens = self.model.loss(*self._batch(pairs, rows))
+            total += float(loss) * tokens
+        return total / int(targets.sum())
+
+    def _translate(self, pairs: Bitext, count: int) -> list[Array]:
+        """Greedy translations of the first pairs, (n,) ids each."""
+        steps, found = EncDecStepper(self.model), {}
+        order = np.argsort(pairs.targets.lengths[:count], kind="stable")
+        for rows in np.array_split(order, -(-count // RATED_SIDE_BY_SIDE)):
+            state = steps.encode(*self._sources(pairs, rows))
+            best = search(
+                steps,
+                state,
+                BeamConfig(beam_size=1),
+                start_id=BOUNDARY,
+                end_id=BOUNDARY,
+                # Longer ones are wrong in any case; a model that knows no end yet costs no more.
+                max_lengths=2 * pairs.targets.lengths[rows] + 5,
+                banned_ids=self.banned_ids,
+            )
+            found |= {row: ended[0].ids for row, ended in zip(rows, best, strict=True)}
+        return [found[row] for row in range(count)]
+
+    def _sources(self, pairs: Bitext, rows: Array) -> tuple[Array, Array]:
+        reverse = self.model.config.reverse_source
+        return padded(pairs.sources, rows, boundary=BOUNDARY, reverse=reverse)
+
+    def _batch(self, pairs: Bitext, rows: Array) -> list[Tensor]:
+        """Sources, their lengths, targets, their lengths."""
+        arrays = *self._sources(pairs, rows), *padded(pairs.targets, rows, boundary=BOUNDARY)
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Where the batches are."""
+        return {}, {"batches": self.batches.state_dict()}
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Put back what ``capture`` gave."""
+        self.batches.load_state_dict(counters["batches"])
