@@ -114,7 +114,8 @@ class Teacher:
 
     def _translate(self, pairs: Bitext, count: int) -> list[Array]:
         """Greedy translations of the first pairs, (n,) ids each."""
-        steps, found = EncDecStepper(self.model), {}
+        steps = EncDecStepper(self.model)
+        found: dict[int, Array] = {}
         order = np.argsort(pairs.targets.lengths[:count], kind="stable")
         for rows in np.array_split(order, -(-count // RATED_SIDE_BY_SIDE)):
             state = steps.encode(*self._sources(pairs, rows))
