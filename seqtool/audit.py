@@ -25,6 +25,7 @@ Problem = Literal[
     "conflict",
     "leak",
     "rare-class",
+    "misplaced-label",
     "empty-side",
     "copied",
     "length-ratio",
@@ -201,8 +202,13 @@ def _empty_texts(data: Labelled, keys: Keys) -> Finding | None:
     return make_finding("empty-text", data, rows, f"nothing to read in {name_rows(data, rows)}")
 
 
-def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:
-    """Texts that come back, with the same label and with another one."""
+def find_copies(keys: Keys, labels: Sequence[Label]) -> tuple[list[int], list[int]]:
+    """The rows that repeat an earlier one, and all rows of a text with different labels.
+
+    Args:
+        keys: Of the rows' texts, (n,).
+        labels: Of the rows, (n,); none if nothing is known of them.
+    """
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
     sizes = np.diff(starts, append=len(keys))
@@ -213,10 +219,14 @@ def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:
         if keys[rows[0]] == 0:
             continue
         copies += rows[1:]
-        if data.labels and len({data.labels[row] for row in rows}) > 1:
+        if labels and len({labels[row] for row in rows}) > 1:
             conflicts += rows
-    copies.sort()
-    conflicts.sort()
+    return sorted(copies), sorted(conflicts)
+
+
+def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:
+    """Texts that come back, with the same label and with another one."""
+    copies, conflicts = find_copies(keys, data.labels)
     found: list[Finding | None] = []
     if conflicts:
         labels = ", ".join(", ".join(_parts(data.labels[row])) for row in conflicts[:SHOWN])
@@ -265,20 +275,24 @@ def _unseen_labels(train: Labelled, held_out: Labelled) -> Finding | None:
     return make_finding("unseen-label", held_out, rows[label], message)
 
 
+def find_leaks(train: Keys, held_out: Keys) -> list[int]:
+    """The rows held out whose text is also trained on, by the keys of both."""
+    both = np.isin(held_out, train) & (held_out != 0)
+    return [int(row) for row in np.flatnonzero(both)]
+
+
 def _leaks(train: Labelled, held_out: Labelled) -> Finding | None:
-    keys = held_out.keys()
-    both = np.isin(keys, train.keys()) & (keys != 0)
-    rows = [int(row) for row in np.flatnonzero(both)]
+    rows = find_leaks(train.keys(), held_out.keys())
     if not rows:
         return None
     message = f"a text that also stands in {train.name} in {name_rows(held_out, rows)}"
     return make_finding("leak", held_out, rows, message)
 
 
-def name_rows(data: Placed, rows: Sequence[int]) -> str:
+def name_rows(data: Placed, rows: Sequence[int], noun: str = "row", at: str = "") -> str:
     """How many rows, and the first few of them."""
-    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-    return f"{count} ({_listed(data, rows)})"
+    count = f"1 {noun}" if len(rows) == 1 else f"{len(rows):,} {noun}s"
+    return f"{count} ({at}{_listed(data, rows)})"
 
 
 def _parts(label: Label) -> tuple[str, ...]:

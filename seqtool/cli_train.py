@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from seqtool.config import (
     TokenizerKind,
     TrainConfig,
 )
-from seqtool.errors import ConfigError
+from seqtool.errors import ConfigError, DataError
 from seqtool.options import (
     ConfigFile,
     DeviceOption,
@@ -43,7 +44,7 @@ ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
 
 
 def guess_task(data: str) -> Task:
-    """What can be learned from data: labelled texts and images are judged, other texts written.
+    """What can be learned from data: labels of texts or of words, or how to write such texts.
 
     A directory with texts right inside is a text, whatever else is there.
     """
@@ -52,12 +53,16 @@ def guess_task(data: str) -> Task:
         return "generate"  # a pipe can be looked at but once; what is missing is told there
     from seqtool.images import is_images
     from seqtool.tables import guess_format
-    from seqtool.text import SUFFIXES
+    from seqtool.text import SUFFIXES, open_text
+    from seqtool.treebank import is_treebank
 
     if path.is_dir() and any(child.name.lower().endswith(SUFFIXES) for child in path.iterdir()):
         return "generate"
     if is_images(data):
         return "classify"
+    with suppress(DataError):  # what is wrong with it is told when it is read
+        if path.is_file() and is_treebank(open_text(data, encoding="utf-8", binary_ok=True)):
+            return "tag"
     return "generate" if guess_format(data) == "lines" else "classify"
 
 
@@ -67,6 +72,10 @@ def new_task(name: Task) -> "TrainTask":
         from seqtool.train_classify import LabelTask
 
         return LabelTask()
+    if name == "tag":
+        from seqtool.train_tag import TagTask
+
+        return TagTask()
     from seqtool.train_text import TextTask
 
     return TextTask()
@@ -246,7 +255,20 @@ def train(
     ] = None,
     label_column: Annotated[
         str | None,
-        option("classify: column of the label [default: guessed].", "--label-column"),
+        option("classify, tag: column of the label [default: guessed].", "--label-column"),
+    ] = None,
+    token_column: Annotated[
+        str | None,
+        option("tag: column of the words, by number or name [default: guessed].", "--token-column"),
+    ] = None,
+    crf: Annotated[
+        bool | None,
+        option(
+            "tag: whether labels are chosen together, as a chain.",
+            "--crf/--no-crf",
+            env="crf",
+            auto=True,
+        ),
     ] = None,
     lower: Annotated[
         bool | None,
@@ -265,11 +287,11 @@ def train(
     ] = None,
     embed_dropout: Annotated[
         float | None,
-        option("classify: numbers dropped from what is read.", "--embed-dropout", auto=True),
+        option("classify, tag: numbers dropped from what is read.", "--embed-dropout", auto=True),
     ] = None,
     word_dropout: Annotated[
         float | None,
-        option("classify: words known by their parts alone.", "--word-dropout", auto=True),
+        option("classify, tag: words known by their parts alone.", "--word-dropout", auto=True),
     ] = None,
     label_smoothing: Annotated[
         float | None,
@@ -281,7 +303,7 @@ def train(
     ] = None,
     part_buckets: Annotated[
         int | None,
-        option("classify: rows for character n-grams in words.", "--part-buckets", auto=True),
+        option("classify, tag: rows for the parts of words.", "--part-buckets", auto=True),
     ] = None,
     max_length: Annotated[
         int | None,
@@ -308,7 +330,7 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a model that writes text like DATA, or that judges as its labels do.
+    """Train a model that writes text like DATA, or that judges or tags as its labels do.
 
     Example: seqtool train book.txt --budget 5m -o book, or seqtool train reviews.csv -o reviews
     """

@@ -1,13 +1,13 @@
 """Labelled texts or images, checked and split into what is learned from and what is held out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seqtool.audit import Finding, audit, compare, count_classes
+from seqtool.audit import Finding, audit, compare
 from seqtool.config import LabelConfig
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, is_images, read_images
@@ -141,7 +141,7 @@ def read_split(source: str, valid: str | None, config: LabelConfig, seed: int) -
             # One class is enough to be measured on.
             if finding.fatal and finding.problem != "one-class":
                 raise DataError(finding.message)
-        held_out = held_out.select(_shuffled(len(held_out), seed).tolist())
+        held_out = held_out.select(shuffled(len(held_out), seed).tolist())
         return Split(data, held_out, data.classes, findings, f"{held_out.name} held out")
     if config.valid_fraction == 0:
         return Split(data, None, data.classes, found.findings, "nothing held out")
@@ -149,22 +149,23 @@ def read_split(source: str, valid: str | None, config: LabelConfig, seed: int) -
     kept, held = hold_out(data.keys(), labels, config.valid_fraction, seed, data.name)
     note = f"{config.valid_fraction:.0%} of each class held out"
     # In random order: an evaluation may look at the first ones only.
-    apart = data.select(held[_shuffled(len(held), seed)].tolist())
+    apart = data.select(held[shuffled(len(held), seed)].tolist())
     return Split(data.select(kept.tolist()), apart, data.classes, found.findings, note)
 
 
-def shares(data: Data) -> str:
-    """The classes with their shares, the largest first."""
-    counts = count_classes(data.labels)
-    shown = [f"{label} {n / len(data):.1%}" for label, n in [*counts.items()][:SHOWN_CLASSES]]
+def shares(counts: Mapping[str, int], total: int) -> str:
+    """The classes with their shares of a total, the largest first."""
+    shown = [f"{label} {n / total:.1%}" for label, n in [*counts.items()][:SHOWN_CLASSES]]
     more = f" and {len(counts) - len(shown)} more" if len(counts) > len(shown) else ""
     return f"{len(counts)}: {', '.join(shown)}{more}"
 
 
-def _shuffled(count: int, seed: int) -> Array:
+def shuffled(count: int, seed: int) -> Array:
+    """The numbers below a count in random order."""
     return np.random.default_rng(seed).permutation(count)
 
 
 def listed(names: Sequence[str]) -> str:
+    """The first names and how many more there are."""
     more = len(names) - SHOWN_CLASSES
     return ", ".join(names[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")

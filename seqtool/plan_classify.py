@@ -44,16 +44,8 @@ def choose_classifier(
         model["embed_size"] = embed
     if "hidden_size" not in given:
         # More units than the data can teach only learn by heart.
-        size = max(32.0, 13 * examples**0.25)
-        if seconds is not None:
-            work = max(1.0, seconds - START_SECONDS) * gflops * REACHED * 1e9
-
-            def epochs(hidden: int) -> float:
-                flops = 6.0 * 2 * GATES[cell] * hidden * (embed + hidden)
-                return float(work / (flops * tokens))
-
-            size = min(size, max((s for s in SIZES if epochs(s) >= FEWEST_EPOCHS), default=32))
-        model["hidden_size"] = max(s for s in SIZES if s <= size)
+        size = fitting_size(13 * examples**0.25, cell, embed, tokens, seconds, gflops)
+        model["hidden_size"] = size
         reasons.append(f"hidden size {model['hidden_size']} for {examples:,} examples")
     if "part_buckets" not in given:
         model["part_buckets"] = 16384 if unit == "word" else 0
@@ -72,6 +64,32 @@ def choose_classifier(
         train["lr"] = (1e-3 if unit == "word" else 2e-3) * (1.0 if cell != "rnn" else 0.3)
         reasons.append(f"learning rate {train['lr']:.1e} for this cell")
     return Plan(model, train, reasons)
+
+
+def fitting_size(
+    most: float, cell: str, width: int, tokens: int, seconds: float | None, gflops: float
+) -> int:
+    """Units in each of two directions: as many as the data can teach and the time lets learn.
+
+    Args:
+        most: That the data can teach.
+        cell: Kind of recurrence.
+        width: Numbers that the layers read at each step.
+        tokens: Steps in one pass over the data.
+        seconds: Budget; None for any time.
+        gflops: Of the machine.
+    """
+    most = max(most, SIZES[0])
+    if seconds is not None:
+        work = max(1.0, seconds - START_SECONDS) * gflops * REACHED * 1e9
+
+        def epochs(hidden: int) -> float:
+            flops = 6.0 * 2 * GATES[cell] * hidden * (width + hidden)
+            return float(work / (flops * tokens))
+
+        fits = (size for size in SIZES if epochs(size) >= FEWEST_EPOCHS)
+        most = min(most, max(fits, default=SIZES[0]))
+    return max(size for size in SIZES if size <= most)
 
 
 def most_steps(examples: int, batch_size: int, unit: str) -> int:

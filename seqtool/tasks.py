@@ -7,6 +7,7 @@ classifier's. A run, once it is set up, is in runs.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from seqtool.checkpoint import (
@@ -19,7 +20,7 @@ from seqtool.checkpoint import (
     load_last,
 )
 from seqtool.config import CONFIGS, TrainConfig
-from seqtool.console import Console
+from seqtool.console import Console, format_count
 from seqtool.errors import ConfigError, DataError
 from seqtool.output import emit
 from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     import torch
 
     from seqtool.trainer import Objective, Trainer
+
+EVAL_TOKENS = 200_000  # an evaluation reads; enough to choose by, and seconds at most
+LOOKS = 12  # evaluations of a run that nobody gave a rhythm
+# Fields of TrainConfig about streams of text, of no use where sequences stand for themselves.
+OF_STREAMS = frozenset({"bptt", "restart", "table_lr", "sample_every"})
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     from seqtool.train import Keeper
     from seqtool.trainer import Trainer
 
-    model_config, data_config, train_config = configs(task, settings)
+    model_config, data_config, train_config = configs(task, _used(task, settings))
     with enough_memory(model_config, train_config):
         objective = task.objective(model_config, train_config, device, console)
         trainer = Trainer(objective, train_config)
@@ -300,6 +306,66 @@ def _used(task: Task, settings: Settings) -> Settings:
     """The settings that mean something to a task."""
     kept = {name: value for name, value in settings.values.items() if name not in task.unused}
     return Settings(kept, settings.origins)
+
+
+def by_passes(settings: Settings, rows: int, *, epochs: float | None, most: int) -> Settings:
+    """With the length and the rhythm of a run over rows in random order.
+
+    Args:
+        settings: With a ``batch_size``.
+        rows: To learn from.
+        epochs: Passes over them asked for.
+        most: Updates after which more would not help.
+    """
+    if epochs is not None:
+        batch = min(settings.values["batch_size"], rows)
+        steps = {"steps": max(1, round(epochs * rows / batch))}
+        settings = settings.add(steps, "from --epochs")
+    settings = settings.add({"steps": most}, "chosen by seqtool")
+    in_all = settings.values["steps"]
+    rhythm = {
+        "warmup": min(TrainConfig.warmup, in_all // 10),
+        "report_every": max(1, in_all // 60),
+        "eval_every": max(1, -(-in_all // LOOKS)),
+        "eval_tokens": EVAL_TOKENS,
+        "patience": 0,  # the length is chosen such that the end is worth waiting for
+    }
+    return settings.add(rhythm, "chosen by seqtool")
+
+
+def starred(settings: Settings, name: str) -> str:
+    """A star for a setting that the user did not fix."""
+    return "*" if settings.origins[name] in ("chosen by seqtool", "default") else ""
+
+
+def reader_rows(
+    model: Any,
+    train: TrainConfig,
+    settings: Settings,
+    seconds: float | None,
+    reasons: Sequence[str],
+    extra: Sequence[tuple[str, str]],
+) -> list[tuple[str, str]]:
+    """What was chosen for a model that reads in both directions, a star on what was not given."""
+    star = partial(starred, settings)
+    config = model.config
+    weights = sum(p.numel() for p in model.parameters())
+    length = f"{train.steps} steps" + ("" if seconds is None else f" or {seconds:g} s")
+    rows = [
+        (
+            "network",
+            f"{config.cell.upper()} in both directions, {config.num_layers} x "
+            f"{config.hidden_size}{star('hidden_size')} units, dropout {config.dropout:g}"
+            f"{star('dropout')}, {format_count(weights)} weights",
+        ),
+        *extra,
+        (
+            "training",
+            f"{train.optimizer}, learning rate {train.lr:g}{star('lr')}, batch "
+            f"{train.batch_size}{star('batch_size')}, {length}",
+        ),
+    ]
+    return [*rows, ("* chosen", "; ".join(reasons))] if reasons else rows
 
 
 def _check_same(task: Task, request: TrainRequest, card: Card) -> None:

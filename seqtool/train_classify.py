@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqtool.audit import count_classes
 from seqtool.checkpoint import COUNTS, Saved, Tensors, load_counts
 from seqtool.config import ClassifierConfig, TrainConfig
-from seqtool.console import Console, format_count
+from seqtool.console import Console
 from seqtool.errors import ConfigError
 from seqtool.examples import Examples, pixel_statistics
 from seqtool.images import Images
@@ -16,7 +17,7 @@ from seqtool.labelled import Split, read_split, shares, strings
 from seqtool.lexicon import Lexicon
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
-from seqtool.tasks import Choice, Task, configs
+from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows, starred
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +25,13 @@ if TYPE_CHECKING:
     from seqtool.judging import Judging
 
 SHORT_TEXT = 2.5  # words; texts shorter than this on average are read by characters
-EVAL_TOKENS = 200_000  # an evaluation reads; enough to choose by, and seconds at most
-LOOKS = 12  # evaluations of a run that nobody gave a rhythm
 
 
 class LabelTask(Task):
     """Learn to judge as labels do."""
 
     name = "classify"
-    unused = frozenset({"bptt", "restart", "table_lr", "sample_every"})  # of streams of text
+    unused = OF_STREAMS
 
     examples: Examples
     linear: Mapping[str, Any] = {}  # the linear classifier of a run that goes on
@@ -104,19 +103,7 @@ class LabelTask(Task):
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
         batch = min(settings.values["batch_size"], len(lengths))
         most = most_steps(len(lengths), batch, unit)
-        if epochs is not None:
-            steps = {"steps": max(1, round(epochs * len(lengths) / batch))}
-            settings = settings.add(steps, "from --epochs")
-        settings = settings.add({"steps": most}, "chosen by seqtool")
-        in_all = settings.values["steps"]
-        rhythm = {
-            "warmup": min(TrainConfig.warmup, in_all // 10),
-            "report_every": max(1, in_all // 60),
-            "eval_every": max(1, -(-in_all // LOOKS)),
-            "eval_tokens": EVAL_TOKENS,
-            "patience": 0,  # the length is chosen such that the end is worth waiting for
-        }
-        settings = settings.add(rhythm, "chosen by seqtool")
+        settings = by_passes(settings, len(lengths), epochs=epochs, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
     def objective(
@@ -143,35 +130,11 @@ class LabelTask(Task):
         reasons: Sequence[str],
     ) -> list[tuple[str, str]]:
         """Networks and training, a star on what the user did not fix."""
-
-        def star(name: str) -> str:
-            return "*" if settings.origins[name] in ("chosen by seqtool", "default") else ""
-
-        model = objective.model.config
-        weights = sum(p.numel() for p in objective.model.parameters())
-        length = f"{train.steps} steps" + ("" if seconds is None else f" or {seconds:g} s")
-        rows = [
-            (
-                "network",
-                f"{model.cell.upper()} in both directions, {model.num_layers} x "
-                f"{model.hidden_size}{star('hidden_size')} units, dropout {model.dropout:g}"
-                f"{star('dropout')}, {format_count(weights)} weights",
-            ),
-            (
-                "beside it",
-                f"linear classifier of n-grams up to {model.ngram_order}{star('ngram_order')}"
-                if model.ngram_order
-                else "nothing",
-            ),
-            (
-                "training",
-                f"{train.optimizer}, learning rate {train.lr:g}{star('lr')}, batch "
-                f"{train.batch_size}{star('batch_size')}, {length}",
-            ),
-        ]
-        if reasons:
-            rows.append(("* chosen", "; ".join(reasons)))
-        return rows
+        order = objective.model.config.ngram_order
+        star = starred(settings, "ngram_order")
+        beside = f"linear classifier of n-grams up to {order}{star}" if order else "nothing"
+        extra = [("beside it", beside)]
+        return reader_rows(objective.model, train, settings, seconds, reasons, extra)
 
     @property
     def vocab_size(self) -> int:
@@ -232,7 +195,7 @@ def _show(split: Split, console: Console) -> None:
         rows += [("", note) for note in data.notes]
     else:
         rows = [("columns", data.columns.reason)]
-    rows.append(("classes", shares(data)))
+    rows.append(("classes", shares(count_classes(data.labels), len(data))))
     rows.append(("split", f"{len(data)} to train on, {apart} held out ({split.note})"))
     console.table(data.name, rows)
     if held_out is None:

@@ -228,7 +228,7 @@ def _find_columns(
         tag = CONLLU.index("UPOS") if conllu else len(first) - 1
         reasons.append("the usual column" if conllu else "the last one")
         if tag_column is not None:
-            tag, reasons[1] = _column(tag_column, names, files.name, "--tag-column"), "given"
+            tag, reasons[1] = _column(tag_column, names, files.name, "--label-column"), "given"
         if tag == token:
             raise DataError(
                 f"{files.name}: column {names[tag]} cannot be both token and tag; "

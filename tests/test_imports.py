@@ -141,6 +141,8 @@ ALLOWED: dict[str, set[str]] = {
         *("classifier", "config", "images", "judging", "labelled", "lexicon", "linear"),
     },
     "plan_classify": {"config", "plan"},
+    "plan_tag": {"config", "plan", "plan_classify"},
+    "tagged": {*BASIC, "audit", "labelled", "spans", "splits", "treebank"},
     "runs": {
         *BASIC,
         *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
@@ -154,7 +156,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"config", "console", "settings"},
     "cli_train": {
         *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "tasks"),
-        *("text", "train_classify", "train_text"),
+        *("text", "train_classify", "train_tag", "train_text", "treebank"),
     },
     "cli_classify": {"classifying", "options"},
     "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
@@ -167,7 +169,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Each is one command: anything but the others.
 COMMANDS = {
-    *("train_text", "train_classify", "writing", "classifying", "scoring", "grading"),
+    *("train_text", "train_classify", "train_tag", "writing", "classifying", "scoring", "grading"),
     *("inspection", "curing"),
 }
 # What typer is for.

@@ -9,7 +9,11 @@ from seqtool.config import Task
 from tests.conftest import Run, error_line
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
-DATA = {"generate": SAMPLES / "harbour.txt", "classify": SAMPLES / "reviews.csv"}
+DATA = {
+    "generate": SAMPLES / "harbour.txt",
+    "classify": SAMPLES / "reviews.csv",
+    "tag": SAMPLES / "tagged.conllu",
+}
 
 
 def test_every_task_is_tried_here() -> None:
@@ -22,6 +26,9 @@ def test_every_task_is_tried_here() -> None:
         ("generate", ("--label-smoothing", 0.1)),
         ("generate", ("--text-column", "a")),
         ("classify", ("--tied",)),
+        ("tag", ("--label-smoothing", 0.1)),
+        ("tag", ("--restart", 0.1)),
+        ("classify", ("--crf",)),
         ("classify", ("--bptt", 9)),  # a setting of all training, but of no use here
     ],
 )

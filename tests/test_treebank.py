@@ -82,7 +82,7 @@ def test_columns_are_settable(source):
     path = source(CONLLU)
     assert read_treebank(path, tag_column="xpos").sentences[0].tags[:2] == ("VB", "RB")
     assert read_treebank(path, tag_column="5").sentences[0].tags[:2] == ("VB", "RB")
-    assert "no column --tag-column XPSO; there are ID, FORM," in say(path, tag_column="XPSO")
+    assert "no column --label-column XPSO; there are ID, FORM," in say(path, tag_column="XPSO")
     assert say(path, tag_column="XPSO").endswith("did you mean XPOS?")
     assert say(path, tag_column="11").endswith("name one of these")
     assert "cannot be both token and tag" in say(path, tag_column="FORM")
