@@ -46,42 +46,85 @@ def build_network(
         weights: By name, as in a model file; they must fit the config.
         precision: Of all matrices but embedding and n-gram tables, of which only rows are read.
     """
-    gates, units = GATES[config.cell], padded(config.hidden_size)
-    pairs = []  # each matrix, (R, K), padded, with its bias
+    gates, hidden = [config.hidden_size] * GATES[config.cell], [config.hidden_size]
+    pairs = []  # each matrix with its bias
     for layer in range(config.num_layers):
-        for part in ("ih", "hh"):
-            weight = weights[f"stack.weight_{part}_l{layer}"]
-            matrix = weight.reshape(gates, config.hidden_size, -1)
-            bias = weights[f"stack.bias_{part}_l{layer}"].reshape(gates, -1)
-            grown = _grow(matrix, (gates, units, padded(matrix.shape[2])))
-            pairs.append((grown.reshape(gates * units, -1), _grow(bias, (gates, units)).ravel()))
+        width = config.hidden_size if layer else config.embed_size
+        pairs += layer_pairs(weights, "stack", f"l{layer}", gates, [width])
     output = weights["embedding.weight" if config.tied else "output.weight"]
-    rows = padded(vocab_size)
-    pairs.append((_grow(output, (rows, units)), _grow(weights["output.bias"], (rows,))))
-    kind = {"lstm": LSTM, "gru": GRU}.get(config.cell) or KINDS[config.nonlinearity]
-    embedding = np.require(weights["embedding.weight"], np.float32, ["C", "W"])
+    pairs.append(
+        (spread(output, [vocab_size], hidden), spread(weights["output.bias"], [vocab_size]))
+    )
     tables = weights.get("ngrams.weight", np.zeros((0, config.embed_size), np.float32))
     return Network(
-        _join(pairs, precision),
-        embedding,
-        np.require(tables, np.float32, ["C", "W"]),
-        kind,
-        gates,
+        join(pairs, precision),
+        whole(weights["embedding.weight"]),
+        whole(tables),
+        kind_of(config.cell, config.nonlinearity),
+        len(gates),
         config.num_layers,
-        units,
+        padded(config.hidden_size),
         config.ngram_order - 1,
         config.ngram_buckets,
     )
 
 
-def _grow(array: Floats, shape: tuple[int, ...]) -> Floats:
-    """The array with zeros after the ends of its axes."""
+def kind_of(cell: str, nonlinearity: str) -> int:
+    """The number under which the loops know a cell."""
+    return {"lstm": LSTM, "gru": GRU}.get(cell) or KINDS[nonlinearity]
+
+
+def whole(array: Floats) -> Floats:
+    """The array as the loops can read it: float32, in one piece."""
+    return np.require(array, np.float32, ["C", "W"])
+
+
+def layer_pairs(
+    weights: Mapping[str, Floats],
+    stack: str,
+    layer: str,
+    gates: Sequence[int],
+    inputs: Sequence[int],
+) -> list[tuple[Floats, Floats]]:
+    """The input and the recurrent matrix of one layer, each with its bias.
+
+    Args:
+        weights: By name.
+        stack: Name of the stack.
+        layer: The end of the names, such as "l0".
+        gates: Hidden units, once for each gate.
+        inputs: Sizes of what is read, one after the other.
+    """
+    return [
+        (
+            spread(weights[f"{stack}.weight_{part}_{layer}"], gates, columns),
+            spread(weights[f"{stack}.bias_{part}_{layer}"], gates),
+        )
+        for part, columns in (("ih", inputs), ("hh", gates[:1]))
+    ]
+
+
+def spread(array: Floats, *axes: Sequence[int]) -> Floats:
+    """The array with zeros after each piece of each axis, so that every piece is padded.
+
+    Args:
+        array: One axis or more.
+        axes: For each the sizes of its pieces.
+    """
+    places = []
+    for pieces in axes:
+        ends = np.cumsum([padded(size) for size in pieces])
+        starts = ends - [padded(size) for size in pieces]
+        places.append(
+            np.concatenate([first + np.arange(n) for first, n in zip(starts, pieces, strict=True)])
+        )
+    shape = [sum(padded(size) for size in pieces) for pieces in axes]
     grown = np.zeros(shape, np.float32)
-    grown[tuple(slice(size) for size in array.shape)] = array
+    grown[np.ix_(*places)] = array
     return grown
 
 
-def _join(pairs: Sequence[tuple[Floats, Floats]], precision: Precision) -> Matrices:
+def join(pairs: Sequence[tuple[Floats, Floats]], precision: Precision) -> Matrices:
     """All matrices (R, K) and biases (R,) in one array each."""
     layout, weight, row = [], 0, 0
     for matrix, _ in pairs:

@@ -53,6 +53,10 @@ ALLOWED: dict[str, set[str]] = {
     "choosing": {"compiled", "vectors"},
     "products": {"compiled", "vectors"},
     "recurrence": {"choosing", "compiled", "counting", "hashing", "products", "vectors"},
+    "transduction": {"compiled", "products", "recurrence", "vectors"},
+    "translator": {
+        *("beam", "compiled", "config", "decode", "quantize", "team", "transduction"),
+    },
     "quantize": {"config", "products", "recurrence"},
     "surprisal": {"decode"},
     "columns": {"errors"},

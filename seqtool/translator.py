@@ -1,0 +1,389 @@
+"""A trained translator on a CPU without torch: ids in, hypotheses out.
+
+The same equations as encdec, from the arrays of a model file, behind the contract that beam drives.
+No text here. numba is loaded when a translator is made.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.beam import Hypothesis, Ranking, draw, search
+from seqtool.config import GATES, BeamConfig, DecodeConfig, Precision, TranslatorConfig
+from seqtool.decode import State, check_finite, select_rows
+from seqtool.team import Team
+
+if TYPE_CHECKING:
+    from seqtool.transduction import Transducer
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Weights = Mapping[str, Floats]
+
+BOUNDARY = 0  # id that begins and ends a target, and ends a source
+# Kinds of jobs, for which the number of threads is chosen apart: reading, and steps by their rows.
+READ, STEP = -1, 0
+FEW_ROWS = 16
+NO_FLOATS = np.zeros((0, 0, 0), np.float32)
+NONE_BANNED = np.zeros(0, np.int64)
+
+
+class Translator:
+    """An encoder-decoder as compiled loops, made from saved weights.
+
+    What becomes of a source is the same to the bit whatever is translated beside it and on any
+    number of threads.
+    """
+
+    def __init__(
+        self,
+        config: TranslatorConfig,
+        weights: Weights,
+        *,
+        precision: Precision = "float32",
+        threads: int | None = None,
+        announce: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Lay out weights that fit the config; check_weights is the caller's business.
+
+        Args:
+            config: The model's shape.
+            weights: By name, as in a model file.
+            precision: Of all matrices but the embeddings.
+            threads: At most so many; as many as pay if not given.
+            announce: Called if code has to be compiled, which takes seconds, once.
+        """
+        self.config = config
+        self.net = build_transducer(config, weights, precision)
+        self.team = Team(threads)
+        self.announce = announce
+
+    def read(self, sources: Sequence[Array]) -> "Reading":
+        """Read sources, each its ids without a boundary; at least one."""
+        return Reading(self, sources)
+
+    def translate(
+        self,
+        sources: Sequence[Array],
+        config: BeamConfig,
+        max_lengths: Sequence[int] | Array,
+        *,
+        banned_ids: Sequence[int] = (),
+    ) -> list[list[Hypothesis]]:
+        """The best translations of sources that stand side by side; see beam.search."""
+        if not len(sources):
+            return []
+        reading = self.read(sources)
+        return search(
+            reading,
+            reading.state,
+            config,
+            start_id=BOUNDARY,
+            end_id=BOUNDARY,
+            max_lengths=max_lengths,
+            banned_ids=banned_ids,
+        )
+
+    def sample(
+        self,
+        sources: Sequence[Array],
+        config: DecodeConfig,
+        max_lengths: Sequence[int] | Array,
+        *,
+        beam: BeamConfig,
+        banned_ids: Sequence[int] = (),
+    ) -> list[list[Hypothesis]]:
+        """``beam.n_best`` random translations of each source, the best first.
+
+        They depend on the seed and on the source alone.
+        """
+        if not len(sources):
+            return []
+        several = [source for source in sources for _ in range(beam.n_best)]
+        reading = self.read(several)
+        drawn = draw(
+            reading,
+            reading.state,
+            config,
+            start_id=BOUNDARY,
+            end_id=BOUNDARY,
+            max_lengths=np.repeat(np.asarray(max_lengths), beam.n_best),
+            rngs=[
+                np.random.Generator(np.random.PCG64([config.seed, row % beam.n_best, *source]))
+                for row, source in enumerate(several)
+            ],
+            length_penalty=beam.length_penalty,
+            banned_ids=banned_ids,
+        )
+        return [
+            sorted(drawn[first : first + beam.n_best], key=lambda one: -one.score)
+            for first in range(0, len(drawn), beam.n_best)
+        ]
+
+    def align(self, source: Array, target: Array) -> Floats:
+        """Where a target looks at its source.
+
+        Args:
+            source: Ids (S,) without a boundary.
+            target: Ids (T,) without the end.
+
+        Returns:
+            Weights, (T + 1, S + 1), each row with sum 1; the last row is that of the end, the last
+            column the boundary. (T + 1, 1) of ones for a model without attention.
+        """
+        reading = self.read([source])
+        state, rows = reading.state, []
+        for token in [BOUNDARY, *target]:
+            _, state, weights = reading.look(np.array([token]), state)
+            rows.append(weights[0])
+        found = np.stack(rows)
+        if self.config.reverse_source and found.shape[1] > 1:
+            found[:, :-1] = found[:, -2::-1].copy()
+        return found
+
+
+class Reading:
+    """Sources that have been read; drives a beam (beam.Ranker).
+
+    Attributes:
+        state: Before the first token, a row for each source: h and, of an LSTM, c of all decoder
+            layers, (1 + L, N, H padded) each; with input feeding o, (1, N, E padded); which source
+            a row is of, (1, N, 1) int64.
+    """
+
+    def __init__(self, translator: Translator, sources: Sequence[Array]) -> None:
+        from seqtool.transduction import GROUP, NONE, Memory, read
+
+        self._net, self._team = translator.net, translator.team
+        self._announce = translator.announce
+        net, count = self._net, len(sources)
+        self.vocab_size = len(net.target)
+        self._padded = _rows_of(net, net.places.output)
+        turned = [
+            source[::-1] if translator.config.reverse_source else source for source in sources
+        ]
+        order = np.argsort([-len(source) for source in turned], kind="stable")
+        ids = np.concatenate([part for row in order for part in (turned[row], [BOUNDARY])])
+        lengths = np.array([len(source) + 1 for source in turned])
+        kept = np.ones_like(lengths) if net.attention == NONE else lengths
+        grouped = -(-kept // GROUP) * GROUP
+        sorted_starts = np.cumsum(grouped[order]) - grouped[order]
+        total = int(grouped.sum())
+        # In the order of reading, the longest first.
+        memory = Memory(
+            np.zeros((0 if net.attention == NONE else total, net.units), np.float32),
+            np.zeros((total, net.units), np.float32),
+            sorted_starts,
+            kept[order],
+        )
+        shape = (1 + net.layers, count, net.units)
+        h = np.zeros(shape, np.float32)
+        c = np.zeros(shape, np.float32) if translator.config.cell == "lstm" else NO_FLOATS
+        starts = np.concatenate([[0], np.cumsum(lengths[order])])
+
+        def job(thread: int, threads: int) -> int:
+            return read(net, thread, threads, ids.astype(np.int64), starts, memory, h, c)
+
+        self._run(job, READ, int(lengths.sum()))
+        self._memory = memory
+        place = np.empty(count, np.int64)
+        place[order] = np.arange(count)
+        state = select_rows((h, c) if len(c) else (h,), place)
+        if net.feeding:
+            state = (*state, np.zeros((1, count, net.width), np.float32))
+        self.state: State = (*state, place[None, :, None])
+
+    def step(self, ids: Array, state: State) -> tuple[Array, State]:
+        """Read one token per row, ids (B,); gives the logits of the next, (B, V) float32."""
+        logits, after, _ = self.look(ids, state)
+        return logits, after
+
+    def look(self, ids: Array, state: State) -> tuple[Array, State, Array]:
+        """As ``step``, and where each row looked: (B, most positions of any source)."""
+        logits = np.zeros((len(ids), self._padded), np.float32)
+        weights = np.zeros((len(ids), int(self._memory.lengths.max())), np.float32)
+        after, _, _ = self._step(ids, state, logits, weights, 0, NONE_BANNED, BOUNDARY)
+        return logits[:, : self.vocab_size], after, weights
+
+    def ranked(
+        self, ids: Array, state: State, *, count: int, end_id: int, banned_ids: Array
+    ) -> tuple[Ranking, State]:
+        """Read one token per row; gives the ``count`` likeliest that are not banned."""
+        logits, weights = np.zeros((0, self._padded), np.float32), np.zeros((0, 0), np.float32)
+        after, ranking, norms = self._step(ids, state, logits, weights, count, banned_ids, end_id)
+        check_finite(norms)
+        return ranking, after
+
+    def _step(
+        self,
+        ids: Array,
+        state: State,
+        logits: Array,
+        weights: Array,
+        count: int,
+        banned_ids: Array,
+        end_id: int,
+    ) -> tuple[State, Ranking, Array]:
+        from seqtool.transduction import step
+
+        net, batch = self._net, len(ids)
+        *parts, sentences = state
+        o = parts.pop() if net.feeding else NO_FLOATS
+        h, *memories = parts
+        c = np.empty((2, *(memories[0] if memories else NO_FLOATS).shape), np.float32)
+        c[0] = memories[0] if memories else NO_FLOATS
+        new_h, new_o = np.empty_like(h), np.zeros_like(o)
+        banned = np.zeros(self.vocab_size, np.bool_)
+        banned[banned_ids] = True
+        top, logs = np.zeros((batch, count), np.int64), np.zeros((batch, count))
+        norms, ends = np.zeros((2, batch))
+        ids = np.asarray(ids, np.int64)
+        rows = np.ascontiguousarray(sentences[0, :, 0])
+
+        def job(thread: int, threads: int) -> int:
+            return step(
+                net, thread, threads, self._memory, ids, rows, h, c, o, new_h, new_o,
+                weights, logits, banned, top, logs, norms, ends, end_id,
+            )  # fmt: skip
+
+        self._run(job, STEP + (batch > FEW_ROWS), batch)
+        made = [part for part in (new_h, c[1], new_o) if len(part)]
+        return (*made, sentences), Ranking(top, logs, ends), norms
+
+    def _run(self, job: Callable[[int, int], int], like: int, amount: int) -> None:
+        from seqtool.compiled import announced
+
+        with announced(self._announce):
+            self._team.run(job, like, amount)
+
+
+def _rows_of(net: "Transducer", matrix: int) -> int:
+    """Rows of a matrix, padded."""
+    layout = net.matrices.layout
+    last = len(net.matrices.scales) if matrix + 1 == len(layout) else layout[matrix + 1, 1]
+    return int(last - layout[matrix, 1])
+
+
+def build_transducer(
+    config: TranslatorConfig, weights: Weights, precision: Precision
+) -> "Transducer":
+    """Lay out the weights of an encoder-decoder for the loops."""
+    from seqtool.quantize import join, kind_of, layer_pairs, padded, spread, whole
+    from seqtool.transduction import ADDITIVE, DOT, NONE, Places, Transducer
+
+    hidden, embed = config.hidden_size, config.embed_size
+    one, gates, both = [hidden], [hidden] * GATES[config.cell], [hidden, hidden]
+    pairs: list[tuple[Floats, Floats]] = []
+
+    def add(*new: tuple[Floats, Floats]) -> int:
+        """Take matrices with their biases; gives the number of the first."""
+        pairs.extend(new)
+        return len(pairs) - len(new)
+
+    def matrix(name: str, rows: Sequence[int], columns: Sequence[int]) -> int:
+        """Take a matrix by its name, -1 if there is none; its bias is zero if it has none."""
+        if f"{name}.weight" not in weights:
+            return -1
+        bias = weights.get(f"{name}.bias", np.zeros(sum(rows), np.float32))
+        return add((spread(weights[f"{name}.weight"], rows, columns), spread(bias, rows)))
+
+    for layer in range(config.num_layers):
+        below = both if layer else [embed]
+        for back in ("", "_reverse"):
+            add(*layer_pairs(weights, "encoder", f"l{layer}{back}", gates, below))
+    states = one * ((1 + config.num_layers) * (2 if config.cell == "lstm" else 1))
+    target = weights.get("target_embedding.weight", weights["source_embedding.weight"])
+    places = Places(
+        bridge=matrix("bridge", states, both),
+        value=matrix("attention.value", one, both),
+        key=matrix("attention.key", one, both),
+        ask=matrix("attention.query", one, one),
+        query=add(
+            *layer_pairs(weights, "query", "l0", gates, [embed] * (1 + config.input_feeding))
+        ),
+        reader=add(
+            *(
+                pair
+                for layer in range(config.num_layers)
+                for pair in layer_pairs(
+                    weights, "reader", f"l{layer}", gates, one if layer else both
+                )
+            )
+        ),
+        deep=matrix("deep", [embed], one * 3),
+        output=add(
+            (
+                spread(weights.get("output.weight", target), [len(target)], [embed]),
+                spread(weights["output.bias"], [len(target)]),
+            )
+        ),
+    )
+
+    def norm(name: str, sizes: Sequence[int]) -> Floats:
+        if f"{name}.weight" not in weights:
+            return np.zeros((2, 0), np.float32)
+        return np.stack([spread(weights[f"{name}.{part}"], sizes) for part in ("weight", "bias")])
+
+    score = weights.get("attention.score")
+    return Transducer(
+        join(pairs, precision),
+        places,
+        whole(weights["source_embedding.weight"]),
+        whole(target),
+        norm("memory_norm", both),
+        norm("deep_norm", [embed]),
+        np.zeros(0, np.float32) if score is None else spread(score, one),
+        kind_of(config.cell, config.nonlinearity),
+        len(gates),
+        config.num_layers,
+        hidden,
+        padded(hidden),
+        padded(embed),
+        {"none": NONE, "dot": DOT, "additive": ADDITIVE}[config.attention],
+        config.input_feeding,
+    )
+
+
+def weight_shapes(
+    config: TranslatorConfig, source_size: int, target_size: int
+) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every weight of an encoder-decoder: what a model file must hold."""
+    hidden, embed, layers = config.hidden_size, config.embed_size, config.num_layers
+    rows, both = GATES[config.cell] * hidden, 2 * hidden
+    states = (1 + layers) * (2 if config.cell == "lstm" else 1) * hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "source_embedding.weight": (source_size, embed),
+        "bridge.weight": (states, both),
+        "bridge.bias": (states,),
+        "attention.value.weight": (hidden, both),
+        "deep.weight": (embed, 3 * hidden),
+        "deep.bias": (embed,),
+        "output.bias": (target_size,),
+    }
+
+    def recurrent(stack: str, layer: str, below: int) -> None:
+        shapes[f"{stack}.weight_ih_{layer}"] = (rows, below)
+        shapes[f"{stack}.weight_hh_{layer}"] = (rows, hidden)
+        shapes[f"{stack}.bias_ih_{layer}"] = shapes[f"{stack}.bias_hh_{layer}"] = (rows,)
+
+    for layer in range(layers):
+        for back in ("", "_reverse"):
+            recurrent("encoder", f"l{layer}{back}", both if layer else embed)
+        recurrent("reader", f"l{layer}", hidden if layer else both)
+    recurrent("query", "l0", embed * (1 + config.input_feeding))
+    if config.tying != "all":
+        shapes["target_embedding.weight"] = (target_size, embed)
+    if config.tying == "none":
+        shapes["output.weight"] = (target_size, embed)
+    if config.attention != "none":
+        shapes["attention.key.weight"] = (hidden, both)
+    if config.attention == "additive":
+        shapes["attention.key.bias"] = shapes["attention.score"] = (hidden,)
+        shapes["attention.query.weight"] = (hidden, hidden)
+    if config.layer_norm:
+        shapes["deep_norm.weight"] = shapes["deep_norm.bias"] = (embed,)
+        if config.attention != "none":
+            shapes["memory_norm.weight"] = shapes["memory_norm.bias"] = (both,)
+    return shapes
