@@ -11,6 +11,7 @@ from seqtool.batches import Shuffled, by_length
 from seqtool.calibration import fit_powers, nll, pool
 from seqtool.classifier import Words
 from seqtool.config import TrainConfig
+from seqtool.distributed import divide, replicate
 from seqtool.judging import TextSequences
 from seqtool.lexicon import Table, Texts
 from seqtool.spans import Scheme, SpanCounts
@@ -80,6 +81,7 @@ class Annotating:
         self.names = labels
         self.scheme = scheme
         self.device = next(model.parameters()).device
+        self.compute = replicate(model, self._loss)
         self.batches = Shuffled(train.lengths, config.batch_size, config.seed)
 
     @property
@@ -94,7 +96,12 @@ class Annotating:
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per word."""
-        words, lengths, labels = self.train.batch(self.batches.next())
+        batch = self.batches.next()
+        rows, weight = divide(batch, self.train.lengths[batch])
+        loss: Tensor = self.compute(*self.train.batch(rows))
+        return loss * weight
+
+    def _loss(self, words: Words, lengths: Array, labels: Array) -> Tensor:
         scores = self._scores(words, lengths)
         targets = (torch.from_numpy(part).to(self.device) for part in (lengths, labels))
         return self.model.nll(scores, *targets)

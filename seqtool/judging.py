@@ -5,6 +5,7 @@ second opinion: trained together, each would leave to the other what it could le
 short film reviews: 80.0 % together, 83.4 % apart). Held-out sequences tell how much each counts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from seqtool.batches import Shuffled, by_length
 from seqtool.calibration import calibration_error, fit_powers, nll, pool, set_scores
 from seqtool.classifier import Classifier, Words
 from seqtool.config import TrainConfig
+from seqtool.distributed import divide, replicate
 from seqtool.judge import standardised
 from seqtool.lexicon import Table, Texts
 from seqtool.trainer import Look
@@ -131,6 +133,7 @@ class Judging:
         self.held_out = held_out
         self.second = second
         self.device = next(model.parameters()).device
+        self.compute = replicate(model, model)
         self.labels = torch.from_numpy(train.labels)
         self.batches = Shuffled(train.inputs.lengths, config.batch_size, config.seed)
         self.weights: Tensor | None = None
@@ -149,14 +152,18 @@ class Judging:
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per sequence."""
-        rows = self.batches.next()
-        logits = self._logits(self.train.inputs, rows)
-        return functional.cross_entropy(
-            logits,
+        batch = self.batches.next()
+        counts = np.ones(len(batch))
+        if self.weights is not None:
+            counts = self.weights[self.labels[batch]].numpy(force=True)
+        rows, weight = divide(batch, counts)
+        loss = functional.cross_entropy(
+            self._logits(self.compute, self.train.inputs, rows),
             self.labels[rows].to(self.device),
             weight=self.weights,
             label_smoothing=self.model.config.label_smoothing,
         )
+        return loss * weight
 
     def units(self, loss: float) -> dict[str, float]:
         """Nothing: nats per sequence have no other name."""
@@ -173,7 +180,7 @@ class Judging:
         self.model.eval()
         logits = np.empty((len(labels), len(self.model.output.bias)), np.float32)
         for rows in by_length(inputs.lengths[:count], BATCH):
-            logits[rows] = self._logits(inputs, rows).float().numpy(force=True)
+            logits[rows] = self._logits(self.model, inputs, rows).float().numpy(force=True)
         opinions = [logits] if self.second is None else [logits, self.second[:count]]
         powers = fit_powers(opinions, labels)
         probabilities = pool(opinions, powers)
@@ -188,14 +195,15 @@ class Judging:
         }
         return Look(loss, {"val_loss": loss, "val_accuracy": accuracy}, card)
 
-    def _logits(self, inputs: Sequences, rows: Array) -> Tensor:
+    def _logits(
+        self, compute: Callable[[Words | Tensor, Tensor], Tensor], inputs: Sequences, rows: Array
+    ) -> Tensor:
         batch, lengths = inputs.batch(rows), torch.from_numpy(inputs.lengths[rows])
         if isinstance(batch, Words):
             batch = Words(*(part.to(self.device) for part in batch))
         else:
             batch = batch.to(self.device)
-        logits: Tensor = self.model(batch, lengths.to(self.device))
-        return logits
+        return compute(batch, lengths.to(self.device))
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Where the batches are."""

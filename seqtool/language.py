@@ -16,6 +16,8 @@ from seqtool.cells import detach, reset
 from seqtool.config import TrainConfig
 from seqtool.data import Corpus, Streams
 from seqtool.diagnostics import language_flow
+from seqtool.distributed import gather, replicate, share, weight, world
+from seqtool.errors import ConfigError
 from seqtool.evaluation import score_streams
 from seqtool.mixture import default_weights, fit_weights, mix_nll
 from seqtool.models import LanguageModel
@@ -55,7 +57,14 @@ class NextToken:
             start_id=corpus.tokenizer.start_id,
             seed=config.seed,
         )
-        self.state: tuple[Tensor, ...] = model.init_state(config.batch_size)
+        self.share = share(config.batch_size)  # of the streams
+        if self.share.start == self.share.stop:
+            raise ConfigError(
+                f"--batch-size {config.batch_size}: at least one stream for each of "
+                f"{world().size} processes is needed; raise it, or start fewer"
+            )
+        self.state: tuple[Tensor, ...] = model.init_state(self.share.stop - self.share.start)
+        self.compute = replicate(model, model.loss)
         self.device = next(model.parameters()).device
         self.bptt = config.bptt
         self.flow_at = 0  # tokens read when the gradient flow was last measured
@@ -73,12 +82,13 @@ class NextToken:
     def loss(self) -> Tensor:
         """Mean loss of the next chunk, nats per token; the carried state moves on."""
         batch = self.streams.next()
-        inputs = torch.from_numpy(batch.inputs).to(self.device)  # (B, T)
-        targets = torch.from_numpy(batch.targets).to(self.device)
-        restart = torch.from_numpy(batch.restart).to(self.device)  # (B,)
+        inputs = torch.from_numpy(batch.inputs[self.share]).to(self.device)  # (B, T)
+        targets = torch.from_numpy(batch.targets[self.share]).to(self.device)
+        restart = torch.from_numpy(batch.restart[self.share]).to(self.device)  # (B,)
         state = reset(detach(self.state), restart)
-        loss, self.state = self.model.loss(inputs, targets, state)
-        return loss
+        loss: Tensor
+        loss, self.state = self.compute(inputs, targets, state)
+        return loss * weight(len(inputs), len(batch.inputs))
 
     def units(self, loss: float) -> dict[str, float]:
         """Nats per token of the training text in bits per character."""
@@ -118,7 +128,7 @@ class NextToken:
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The carried state, and where the streams are."""
-        tensors = {f"state.{i}": part.detach() for i, part in enumerate(self.state)}
+        tensors = {f"state.{i}": gather(part.detach(), 1) for i, part in enumerate(self.state)}
         counters = {
             "streams": self.streams.state_dict(),
             "mixture": self.mixture.tolist(),
@@ -129,7 +139,8 @@ class NextToken:
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave."""
         count = len(self.state)
-        self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(count))
+        whole = (tensors[f"state.{i}"].to(self.device) for i in range(count))
+        self.state = tuple(part[:, self.share] for part in whole)
         self.streams.load_state_dict(counters["streams"])
         self.mixture = np.array(counters.get("mixture", []), np.float32)
         self.flow_at = counters.get("flow_at", 0)

@@ -56,6 +56,8 @@ class NgramTables(nn.Module):
     plain recurrent network. Its gradient is sparse.
     """
 
+    sparse = True  # as torch's embeddings say of theirs
+
     def __init__(
         self,
         order: int,

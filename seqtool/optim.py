@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtool.config import TrainConfig
+from seqtool.distributed import average_sparse
 from seqtool.ngrams import NgramTables
 
 # The average takes in the weights at every eighth update: it saves memory traffic, not accuracy.
@@ -116,7 +117,8 @@ class RowAdagrad(torch.optim.Optimizer):
                 if not state:
                     state["sum"] = torch.full_like(table, group["initial"])
                 # ngrams gives every row once, but autograd forgets that it is coalesced.
-                rows, gradient = table.grad._indices()[0], table.grad._values()
+                shared = average_sparse(table.grad)
+                rows, gradient = shared._indices()[0], shared._values()
                 total = state["sum"][rows].addcmul_(gradient, gradient)
                 state["sum"][rows] = total
                 table.index_add_(0, rows, gradient / total.sqrt_(), alpha=-group["lr"])

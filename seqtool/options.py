@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqtool.config import Device, Precision
+from seqtool.distributed import world
 from seqtool.settings import read_settings
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ def open_console(quiet: bool, verbose: bool, *, plain: bool = False) -> "Iterato
     """What the person sees; leaves no unfinished line in front of what comes next."""
     from seqtool.console import Console
 
-    console = Console(quiet, verbose, terminal=False if plain else None)
-    try:
+    with ExitStack() as stack:
+        stream = None
+        if not world().first:  # the first process speaks for all
+            stream = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        console = Console(quiet, verbose, stream=stream, terminal=False if plain else None)
+        stack.callback(console.clear_status)
         yield console
-    finally:
-        console.clear_status()
 
 
 def limit_threads(threads: int | None) -> None:

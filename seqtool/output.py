@@ -7,16 +7,21 @@ import os
 import sys
 from contextlib import suppress
 
+from seqtool.distributed import world
 from seqtool.errors import SeqtoolError
 
 
 def emit(text: str) -> None:
     """Write text at once; surrogate escapes go out as the bytes that they stand for.
 
+    Of several processes that train together only the first one writes.
+
     Raises:
         BrokenPipeError: If the reader has gone away, as ``| head`` does.
         SeqtoolError: If nothing can be written, because the disk is full or the stream closed.
     """
+    if not world().first:
+        return
     if sys.stdout is None:
         raise SeqtoolError("standard output is closed; send it to a file, a pipe or /dev/null")
     try:
@@ -33,6 +38,8 @@ def emit(text: str) -> None:
 
 def complain(message: str, status: int) -> int:
     """Tell on one line why the command ends; gives the exit status back."""
+    if not world().first:
+        return status
     with suppress(OSError):  # nobody to tell it to; the status remains
         print(f"seqtool: error: {' '.join(message.split())}", file=sys.stderr)
     return status

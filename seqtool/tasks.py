@@ -6,11 +6,12 @@ classifier's. A run, once it is set up, is in runs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from seqtool.checkpoint import (
+    LAST,
     Card,
     ModelDir,
     Saved,
@@ -21,6 +22,7 @@ from seqtool.checkpoint import (
 )
 from seqtool.config import CONFIGS, TrainConfig
 from seqtool.console import Console, format_count
+from seqtool.distributed import agree, join, leave, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.output import emit
 from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
@@ -156,9 +158,18 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     """
     settings = task.settle(request)
     configs(task, settings)  # bad flags fail here, before anything is read
-    if request.resume:
-        return _resume(task, request, console)
-    if not request.show_config:
+    if world().restarts and (request.out / LAST).exists():
+        request = replace(request, resume=True, force=False)
+    try:
+        if request.resume:
+            return _resume(task, request, console)
+        return _begin(task, request, settings, console)
+    finally:
+        leave()
+
+
+def _begin(task: Task, request: TrainRequest, settings: Settings, console: Console) -> int:
+    if not request.show_config and world().first:
         ModelDir.create(request.out, force=request.force)  # refuses now, not after the reading
     console.status(f"reading {request.data}")
     settings = task.read(request, settings, console)
@@ -167,6 +178,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     from seqtool.plan import DEFAULT_SECONDS, measure_gflops
 
     device = set_up(request.device, request.threads)
+    join(device)
     seconds = request.seconds
     if seconds is None and request.epochs is None and "steps" not in settings.values:
         seconds = DEFAULT_SECONDS
@@ -174,7 +186,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
         settings,
         epochs=request.epochs,
         seconds=seconds,
-        gflops=measure_gflops() if seconds else 0.0,
+        gflops=agree(measure_gflops()) * world().size if seconds else 0.0,
         console=console,
     )
     kinds = (*CONFIGS[task.name], TrainConfig)
@@ -186,7 +198,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
         return 0
 
     from seqtool.budget import Budget
-    from seqtool.train import Keeper
+    from seqtool.train import Keeper, Onlooker
     from seqtool.trainer import Trainer
 
     model_config, data_config, train_config = configs(task, _used(task, settings))
@@ -209,8 +221,10 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
             "device": trainer.device.type,
         },
     )
-    output = ModelDir.create(request.out, force=request.force)
-    keeper = Keeper(output, card, task.tokenizer_json(), task.parts())
+    keeper: Keeper = Onlooker(card)
+    if world().first:
+        output = ModelDir.create(request.out, force=request.force)
+        keeper = Keeper(output, card, task.tokenizer_json(), task.parts())
     budget = None
     if seconds is not None:
         given = choice.fixed | request.settings.values.keys()
@@ -219,7 +233,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
 
 
 def _resume(task: Task, request: TrainRequest, console: Console) -> int:
-    output = ModelDir.resume(request.out)
+    output = ModelDir.resume(request.out) if world().first else None
     saved = load(request.out, task.name)
     card = saved.card
     _check_same(task, request, card)
@@ -235,10 +249,11 @@ def _resume(task: Task, request: TrainRequest, console: Console) -> int:
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.models import shapes
-    from seqtool.train import Keeper, restore_last
+    from seqtool.train import Keeper, Onlooker, restore_last
     from seqtool.trainer import Trainer
 
     device = set_up(resumed_device(request, card, console), request.threads)
+    join(device)
     with enough_memory(card.model, card.train):
         objective = task.objective(card.model, card.train, device, console)
         check_weights(saved.weights, shapes(objective.model), str(request.out))
@@ -258,7 +273,7 @@ def _resume(task: Task, request: TrainRequest, console: Console) -> int:
             f"{card.train.patience}){again}"
         )
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
-    keeper = Keeper(output, card, saved.tokenizer_json)
+    keeper = Keeper(output, card, saved.tokenizer_json) if output else Onlooker(card)
     return _finish(task, request, console, trainer, keeper, good=good)
 
 
@@ -275,7 +290,8 @@ def _finish(
         trainer.config,
         lambda: console.status("compiling for this processor, once"),
     )
-    status = run(request, console, trainer, keeper, write_sample=task.sampler(trainer), **rest)
+    sampler = task.sampler(trainer) if world().first else None
+    status = run(request, console, trainer, keeper, write_sample=sampler, **rest)
     if status == 0 and (said := task.closing(keeper.card.extra.get("best", {}))):
         console.notice(said)
     return status

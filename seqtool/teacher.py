@@ -16,6 +16,7 @@ from torch import Tensor
 from seqtool.batches import ShuffledPairs, by_tokens, padded
 from seqtool.beam import search
 from seqtool.config import BeamConfig, TrainConfig
+from seqtool.distributed import divide, replicate
 from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
 from seqtool.lexicon import Texts
 from seqtool.trainer import Look
@@ -69,6 +70,7 @@ class Teacher:
         self.banned_ids = banned_ids
         self.device = next(model.parameters()).device
         lengths = train.sources.lengths + 1, train.targets.lengths + 1  # with their boundaries
+        self.compute = replicate(model, model.loss)
         self.batches = ShuffledPairs(*lengths, config.batch_size, config.seed)
 
     @property
@@ -83,7 +85,10 @@ class Teacher:
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per token, with label smoothing."""
-        return self.model.loss(*self._batch(self.train, self.batches.next()))[0]
+        batch = self.batches.next()
+        rows, weight = divide(batch, self.train.targets.lengths[batch] + 1)
+        loss: Tensor = self.compute(*self._batch(self.train, rows))[0]
+        return loss * weight
 
     def units(self, loss: float) -> dict[str, float]:
         """Nothing: with label smoothing the loss has no other unit."""

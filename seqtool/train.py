@@ -18,6 +18,7 @@ from torch import Tensor
 
 from seqtool.budget import Budget, Pace
 from seqtool.checkpoint import Card, ModelDir
+from seqtool.distributed import agree, world
 from seqtool.errors import TrainingError
 from seqtool.models import to_arrays
 from seqtool.trainer import SPIKE, Diverged, Look, Snapshot, Trainer
@@ -109,7 +110,7 @@ class Keeper:
 
     def is_due(self) -> bool:
         """Whether the last save is so long ago that a crash would cost too much."""
-        return time.monotonic() - self.saved_at > SAVE_SECONDS
+        return agree(time.monotonic() - self.saved_at > SAVE_SECONDS)
 
     def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
         """After an evaluation: begin the directory at the first, then save now and then."""
@@ -123,6 +124,37 @@ class Keeper:
         floats = sum(p.numel() for p in trainer.model.parameters())
         # Weights, their average and two moments, and the model file: four bytes each.
         return self.last_save or 5 * 4 * floats / SAVE_BYTES_PER_SECOND
+
+
+class Onlooker(Keeper):
+    """In place of a keeper in all processes but the first: takes part in saving, writes nothing."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.saved_at = time.monotonic()
+
+    def log(self, event: Event) -> Event:
+        """The first process keeps the events."""
+        return event
+
+    def note_best(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
+        """The first process notes it."""
+
+    def save_best(self, trainer: Trainer) -> None:
+        """The first process writes it."""
+
+    def keep_best(self) -> str:
+        """The first process says it."""
+        return ""
+
+    def save_last(self, trainer: Trainer, good: Snapshot) -> None:
+        """Give the first process what only this one knows."""
+        trainer.capture()
+
+    def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
+        """As the first process does."""
+        if at_once or self.is_due():
+            self.save_last(trainer, good)
 
 
 def restore_last(
@@ -166,7 +198,7 @@ def fit(
         SeqtoolError: If the model cannot be written.
     """
     pace = None
-    if budget and not trainer.step:  # in a resumed run the length is settled
+    if budget and not trainer.step and world().first:  # in a resumed run the length is settled
         pace = Pace(trainer, budget, lambda: keeper.save_seconds(trainer))
     started = time.monotonic() if budget is None else budget.started
     budget_given = budget.given if budget else frozenset()
@@ -187,9 +219,11 @@ def fit(
             pace.note_step(time.monotonic() - began)
             if pace.due() and pace.fix():
                 yield log(_plan_event(trainer, pace))
-        step, config = trainer.step, trainer.config
+        # Whether nobody knows yet how far it is, and what is known.
+        measuring, config = agree((pace is not None and not pace.fixed, trainer.config))
+        trainer.follow(config)
+        step = trainer.step
         last = step >= config.steps
-        measuring = pace is not None and not pace.fixed  # nobody knows yet how far it is
         if (step % config.report_every == 0 or last) and not measuring:
             yield log(rate.report(norm))
         # Before the length is known, so is how often to look, unless somebody said it.
@@ -215,7 +249,7 @@ def fit(
             rate.restart()
             if pace:
                 pace.sample_seconds = time.monotonic() - began
-        reason = interrupted()
+        reason = agree(interrupted())
         if reason and not last:
             if pace and not pace.fixed:
                 pace.fix()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seqtool.config import TrainConfig
 from seqtool.devices import generator_states, restore_generators
+from seqtool.distributed import agree, mean, vary_chance, world
 from seqtool.optim import Updater
 
 COUNTERS = (
@@ -63,7 +64,10 @@ class Objective(Protocol):
         """Passes over the training data so far."""
 
     def loss(self) -> Tensor:
-        """The loss of the next batch in nats, a scalar with a gradient."""
+        """The loss of the next batch in nats, a scalar with a gradient.
+
+        Of several processes each computes its share of the batch: the mean over them is the loss.
+        """
 
     def units(self, loss: float) -> dict[str, float]:
         """A training loss in the other units that the task reports, as fields of the event."""
@@ -113,10 +117,11 @@ class Trainer:
             Diverged: If either is not finite or the loss jumped; the weights may be spoilt.
         """
         self.model.train()
+        vary_chance(self.config.seed, self.step)
         loss = self.objective.loss()
         self.updater.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        value = loss.item()
+        value = mean(loss)
         self._check_loss(value)
         norm = self.updater.update(self.step, lr_scale=self.lr_scale)
         if not math.isfinite(norm):
@@ -142,8 +147,13 @@ class Trainer:
 
     def evaluate(self) -> Look:
         """Look at the validation data with the averaged weights."""
-        with self.updater.averaged():
-            return self.objective.evaluate(self.config.eval_tokens)
+        look = None
+        if world().first:
+            with self.updater.averaged():
+                look = self.objective.evaluate(self.config.eval_tokens)
+        look = agree(look)
+        assert look is not None
+        return look
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copy everything the next update depends on: tensors, and counters fit for JSON."""
@@ -169,7 +179,11 @@ class Trainer:
 
     def set_lengths(self, **lengths: Any) -> None:
         """Fix the run's length, or how often it reports: ``steps``, ``eval_every`` and the like."""
-        self.config = self.updater.config = replace(self.config, **lengths)
+        self.follow(replace(self.config, **lengths))
+
+    def follow(self, config: TrainConfig) -> None:
+        """Go on with this config, which differs in the run's length or rhythm at most."""
+        self.config = self.updater.config = config
 
 
 @dataclass

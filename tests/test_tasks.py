@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from conftest import Run, error_line
 
 from seqtool.config import Task
-from tests.conftest import Run, error_line
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 DATA = {

@@ -1,0 +1,220 @@
+"""Several processes that train one model, as torchrun starts them; in a single one nothing changes.
+
+Every process reads the same data in the same order and computes its share of each batch; gradients
+are averaged by torch's DistributedDataParallel. What depends on a clock, on a signal or on chance
+outside of the model is decided by process 0 and told to the others, and that process alone writes.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from seqtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+    from torch import Tensor, nn
+
+    Array = npt.NDArray[Any]
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands among all."""
+
+    rank: int = 0
+    size: int = 1
+    restarts: int = 0  # how often torchrun has started them all again
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that shows, writes and decides."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """What torchrun says in the environment; a world of one if nobody says anything.
+
+    Raises:
+        ConfigError: If what is there makes no sense.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if not all(name in os.environ for name in names):
+        return World()
+    shown = ", ".join(f"{name}={os.environ[name]}" for name in names[:2])
+    try:
+        rank, size = (int(os.environ[name]) for name in names[:2])
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    except ValueError as err:
+        raise ConfigError(f"{shown} must be whole numbers, as torchrun sets them") from err
+    if not 0 <= rank < size:
+        raise ConfigError(f"{shown}: the rank must be below the size; start with torchrun")
+    return World(rank, size, restarts)
+
+
+def join(device: "torch.device") -> None:
+    """Wait for the other processes, and connect with them."""
+    here = world()
+    if here.size > 1:
+        import torch
+        import torch.distributed as dist
+
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave() -> None:
+    """End the connection, if there is one."""
+    if world().size > 1:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def share(count: int) -> slice:
+    """This process's part of so many rows; the parts of all differ by one at most."""
+    here = world()
+    return slice(count * here.rank // here.size, count * (here.rank + 1) // here.size)
+
+
+def weight(mine: float, all_of_them: float) -> float:
+    """What a mean over this process's items counts, for the mean over processes to be that of all.
+
+    Args:
+        mine: Items of this process.
+        all_of_them: Items of all processes.
+    """
+    return mine * world().size / all_of_them
+
+
+def divide(rows: "Array", sizes: "Array") -> tuple["Array", float]:
+    """This process's part of the rows of a batch, and the weight that makes the mean right.
+
+    Args:
+        rows: (B,), the same everywhere.
+        sizes: How much each of them counts in the mean that is the loss, (B,), above 0.
+
+    Returns:
+        Rows, at least one, since all processes must have gradients to average; and what the mean
+        loss over them is to be multiplied by, for the mean over processes to be the loss of all.
+    """
+    part = share(len(rows))
+    if part.start == part.stop:
+        return rows[:1], 0.0
+    return rows[part], weight(float(sizes[part].sum()), float(sizes.sum()))
+
+
+def agree(value: ValueT) -> ValueT:
+    """The value that process 0 has, for all; a value that pickle can carry."""
+    if world().size == 1:
+        return value
+    import torch.distributed as dist
+
+    carried = [value]
+    dist.broadcast_object_list(carried, src=0)
+    return carried[0]
+
+
+def mean(value: "Tensor") -> float:
+    """The mean of a number over all processes."""
+    here = world()
+    if here.size == 1:
+        return value.item()
+    import torch.distributed as dist
+
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total.item() / here.size
+
+
+def gather(part: "Tensor", dim: int) -> "Tensor":
+    """The parts of all processes, one behind the other; they may differ in size along ``dim``."""
+    here = world()
+    if here.size == 1:
+        return part
+    import torch
+    import torch.distributed as dist
+
+    sizes = [0] * here.size
+    dist.all_gather_object(sizes, part.shape[dim])
+    room = [*part.shape]
+    room[dim] = max(sizes)
+    padded = part.new_zeros(room)
+    padded.narrow(dim, 0, part.shape[dim]).copy_(part)
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([p.narrow(dim, 0, n) for p, n in zip(parts, sizes, strict=True)], dim)
+
+
+def replicate(model: "nn.Module", compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a model whose gradients come out as the mean over all processes.
+
+    Args:
+        model: Its weights become those of process 0 everywhere.
+        compute: A method of the model, such as its loss.
+
+    Sparse gradients are not averaged here, see ``average_sparse``.
+    """
+    if world().size == 1:
+        return compute
+    import torch.distributed as dist
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
+
+    names = (name for name, _ in model.named_parameters())
+    sparse = [f"model.{name}" for name in names if is_sparse(model, name)]
+
+    class Replica(nn.Module):
+        """The model with the method as its forward, the only one that torch listens to."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            # The name by which torch's wrapper looks for weights to leave alone.
+            self._ddp_params_and_buffers_to_ignore = sparse
+
+        def forward(self, *arguments: Any) -> Any:
+            return compute(*arguments)
+
+    replica = Replica()
+    for name in sparse:
+        dist.broadcast(replica.get_parameter(name).data, src=0)
+    return DistributedDataParallel(replica)
+
+
+def is_sparse(model: "nn.Module", name: str) -> bool:
+    """Whether a weight's gradient is sparse: that of the n-gram tables is."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return bool(getattr(owner, "sparse", False))
+
+
+def average_sparse(gradient: "Tensor") -> "Tensor":
+    """The mean over all processes of sparse gradients (R, D) with one entry a row."""
+    here = world()
+    if here.size == 1:
+        return gradient
+    import torch
+
+    rows = gather(gradient._indices()[0], 0)
+    values = gather(gradient._values(), 0)
+    used, places = torch.unique(rows, return_inverse=True)
+    total = values.new_zeros(len(used), values.shape[1]).index_add_(0, places, values)
+    return torch.sparse_coo_tensor(
+        used[None], total / here.size, gradient.shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def vary_chance(seed: int, step: int) -> None:
+    """Let the other processes drop other units than process 0, repeatably at every step."""
+    here = world()
+    if not here.first:
+        import torch
+
+        torch.manual_seed(hash((seed, step, here.rank)) % 2**63)

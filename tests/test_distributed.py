@@ -1,0 +1,166 @@
+"""Several processes are one: same losses, same files, a run that any number can go on with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run, error_line
+
+from seqtool import distributed
+from seqtool.checkpoint import load_last
+from seqtool.distributed import World, divide, share, world
+from seqtool.errors import ConfigError
+
+SAMPLES = Path(__file__).parent.parent / "sample_data"
+# Nothing is left to chance that every process takes for itself.
+SAME = ("--dropout", 0, "--hidden-size", 24, "--steps", 9, "--eval-every", 4, "--report-every", 1)
+RUNS = {
+    "generate": ("harbour.txt", "--ngram-dropout", 0, "--ngram-buckets", 64, "--bptt", 16),
+    "classify": ("reviews.csv", "--embed-dropout", 0, "--word-dropout", 0),
+    "tag": ("tagged.conllu", "--embed-dropout", 0, "--word-dropout", 0),
+}
+
+
+def train(processes: int, out: Path, task: str, *more: object) -> list[dict[str, object]]:
+    """Train with torchrun; gives the events that standard output had."""
+    name, *options = RUNS[task]
+    argv: list[object] = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        processes,
+    ]
+    argv += ["-m", "seqtool", "train", SAMPLES / str(name), "-o", out, "--task", task, "--json"]
+    argv += [*SAME, "--batch-size", 7, "--threads", 1, *options, *more]
+    done = subprocess.run(
+        [sys.executable, *map(str, argv)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Model\n") == 1  # the others are silent
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def losses(events: list[dict[str, object]]) -> list[object]:
+    """All losses of a run, in the order of its events."""
+    names = ("loss", "val_loss", "grad_norm")
+    return [event[name] for event in events for name in names if name in event]
+
+
+def check_same(tmp_path: Path, task: str, processes: int) -> None:
+    alone = train(1, tmp_path / "one", task)
+    together = train(processes, tmp_path / "all", task)
+    # Sums in another order: float32 has 7 digits, and errors grow over the steps.
+    assert losses(together) == pytest.approx(losses(alone), rel=2e-5)
+    assert [event["event"] for event in together] == [event["event"] for event in alone]
+
+
+@pytest.mark.parametrize(("task", "processes"), [("generate", 2), ("classify", 3)])
+def test_more_processes_learn_the_same(tmp_path: Path, task: str, processes: int) -> None:
+    check_same(tmp_path, task, processes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "processes"), [("generate", 3), ("classify", 2), ("tag", 2), ("tag", 3)]
+)
+def test_each_task_learns_the_same(tmp_path: Path, task: str, processes: int) -> None:
+    check_same(tmp_path, task, processes)
+
+
+@pytest.mark.slow
+def test_the_state_of_all_streams_is_saved(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "one", tmp_path / "all"
+    train(1, whole, "generate")
+    train(3, parts, "generate")
+    for one, several in zip(load_last(whole), load_last(parts), strict=True):
+        assert one.keys() == several.keys()
+    expected, found = load_last(whole)[0], load_last(parts)[0]
+    states = [name for name in expected if ".state." in name]
+    assert states
+    for name in states:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert world() == World(0, 1, 0)
+    monkeypatch.setenv("RANK", "1")  # as other tools set it
+    assert world() == World(0, 1, 0)
+
+
+@pytest.mark.parametrize(("rank", "size"), [("x", "2"), ("2", "2"), ("-1", "2")])
+def test_a_world_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rank: str, size: str
+) -> None:
+    for name, value in {"RANK": rank, "WORLD_SIZE": size}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=rf"RANK={rank}"):
+        world()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_shares_make_the_whole_and_its_mean(
+    monkeypatch: pytest.MonkeyPatch, size: int, count: int
+) -> None:
+    rng = np.random.default_rng(size)
+    rows, sizes = rng.permutation(count), rng.integers(1, 9, count)
+    values = rng.normal(size=count)
+    parts, total = [], 0.0
+    for rank in range(size):
+        monkeypatch.setattr(distributed, "world", lambda rank=rank: World(rank, size))
+        parts.append(rows[share(count)])
+        mine, weight = divide(rows, sizes)
+        assert len(mine)  # torch waits for a gradient from everyone
+        places = [[*rows].index(row) for row in mine]
+        total += weight * np.average(values[places], weights=sizes[places]) / size
+    np.testing.assert_array_equal(np.concatenate(parts), rows)
+    assert total == pytest.approx(np.average(values, weights=sizes))
+
+
+def test_only_the_others_draw_from_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    drawn = []
+    for rank in (0, 1, 2, 1):
+        torch.manual_seed(5)
+        monkeypatch.setattr(distributed, "world", lambda rank=rank: World(rank, 3))
+        distributed.vary_chance(7, step=4)
+        drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], expected)
+    assert torch.equal(drawn[1], drawn[3])
+    assert len({tuple(draw.tolist()) for draw in drawn}) == 3
+
+
+def test_a_restarted_process_goes_on_by_itself(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, small = SAMPLES / "verses.txt", ("--hidden-size", 16, "--ngram-buckets", 64)
+    argv = ("train", data, "-o", tmp_path / "m", "--steps", 4, "-q", *small)
+    assert run(*argv)[0] == 0
+    assert "holds a model" in error_line(run(*argv)[2])
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RANK", "0")
+    assert "this run is finished" in error_line(run(*argv, "--force")[2])
+
+
+def test_every_process_needs_a_stream(run: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("seqtool.language.world", lambda: World(0, 3))
+    monkeypatch.setattr("seqtool.language.share", lambda count: slice(0, 0))
+    data = SAMPLES / "verses.txt"
+    code, _, err = run("train", data, "-o", tmp_path / "m", "-b", 2, "--steps", 1, "-q")
+    assert code == 2
+    assert "--batch-size 2: at least one stream for each of 3 processes" in error_line(err)
