@@ -19,7 +19,7 @@ from seqtool.products import (
     sigmoid,
     tanh,
 )
-from seqtool.quantize import _join
+from seqtool.quantize import join
 from seqtool.vectors import load, store
 
 R, K, M = 24, 48, 7  # rows, width, vectors
@@ -55,7 +55,7 @@ def make(precision: Any, seed: int = 1) -> tuple[np.ndarray, np.ndarray, Matrice
     weight = rng.normal(size=(R, K)).astype(np.float32)
     bias = rng.normal(size=R).astype(np.float32)
     before = np.ones((8, 16), np.float32), np.ones(8, np.float32)
-    return weight, bias, _join([before, (weight, bias)], precision)
+    return weight, bias, join([before, (weight, bias)], precision)
 
 
 def test_activations_are_those_of_numpy() -> None:
@@ -98,7 +98,7 @@ def test_int8_products_are_exact_sums_of_the_rounded_numbers() -> None:
 @pytest.mark.parametrize("width", [16, 512, 4096])
 def test_the_largest_int8_sums_do_not_overflow(width: int) -> None:
     weight, none = np.ones((8, width), np.float32), np.zeros(8, np.float32)
-    matrices = _join([(weight[:, :16], none), (weight, none)], "int8")
+    matrices = join([(weight[:, :16], none), (weight, none)], "int8")
     x, out = np.full((1, width), -3, np.float32), np.empty((1, 8), np.float32)
     product(matrices, 0, 8, x, np.zeros(x.shape, np.int16), out)
     assert_allclose(out, -3 * width, rtol=1e-3)
