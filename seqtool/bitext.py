@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from seqtool.audit import Finding, make_finding, name_rows
 from seqtool.config import PairConfig
-from seqtool.errors import DataError
+from seqtool.errors import ConfigError, DataError
 from seqtool.pairs import SMOOTH, Pairs, read_pairs
 from seqtool.splits import Indices, hold_out, text_keys
 
@@ -66,18 +66,20 @@ def read_split(
         ConfigError: If an option does not fit.
         DataError: If they cannot be read, or nothing is left.
     """
+    if valid_target is not None and valid is None:
+        raise ConfigError(f"--valid-target {valid_target} needs the sources, named by --valid")
     pairs, findings = _checked(_read(data, target, config))
     card: dict[str, Any] = {
         **{"name": data, "target": target, "valid": valid, "valid_target": valid_target},
         **{"sha256": pairs.sha256, "source_column": pairs.columns.texts[0]},
-        **{"target_column": ",".join(pairs.columns.texts[1:])},
+        **{"target_column": ",".join(pairs.columns.texts[1:]), "valid_sha256": None},
     }
     if valid is not None:
         apart, more = _checked(_read(valid, valid_target, config, like=pairs))
         apart = apart.select(_shuffled(len(apart), seed).tolist())
         train, note = pairs, f"{valid} held out, {len(apart):,} pairs"
         findings = (*findings, *more, *find_leaks(pairs, apart))
-        card["valid_sha256"] = apart.sha256
+        card |= {"valid_sha256": apart.sha256}
     elif config.valid_fraction == 0:
         train, apart, note = pairs, None, "nothing held out"
     else:

@@ -3,9 +3,9 @@
 ``config.json`` (the card), ``tokenizer.json``, ``model.safetensors`` (best weights),
 ``last.safetensors`` (all that ``--resume`` needs), ``text.safetensors`` (the training ids, to tell
 copies and for baselines), ``counts.safetensors`` (the n-gram model that is mixed in),
-``metrics.jsonl`` (events). All but the last are written beside their place, synced and renamed,
-carry a SHA-256 and name their run. A directory is replaced the same way, so a reader sees the old
-model or the new one, after a crash as well.
+``dictionary.safetensors`` (a translator's baseline), ``metrics.jsonl`` (events). All but the last
+are written beside their place, synced and renamed, carry a SHA-256 and name their run. A directory
+is replaced the same way, so a reader sees the old model or the new one, after a crash as well.
 """
 
 import hashlib
@@ -34,9 +34,10 @@ ResultT = TypeVar("ResultT")
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
 BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
-COUNTS = "counts.safetensors"
+COUNTS, DICTIONARY = "counts.safetensors", "dictionary.safetensors"
 _COPY_AGAIN = "copy the whole directory again from where it was trained"
-_NAMES = "|".join(map(re.escape, (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT, COUNTS)))
+_FILES = (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT, COUNTS, DICTIONARY)
+_NAMES = "|".join(map(re.escape, _FILES))
 _BESIDE = re.compile(rf"\.({_NAMES})\.tmp-\d+")  # a file on its way to its place
 _OURS = re.compile(rf"{_NAMES}|\.DS_Store|{_BESIDE.pattern}")  # the second is the macOS Finder's
 _UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
@@ -195,6 +196,15 @@ def load_counts(path: Path) -> Arrays:
     if part is None:
         raise CheckpointError(f"{path}: no {COUNTS}, which {CONFIG} asks for; {_COPY_AGAIN}")
     return part
+
+
+def load_dictionary(path: Path) -> Arrays | None:
+    """The word-by-word dictionary of the training pairs, or None if there is none.
+
+    Raises:
+        CheckpointError: As ``load``.
+    """
+    return _load_part(path, DICTIONARY)
 
 
 def _load_part(path: Path, name: str) -> Arrays | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from seqtool.tasks import Task as TrainTask
 
 LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
-ABOUT_RUN = ("out", "valid", "init_from", "device", "threads")
+ABOUT_RUN = ("out", "valid", "target", "valid_target", "init_from", "device", "threads")
 
 
 def guess_task(data: str) -> Task:
@@ -84,9 +84,11 @@ def new_task(name: Task) -> "TrainTask":
 def train(
     ctx: typer.Context,
     data: Annotated[
-        str,
-        typer.Argument(help="Text, or table of texts and labels (also .gz, .xz), directory, or -."),
-    ],
+        str | None,
+        typer.Argument(
+            help="Text, table of texts and labels or translations (also .gz, .xz), directory, or -."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, option("Where the model goes [default: runs/NAME].", "--out", "-o")
     ] = None,
@@ -313,6 +315,48 @@ def train(
             shown=LabelConfig.max_length,
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        option("translate: file of sources, in place of DATA, with --target.", "--source"),
+    ] = None,
+    target: Annotated[
+        str | None, option("translate: their translations, line for line.", "--target")
+    ] = None,
+    valid_target: Annotated[
+        str | None, option("translate: translations of the lines of --valid.", "--valid-target")
+    ] = None,
+    source_column: Annotated[
+        str | None,
+        option("translate: column to translate from [default: guessed].", "--source-column"),
+    ] = None,
+    target_column: Annotated[
+        str | None,
+        option(
+            "translate: column to translate to; A,B: each a right answer [default: guessed].",
+            "--target-column",
+        ),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        option("translate: what stands between several right answers in a cell.", "--separator"),
+    ] = None,
+    target_tokenizer: Annotated[
+        TokenizerKind | None,
+        option("translate: what a token of the target is.", "--target-tokenizer", auto=True),
+    ] = None,
+    joint: Annotated[
+        bool | None,
+        option(
+            "translate: one vocabulary for both sides.",
+            "--joint/--separate",
+            env="joint",
+            auto=True,
+        ),
+    ] = None,
+    target_encoding: Annotated[
+        str | None,
+        option("translate: encoding of --target, if another one.", "--target-encoding"),
+    ] = None,
     resume: Annotated[bool, option("Go on with the interrupted run in --out.", "--resume")] = False,
     init_from: Annotated[
         Path | None, option("Start from this model's weights.", "--init-from")
@@ -339,6 +383,13 @@ def train(
         raise ConfigError(f"--epochs must be above 0, got {epochs}")
     if resume and force:
         raise ConfigError("--resume goes on with the model in --out, --force replaces it; give one")
+    if source is not None and data is not None:
+        raise ConfigError(f"--source {source} stands in place of DATA, which is {data}; give one")
+    data = data if source is None else source
+    if data is None:
+        raise ConfigError("nothing to train on; name DATA, or files with --source and --target")
+    if source is not None and target is None:
+        raise ConfigError(f"--source {source} needs its translations, named by --target")
     kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
     known = {field.name for kind in kinds for field in fields(kind)}
     # On a terminal that shows the events too, a live view would be drawn over them.
@@ -363,5 +414,7 @@ def train(
             settings=given(ctx, known - ({*LENGTHS} - {length})),
             others=given(ctx, {*ABOUT_RUN, length} - {"steps"}),
             started=STARTED,
+            target=target,
+            valid_target=valid_target,
         )
         raise typer.Exit(run(new_task(task or guess_task(data)), request, console))

@@ -374,6 +374,7 @@ CONFIGS: dict[str, tuple[type, type]] = {
     "generate": (ModelConfig, DataConfig),
     "classify": (ClassifierConfig, LabelConfig),
     "tag": (TaggerConfig, TreebankConfig),
+    "translate": (TranslatorConfig, PairConfig),
 }
 
 

@@ -47,6 +47,9 @@ _DIGIT = re.compile(r"\d")
 _RUN = re.compile(r"(.)\1+", re.DOTALL)
 
 
+SHORT_TEXT = 2.5  # words; texts shorter than this on average are single words, seen as letters
+
+
 def hash_text(text: str) -> int:
     """A number below 2**63 for a word or a part of one, the same on every machine."""
     blob = text.encode("utf-8", "surrogatepass")
@@ -296,3 +299,9 @@ def shape(word: str) -> str:
         for c in word[:MAX_CHARS]
     )
     return _RUN.sub(r"\1\1", "".join(kinds))
+
+
+def mean_words(texts: Sequence[str]) -> float:
+    """How many words texts have on average, in scripts without spaces characters; 0 for none."""
+    pattern = re.compile(PATTERNS["word"])
+    return sum(len(pattern.findall(text)) for text in texts) / max(1, len(texts))

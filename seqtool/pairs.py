@@ -102,6 +102,7 @@ class Answers:
     sources: list[str]  # (m,)
     references: list[tuple[str, ...]]  # (m,) each answer once
     first: npt.NDArray[np.int64]  # (m,) the first pair of each
+    group: npt.NDArray[np.int64]  # (n,) for each pair the number of its source
 
 
 def read_pairs(
@@ -153,7 +154,8 @@ def answers(pairs: Pairs) -> Answers:
     for number, target in zip(rank.tolist(), pairs.targets, strict=True):
         found[number][target] = None
     first = first[order]
-    return Answers([pairs.sources[i] for i in first.tolist()], [*map(tuple, found)], first)
+    sources = [pairs.sources[i] for i in first.tolist()]
+    return Answers(sources, [*map(tuple, found)], first, rank)
 
 
 def guess_pairs(data: str, *, encoding: str = "utf-8") -> str:

@@ -50,6 +50,8 @@ class TrainRequest:
     settings: Settings  # fields of the configs, by name
     others: Settings  # what else was set that belongs into a settings file
     started: float  # time.monotonic() when the command began
+    target: str | None = None  # translations of ``data``, line for line, in a file of their own
+    valid_target: str | None = None  # the same of ``valid``
 
 
 def run(
@@ -147,8 +149,12 @@ def resumed_device(request: TrainRequest, card: Card, console: Console) -> Devic
 def _resume_command(request: TrainRequest) -> str:
     """What to type to go on, fit to be pasted into a shell."""
     words = ["seqtool", "train", request.data, "-o", str(request.out), "--resume"]
+    if request.target is not None:
+        words += ["--target", request.target]
     if request.valid is not None:
         words += ["--valid", request.valid]
+    if request.valid_target is not None:
+        words += ["--valid-target", request.valid_target]
     if request.device != "auto":
         words += ["--device", request.device]
     if request.threads is not None:

@@ -8,7 +8,7 @@ never seen become one unknown id.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Self
@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from seqtool.config import PairConfig, TokenizerKind
 from seqtool.errors import CheckpointError
-from seqtool.lexicon import Lexicon, Texts
+from seqtool.lexicon import SHORT_TEXT, Texts, mean_words
 from seqtool.pairs import Pairs
 from seqtool.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
 
 SAMPLE = 5000  # pairs looked at to choose
-SHORT_TEXT = 2.5  # words; shorter texts on average are read by characters
 MANY_DIGITS = 0.2  # of the characters: dates and numbers, read by characters
 FEW_SYMBOLS, SHORT_SYMBOL = 256, 3.0  # different ones, and characters of one on average
 SHARED = 0.5  # of the target's letters stand in sources too: then one vocabulary serves both
@@ -34,6 +33,7 @@ SHARED = 0.5  # of the target's letters stand in sources too: then one vocabular
 PIECES_PER_ROOT = 4.8
 FEWEST_PIECES, MOST_PIECES = 1000, 16_000
 MOST_WORDS = 20_000
+CHOSEN = ("tokenizer", "target_tokenizer", "joint", "vocab_size")
 
 
 class Side:
@@ -134,16 +134,31 @@ def learn_spelling(train: Pairs, config: PairConfig) -> Spelling:
     return Spelling(*(_learn(kind, (texts,), config.vocab_size) for kind, texts in sides))
 
 
-def choose_spelling(train: Pairs) -> tuple[dict[str, Any], str]:
-    """Tokenizers that suit pairs, as fields of ``PairConfig``, and why, for people."""
+def choose_spelling(train: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Tokenizers that suit pairs.
+
+    Args:
+        train: The pairs to learn from.
+        given: Fields of ``PairConfig`` that the user has set; the others follow them.
+
+    Returns:
+        The fields ``tokenizer``, ``target_tokenizer``, ``joint`` and ``vocab_size``, those given
+        unchanged; and why, for people.
+    """
     step = max(1, len(train) // SAMPLE)
     sample = [train.texts[i] for i in range(0, len(train), step)]
     sides = [[pair[at] for pair in sample] for at in (0, 1)]
     kinds = [_choose_kind(texts) for texts in sides]
+    if "tokenizer" in given:
+        kinds = [given["tokenizer"]] * 2
+    if given.get("target_tokenizer"):
+        kinds[1] = given["target_tokenizer"]
+    elif given.get("joint"):
+        kinds[1] = kinds[0]
     same = kinds[0] == kinds[1]
     shared = _shared_letters(*sides)
-    joint = same and shared >= SHARED
-    words = [len(train) * _mean_words(texts) for texts in sides]
+    joint = given.get("joint", same and shared >= SHARED)
+    words = [len(train) * mean_words(texts) for texts in sides]
     rooms = [MOST_WORDS]
     if "bpe" in kinds:
         counted = [n for n, kind in zip(words, kinds, strict=True) if kind == "bpe"]
@@ -155,9 +170,9 @@ def choose_spelling(train: Pairs) -> tuple[dict[str, Any], str]:
         "target_tokenizer": None if same else kinds[1],
         "joint": joint,
         "vocab_size": rooms[0],
-    }
+    } | {name: value for name, value in given.items() if name in CHOSEN}
     what = " and ".join(dict.fromkeys(kinds))
-    reason = f"{_mean_words(sides[0]):.1f} and {_mean_words(sides[1]):.1f} words a text: {what}, "
+    reason = f"{mean_words(sides[0]):.1f} and {mean_words(sides[1]):.1f} words a text: {what}, "
     shares = f"{shared:.0%} of the target's letters stand in sources"
     return chosen, reason + ("one vocabulary, " if joint else "two vocabularies, ") + shares
 
@@ -185,14 +200,9 @@ def _choose_kind(texts: Sequence[str]) -> TokenizerKind:
     short = size <= SHORT_SYMBOL * count and numbers <= MANY_DIGITS * count
     if several and short and len(symbols) <= FEW_SYMBOLS:
         return "word"
-    if digits > MANY_DIGITS * letters or _mean_words(texts) < SHORT_TEXT:
+    if digits > MANY_DIGITS * letters or mean_words(texts) < SHORT_TEXT:
         return "char"
     return "bpe"
-
-
-def _mean_words(texts: Sequence[str]) -> float:
-    split = Lexicon("word", [], lower=False, buckets=0).split
-    return sum(len(split(text)) for text in texts) / max(1, len(texts))
 
 
 def _shared_letters(sources: Iterable[str], targets: Iterable[str]) -> float:

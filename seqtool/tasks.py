@@ -421,7 +421,7 @@ def _check_data(source: dict[str, Any], request: TrainRequest, card: Card) -> No
         raise DataError(
             f"{request.out}: not the data that were held out before; resume with {held_out}"
         )
-    named = ("name", "valid")
+    named = ("name", "valid", "target", "valid_target")
     if any(source[key] != value for key, value in before.items() if key not in named):
         raise DataError(
             f"{request.data}: not the data that {request.out} was trained on ({before['name']}); "

@@ -73,6 +73,9 @@ ALLOWED: dict[str, set[str]] = {
     "pairs": {"columns", "delimited", "errors", "sides", "splits", "storage", "tables", "text"},
     "bitext": {"audit", "config", "errors", "pairs", "splits"},
     "spelling": {"config", "errors", "lexicon", "pairs", "tokenizer"},
+    "dictionary": {"config", "lexicon", "pairs"},
+    "resampling": set(),
+    "metrics": {"resampling"},
     "losses": set(),
     "models": {*BASIC, "cells", "losses", "ngrams"},
     "tape": {"cells"},
@@ -187,7 +190,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Each is one command: anything but the others.
 COMMANDS = {
-    *("train_text", "train_classify", "train_tag", "writing", "classifying", "scoring", "grading"),
+    *("train_text", "train_classify", "train_tag", "writing", "classifying", "scoring"),
+    *("grading", "rating"),
     *("inspection", "curing"),
 }
 # What typer is for.

@@ -121,7 +121,7 @@ CHOICES = {
 @pytest.mark.parametrize("name", CHOICES)
 def test_choices_follow_the_data_and_can_be_used(name):
     rows, expected = CHOICES[name]
-    chosen, reason = choose_spelling(make(rows))
+    chosen, reason = choose_spelling(make(rows), {})
     assert chosen | expected == chosen
     assert "\n" not in reason
     spelling = learn_spelling(make(rows), PairConfig(**chosen))
@@ -129,6 +129,22 @@ def test_choices_follow_the_data_and_can_be_used(name):
 
 
 def test_more_text_gets_more_pieces():
-    few, some = (choose_spelling(make(SENTENCES * n))[0]["vocab_size"] for n in (1, 200))
+    few, some = (choose_spelling(make(SENTENCES * n), {})[0]["vocab_size"] for n in (1, 200))
     assert few == 1000
     assert 4000 < some < 5000
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({"tokenizer": "bpe"}, {"target_tokenizer": None, "vocab_size": 1000}),
+        ({"joint": True}, {"tokenizer": "char", "target_tokenizer": None}),
+        ({"target_tokenizer": "byte"}, {"tokenizer": "char", "joint": False}),
+        ({"vocab_size": 700, "tokenizer": "bpe"}, {"vocab_size": 700}),
+    ],
+)
+def test_what_is_given_stays_and_the_rest_follows(given, chosen):
+    rows = CHOICES["letters to sounds"][0]
+    found, _ = choose_spelling(make(rows), given)
+    assert found | given | chosen == found
+    learn_spelling(make(rows), PairConfig(**found))
