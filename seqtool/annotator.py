@@ -1,8 +1,7 @@
-"""A trained tagger on a CPU without torch: sentences in, a label for each word out, NumPy only.
+"""A trained tagger on a CPU without torch: sentences in, a label for each word out.
 
-The same equations as tagger, from the arrays of a model file. Sentences are computed in order of
-length and each only as far as it goes, so nothing is padded; a batch only sets how many are
-computed side by side.
+What tagger computes, from the arrays of a model file, by the compiled loops of layers. A batch only
+sets how many sentences are computed side by side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,11 @@ import numpy.typing as npt
 from seqtool.batches import by_length
 from seqtool.checkpoint import Card, Saved, check_weights, load
 from seqtool.config import TaggerConfig
-from seqtool.judge import Floats, Layer, Vectors, layer_shapes, places, vector_shapes
+from seqtool.judge import Floats, Vectors, linear_map
 from seqtool.lexicon import TokenLexicon
+from seqtool.shapes import layer_shapes, vector_shapes
 from seqtool.spans import Scheme
+from seqtool.team import Team
 from seqtool.viterbi import best_labels, marginals, neighbours
 
 Array = npt.NDArray[Any]
@@ -50,13 +51,19 @@ class Annotator:
             power: That probabilities are raised to, from calibration.
             batch_size: Sentences computed side by side.
         """
+        from seqtool.layers import Layer  # loads numba
+
         self.lexicon = lexicon
         self.labels = list(labels)
         self.vectors = Vectors(lexicon, weights, side_by_side=True)
         self.layers = [
-            [Layer(config, weights, "stack", f"l{layer}{suffix}") for suffix in SUFFIXES]
+            [
+                Layer(config, weights, "stack", f"l{layer}{suffix}", backward=suffix != "")
+                for suffix in SUFFIXES
+            ]
             for layer in range(config.num_layers)
         ]
+        self._team = Team()
         self.weight, self.bias = weights["output.weight"], weights["output.bias"]
         self.scores = neighbours(labels, scheme, weights if config.crf else None)
         self.power = power
@@ -82,7 +89,7 @@ class Annotator:
         """
         self.lexicon.forget()
         texts = self.lexicon.encode_words(sentences)
-        self.vectors.of_table()
+        self.vectors.complete()
         found = []
         for rows in by_length(texts.lengths, self.batch_size) if sentences else ():
             lengths = texts.lengths[rows]
@@ -91,14 +98,12 @@ class Annotator:
         return found
 
     def _read(self, x: Floats, lengths: Array) -> Floats:
-        _, active, turned = places(lengths, x.shape[1])
-        columns = np.arange(len(x))
-        h = x.transpose(1, 0, 2)  # (T, B, E)
+        h = x  # (T, B, E)
         for onward, back in self.layers:
-            ahead, behind = onward.run(h, active), back.run(h[turned, columns], active)
-            h = np.concatenate([ahead, behind[turned, columns]], axis=2)  # (T, B, 2H)
-        scores: Floats = (h @ self.weight.T + self.bias).transpose(1, 0, 2)
-        return scores
+            ahead = onward.run(h, lengths, self._team)[1:]
+            behind = back.run(h, lengths, self._team)[:-1]
+            h = np.concatenate([ahead, behind], axis=2)  # (T, B, 2H)
+        return linear_map(h, self.weight, self.bias).transpose(1, 0, 2)
 
 
 def weight_shapes(

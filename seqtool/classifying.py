@@ -1,19 +1,14 @@
 """The ``classify`` command: line n of what goes out answers line n of what comes in.
 
-A thread reads ahead, so that lines that come fast are judged many at once and a line that comes
-alone is answered at once. A table keeps its columns and gets two more.
+A table keeps its columns and gets two more.
 """
 
 import json
-import queue
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +22,10 @@ from seqtool.images import Images, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
 from seqtool.labelled import BETWEEN
 from seqtool.output import emit
-from seqtool.text import open_text
+from seqtool.pipes import batches, read_lines
 
-ItemT = TypeVar("ItemT")
 Array = npt.NDArray[Any]
 
-WAIT_SECONDS = 0.05  # that a line waits for others to be judged with
-AHEAD = 4  # batches read ahead
 UNSURE = "unsure"
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _PACKED = (".gz", ".xz", ".bz2")
@@ -72,7 +64,9 @@ def classify(request: ClassifyRequest, console: Console) -> int:
         SeqtoolError: If model, input or options do not fit.
     """
     _check(request)
-    judge, card = load_judge(request.model, min(64, request.batch_size))
+    judge, card = load_judge(
+        request.model, lambda: console.status("compiling for this processor, once")
+    )
     answerer = Answerer(request, card)
     if isinstance(judge, ImageJudge):
         _answer_images(request, judge, card, answerer)
@@ -86,12 +80,12 @@ def classify(request: ClassifyRequest, console: Console) -> int:
         else:
             emit("".join(map(answerer.line, _answers(judge, answerer, [text]))))
         return 0
-    lines = _lines(source, encoding)
+    lines = read_lines(source, encoding, LONGEST)
     live = source == "-"
     if request.text_column is not None or _delimiter(source):
         _answer_table(request, judge, answerer, lines, source)
         return 0
-    for batch in _batches(lines, request.batch_size, live=live):
+    for batch in batches(lines, request.batch_size, live=live):
         bare = [line.removesuffix("\n").removesuffix("\r") for line in batch]
         if request.trace:
             emit("".join(_traced(judge, card, line, request.json) for line in bare))
@@ -191,7 +185,7 @@ def _answer_table(
     )
     if not request.json:
         emit(rows.header(["label", "probability"]))
-    for batch in _batches(rows, request.batch_size, live=live):
+    for batch in batches(rows, request.batch_size, live=live):
         texts = [BETWEEN.join(record.texts) for record in batch]
         answers = _answers(judge, answerer, texts)
         if request.json:
@@ -215,7 +209,7 @@ def _answer_images(
 
     source = request.source or "-"
     if source == "-":
-        for line in _lines(source, request.encoding or "utf-8"):
+        for line in read_lines(source, request.encoding or "utf-8", LONGEST):
             name = line.rstrip("\r\n")
             if not name:
                 emit(answerer.line(None))
@@ -252,89 +246,6 @@ def _delimiter(source: str) -> str | None:
     while suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
     return _TABLES.get(suffixes[-1]) if suffixes else None
-
-
-def _lines(source: str, encoding: str) -> Iterator[str]:
-    """The lines of a file or of standard input, each with its line end, as they come."""
-    if source != "-":
-        return open_text(source, encoding=encoding).lines(LONGEST)
-    if sys.stdin is None:
-        raise DataError("standard input is closed; name a file")
-    return _decoded(sys.stdin.buffer, encoding)
-
-
-def _decoded(lines: Iterable[bytes], encoding: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        try:
-            yield line.decode(encoding)
-        except UnicodeDecodeError as err:
-            raise DataError(
-                f"standard input:{number}: not {encoding} (byte {err.object[err.start]:#04x}); "
-                "name its encoding with --encoding"
-            ) from err
-        except LookupError as err:
-            raise ConfigError(f"--encoding {encoding}: not an encoding known here") from err
-
-
-def _batches(items: Iterable[ItemT], size: int, *, live: bool) -> Iterator[list[ItemT]]:
-    """Items in batches: full ones, but live ones at the latest 50 ms after the first has come.
-
-    Raises:
-        Exception: What reading the items raised, after those before it.
-    """
-    if not live:
-        batch: list[ItemT] = []
-        try:
-            for item in items:
-                batch.append(item)
-                if len(batch) == size:
-                    yield batch
-                    batch = []
-        except DataError:
-            if batch:  # those before the fault are answered
-                yield batch
-            raise
-        if batch:
-            yield batch
-        return
-    waiting: queue.Queue[ItemT | _End] = queue.Queue(AHEAD * size)
-    threading.Thread(target=_feed, args=(iter(items), waiting.put), daemon=True).start()
-    end: _End | None = None
-    while end is None:
-        batch, until = [], float("inf")
-        while len(batch) < size and end is None:
-            try:
-                patience = None if not batch else max(0.0, until - time.monotonic())
-                found = waiting.get(timeout=patience) if patience != 0 else waiting.get_nowait()
-            except queue.Empty:
-                break
-            if isinstance(found, _End):
-                end = found
-            else:
-                batch.append(found)
-                until = min(until, time.monotonic() + WAIT_SECONDS)
-        if batch:
-            yield batch
-    if end.why is not None:
-        raise end.why
-
-
-@dataclass(frozen=True)
-class _End:
-    """No more items, and why, if something went wrong."""
-
-    why: Exception | None = None
-
-
-def _feed(items: Iterator[Any], put: Callable[[Any], None]) -> None:
-    """Read ahead; what goes wrong is told where the items are used."""
-    why: Exception | None = None
-    try:
-        for item in items:
-            put(item)
-    except Exception as err:
-        why = err
-    put(_End(why))
 
 
 def _traced(judge: TextJudge, card: Card, text: str, as_json: bool) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from seqtool.config import GATES, DecodeConfig, ModelConfig, Precision
+from seqtool.config import DecodeConfig, ModelConfig, Precision
 from seqtool.decode import State, Steppable, Written
 from seqtool.errors import ConfigError
 from seqtool.mixture import Mixture, Partner
@@ -272,22 +272,3 @@ class Engine:
         if self._context:
             parts = (*parts, recent[None].copy())
         return (*parts, contexts[None].copy()) if self._partner else parts
-
-
-def weight_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every weight of a language model: what a model file must hold."""
-    rows = GATES[config.cell] * config.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, config.embed_size)}
-    for layer in range(config.num_layers):
-        width = config.embed_size if layer == 0 else config.hidden_size
-        shapes[f"stack.weight_ih_l{layer}"] = (rows, width)
-        shapes[f"stack.weight_hh_l{layer}"] = (rows, config.hidden_size)
-        shapes[f"stack.bias_ih_l{layer}"] = shapes[f"stack.bias_hh_l{layer}"] = (rows,)
-    if config.ngram_order > 1:
-        buckets = (config.ngram_order - 1) * config.ngram_buckets
-        width = config.embed_size + config.ngram_logits(vocab_size) * vocab_size
-        shapes["ngrams.weight"] = (buckets, width)
-    if not config.tied:
-        shapes["output.weight"] = (vocab_size, config.hidden_size)
-    shapes["output.bias"] = (vocab_size,)
-    return shapes

@@ -12,9 +12,9 @@ from seqtool.checkpoint import Saved, check_weights, event_line, load, load_even
 from seqtool.config import Device, OnUnknown
 from seqtool.console import Console, format_count
 from seqtool.data import Tally, encode_documents
-from seqtool.engine import weight_shapes
 from seqtool.errors import CheckpointError, ConfigError, DataError
 from seqtool.output import emit
+from seqtool.shapes import language_shapes
 from seqtool.sheet import Sheet
 from seqtool.summary import Summary, summarise
 from seqtool.text import open_text
@@ -115,7 +115,7 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
         raise CheckpointError(
             f"{request.model}: {summary.broken}; train anew with a lower --lr or --clip-norm 0.25"
         )
-    check_weights(saved.weights, weight_shapes(card.model, card.vocab_size), str(request.model))
+    check_weights(saved.weights, language_shapes(card.model, card.vocab_size), str(request.model))
     layers, size = card.model.num_layers, card.model.hidden_size
     if request.layer is not None and not 1 <= request.layer <= layers:
         raise ConfigError(f"--layer must be from 1 to {layers}, got {request.layer}")

@@ -41,7 +41,7 @@ GRAMS = (3, 5)  # shortest and longest character n-gram inside a word, its borde
 MAX_GRAMS = 32  # of one word: what is longer is hardly a word
 MAX_CHARS = 64  # of a word that its parts are taken from
 AFFIX = 4  # longest beginning and ending that is a part of a token
-MAX_CACHED = 1 << 18  # words that a lexicon remembers at once; a stream may bring any number
+MAX_CACHED = 1 << 16  # words that a lexicon remembers at once; a stream may bring any number
 
 _DIGIT = re.compile(r"\d")
 _RUN = re.compile(r"(.)\1+", re.DOTALL)
@@ -156,9 +156,10 @@ class Lexicon:
         rows, words = self.table.rows, list[int]()
         offsets = [0]
         for text in texts:
-            for word in text:
-                row = rows.get(word)
-                words.append(self._add(word) if row is None else row)
+            try:
+                words += [rows[word] for word in text]
+            except KeyError:
+                words += [rows[word] if word in rows else self._add(word) for word in text]
             offsets.append(len(words))
         return Texts(np.array(words, np.int32), np.array(offsets, np.int64))
 

@@ -19,10 +19,11 @@ from seqtool.config import Device, OnUnknown, Precision
 from seqtool.console import Console, format_count
 from seqtool.data import Tally, clip_documents, encode_documents, split_at, text_stats
 from seqtool.decode import Reader
-from seqtool.engine import build_engine, weight_shapes
+from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, DataError
 from seqtool.mixture import Interpolator, load_partner
 from seqtool.output import emit
+from seqtool.shapes import language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.surprisal import Position, Surprisal
 from seqtool.text import TextFiles, open_text
@@ -200,7 +201,7 @@ def _scorers(
 ) -> "dict[str, Surprisal | Scorer]":
     """The model's scorer, and those asked for beside it, under the names of their scores."""
     card = saved.card
-    check_weights(saved.weights, weight_shapes(card.model, card.vocab_size), str(request.model))
+    check_weights(saved.weights, language_shapes(card.model, card.vocab_size), str(request.model))
     position = None
     if place is not None:
         # What follows the network's state is where the n-gram model stands.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from seqtool.beam import Hypothesis, Ranking, draw, search
 from seqtool.config import GATES, BeamConfig, DecodeConfig, Precision, TranslatorConfig
 from seqtool.decode import State, check_finite, select_rows
+from seqtool.shapes import layer_shapes
 from seqtool.team import Team
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ def weight_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """The name and shape of every weight of an encoder-decoder: what a model file must hold."""
     hidden, embed, layers = config.hidden_size, config.embed_size, config.num_layers
-    rows, both = GATES[config.cell] * hidden, 2 * hidden
+    both = 2 * hidden
     states = (1 + layers) * (2 if config.cell == "lstm" else 1) * hidden
     shapes: dict[str, tuple[int, ...]] = {
         "source_embedding.weight": (source_size, embed),
@@ -362,17 +363,12 @@ def weight_shapes(
         "deep.bias": (embed,),
         "output.bias": (target_size,),
     }
-
-    def recurrent(stack: str, layer: str, below: int) -> None:
-        shapes[f"{stack}.weight_ih_{layer}"] = (rows, below)
-        shapes[f"{stack}.weight_hh_{layer}"] = (rows, hidden)
-        shapes[f"{stack}.bias_ih_{layer}"] = shapes[f"{stack}.bias_hh_{layer}"] = (rows,)
-
     for layer in range(layers):
         for back in ("", "_reverse"):
-            recurrent("encoder", f"l{layer}{back}", both if layer else embed)
-        recurrent("reader", f"l{layer}", hidden if layer else both)
-    recurrent("query", "l0", embed * (1 + config.input_feeding))
+            below = both if layer else embed
+            shapes |= layer_shapes(config, "encoder.", f"l{layer}{back}", below)
+        shapes |= layer_shapes(config, "reader.", f"l{layer}", hidden if layer else both)
+    shapes |= layer_shapes(config, "query.", "l0", embed * (1 + config.input_feeding))
     if config.tying != "all":
         shapes["target_embedding.weight"] = (target_size, embed)
     if config.tying == "none":

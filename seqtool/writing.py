@@ -26,10 +26,11 @@ from seqtool.decode import (
     select_rows,
     warm_up,
 )
-from seqtool.engine import build_engine, weight_shapes
+from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.mixture import Mixture, load_partner
 from seqtool.output import emit
+from seqtool.shapes import language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
 from seqtool.tokenizer import TextStream, Tokenizer, apply_unknown_policy
@@ -208,7 +209,7 @@ def load_stepper(
 ) -> Steppable:
     """The model behind the numpy contract: without torch, unless another device is asked for."""
     config, vocab_size = saved.card.model, saved.card.vocab_size
-    check_weights(saved.weights, weight_shapes(config, vocab_size), str(request.model))
+    check_weights(saved.weights, language_shapes(config, vocab_size), str(request.model))
     partner = load_partner(saved, request.model)
     if request.device in ("auto", "cpu"):
         return build_engine(

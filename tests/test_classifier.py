@@ -90,18 +90,23 @@ def test_rows_of_numbers_are_read_like_words():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_answers_without_torch_are_those_of_the_model(name):
+def test_answers_without_torch_are_those_of_the_model(name, monkeypatch):
     config = CONFIGS[name]
     model, lexicon = build(config)
     expected = run(model, sequences(lexicon, TEXTS), range(len(TEXTS))).detach().numpy()
+    found = []
     for size in (1, 3, 64):
+        monkeypatch.setattr("seqtool.judge.BATCH", size)
         fresh = Lexicon("word", list("abcdefg"), lower=True, buckets=config.part_buckets)
-        judge = TextJudge(config, fresh, to_arrays(model), [1.0], max_length=50, batch_size=size)
+        judge = TextJudge(config, fresh, to_arrays(model), [1.0], max_length=50)
         for _ in range(2):  # a second time from the words it knows by then
-            (logits,) = judge.opinions(TEXTS)
-            np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+            found += judge.opinions(TEXTS)
+        found.append(np.concatenate([judge.opinions([text])[0] for text in TEXTS]))
         p = judge.probabilities(TEXTS)
         np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
+    for logits in found[1:]:  # whatever they are judged with, to the bit
+        np.testing.assert_array_equal(logits, found[0])
 
 
 def test_a_judge_that_forgets_words_answers_the_same(monkeypatch):

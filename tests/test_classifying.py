@@ -4,10 +4,9 @@ import csv
 import io
 import json
 import random
+import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ import pytest
 from conftest import error_line, start
 
 from seqtool.checkpoint import load, load_last
-from seqtool.classifying import _batches
-from seqtool.errors import DataError
 from seqtool.grading import bootstrap, confusion_matrix, macro_f1, precision_recall_f1
 
 SMALL = ("--hidden-size", 8, "--embed-size", 8, "--part-buckets", 64, "--batch-size", 8, "-q")
@@ -149,33 +146,17 @@ def test_a_line_that_comes_alone_is_answered_at_once(judge):
     assert process.returncode == 0  # leaving the block has closed its input
 
 
-def test_live_items_wait_for_others_only_a_moment():
-    release = threading.Event()
-
-    def items():
-        yield from range(5)
-        release.wait(30)
-        yield from range(5, 9)
-
-    batches = _batches(items(), 4, live=True)
-    assert next(batches) == [0, 1, 2, 3]
-    began = time.monotonic()
-    assert next(batches) == [4]
-    assert time.monotonic() - began < 10
-    release.set()
-    assert [item for batch in batches for item in batch] == [5, 6, 7, 8]
-
-
-@pytest.mark.parametrize("live", [False, True])
-def test_items_before_a_fault_are_given_first(live):
-    def items():
-        yield from range(5)
-        raise DataError("line 6")
-
-    batches = _batches(items(), 3, live=live)
-    assert [next(batches), next(batches)] == [[0, 1, 2], [3, 4]]
-    with pytest.raises(DataError, match="line 6"):
-        next(batches)
+def test_ctrl_c_while_waiting_for_lines_ends_at_once_and_silently(judge):
+    with start("classify", judge, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"lovely soup\n")
+        process.stdin.flush()
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b""
 
 
 def test_bytes_that_are_no_text_are_named_with_their_line(run, judge):

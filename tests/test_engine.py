@@ -12,10 +12,11 @@ from numpy.testing import assert_allclose
 from seqtool import team
 from seqtool.config import DecodeConfig, ModelConfig, Precision
 from seqtool.decode import Generation, row_rngs, select_rows
-from seqtool.engine import Engine, build_engine, weight_shapes
+from seqtool.engine import Engine, build_engine
 from seqtool.errors import ConfigError
 from seqtool.models import LanguageModel, Stepper, build_model, shapes, to_arrays
 from seqtool.numpy_engine import NumpyEngine, bernoulli, sigmoid
+from seqtool.shapes import language_shapes
 
 B, E, H, V = 3, 5, 8, 11
 LARGE = 600  # more tokens than get n-gram tables of logits
@@ -345,7 +346,7 @@ def test_stochastic_steps_are_repeatable_and_match_the_model_given_the_units(sha
 @pytest.mark.parametrize("kind", KINDS)
 def test_weight_shapes_are_those_of_the_model(kind, shape, vocab_size):
     model, _ = make(kind, shape, vocab_size)
-    assert weight_shapes(model.config, vocab_size) == shapes(model)
+    assert language_shapes(model.config, vocab_size) == shapes(model)
 
 
 @pytest.mark.parametrize("module", ["engine", "writing", "scoring", "decode", "hashing"])

@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "recurrence": {"choosing", "compiled", "counting", "hashing", "products", "vectors"},
     "transduction": {"compiled", "products", "recurrence", "vectors"},
     "translator": {
-        *("beam", "compiled", "config", "decode", "quantize", "team", "transduction"),
+        *("beam", "compiled", "config", "decode", "quantize", "shapes", "team", "transduction"),
     },
     "quantize": {"config", "products", "recurrence"},
     "surprisal": {"decode"},
@@ -137,7 +137,8 @@ ALLOWED: dict[str, set[str]] = {
     "crf": set(),
     "tagger": {"cells", "classifier", "config", "crf"},
     "annotator": {
-        *("batches", "checkpoint", "config", "judge", "lexicon", "spans", "viterbi"),
+        *("batches", "checkpoint", "config", "judge", "layers", "lexicon", "shapes", "spans"),
+        *("team", "viterbi"),
     },
     "annotating": {
         "distributed",
@@ -155,7 +156,13 @@ ALLOWED: dict[str, set[str]] = {
         "lexicon",
         "trainer",
     },
-    "judge": {"batches", "calibration", "checkpoint", "config", "lexicon", "linear"},
+    "judge": {
+        *("batches", "calibration", "checkpoint", "compiled", "config", "layers", "lexicon"),
+        *("linear", "shapes", "team"),
+    },
+    "layers": {"config", "loops", "team", "tiles"},
+    "shapes": {"config"},
+    "pipes": {"errors", "text"},
     "labelled": {*BASIC, "audit", "images", "splits", "tables"},
     "examples": {
         *("classifier", "config", "images", "judging", "labelled", "lexicon", "linear"),

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from seqtool.config import ModelConfig
-from seqtool.engine import weight_shapes
 from seqtool.quantize import build_network, padded, quantize
+from seqtool.shapes import language_shapes
 
 V = 11
 
@@ -35,7 +35,9 @@ def test_a_rows_scale_is_its_own() -> None:
 
 def test_padding_adds_nothing() -> None:
     config = ModelConfig(cell="gru", hidden_size=20, embed_size=5, num_layers=2, ngram_order=3)
-    weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config, V).items()}
+    weights = {
+        name: np.ones(shape, np.float32) for name, shape in language_shapes(config, V).items()
+    }
     network = build_network(config, V, weights, "float32")
     matrices = {n: w for n, w in weights.items() if "weight" in n and n[0] in "so"}
     assert network.matrices.weights.sum() == sum(w.size for w in matrices.values())
@@ -48,6 +50,8 @@ def test_padding_adds_nothing() -> None:
 
 def test_arrays_that_must_not_be_written_are_copied() -> None:
     config = ModelConfig(hidden_size=4, embed_size=5, ngram_order=1)
-    weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config, V).items()}
+    weights = {
+        name: np.ones(shape, np.float32) for name, shape in language_shapes(config, V).items()
+    }
     weights["embedding.weight"].flags.writeable = False
     assert build_network(config, V, weights, "int8").embedding.flags.writeable

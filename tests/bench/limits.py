@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from seqtool.config import ModelConfig
-from seqtool.engine import weight_shapes
+from seqtool.shapes import language_shapes
 from seqtool.team import Team
 
 from .measure import Case, Side
@@ -22,7 +22,7 @@ READS = {"memory": 256 * MEBIBYTE, "shared cache": 12 * MEBIBYTE, "own caches": 
 
 def matrix_weights(config: ModelConfig, vocab_size: int) -> int:
     """Numbers in the matrices that every token is multiplied with."""
-    shapes = weight_shapes(config, vocab_size)
+    shapes = language_shapes(config, vocab_size)
     names = [n for n in shapes if n.startswith("stack.weight_") or n == "output.weight"]
     return sum(int(np.prod(shapes[name])) for name in names)
 

@@ -1,0 +1,48 @@
+"""The names and shapes of weights: what a model file must hold. No torch here."""
+
+from seqtool.config import GATES, ClassifierConfig, ModelConfig, TaggerConfig, TranslatorConfig
+
+Recurrent = ModelConfig | ClassifierConfig | TaggerConfig | TranslatorConfig
+Shapes = dict[str, tuple[int, ...]]
+
+
+def layer_shapes(config: Recurrent, stack: str, layer: str, width: int) -> Shapes:
+    """Every weight of a layer that reads vectors of a width.
+
+    Args:
+        config: Its cell and its size.
+        stack: What the names begin with.
+        layer: ``l0``, ``l1`` or, as in torch, ``l0_reverse``.
+        width: E.
+    """
+    rows = GATES[config.cell] * config.hidden_size
+    return {
+        f"{stack}weight_ih_{layer}": (rows, width),
+        f"{stack}weight_hh_{layer}": (rows, config.hidden_size),
+        f"{stack}bias_ih_{layer}": (rows,),
+        f"{stack}bias_hh_{layer}": (rows,),
+    }
+
+
+def vector_shapes(config: ClassifierConfig | TaggerConfig, vocab_size: int) -> Shapes:
+    """The tables of word vectors."""
+    shapes: Shapes = {"vectors.words.weight": (vocab_size, config.embed_size)}
+    if config.part_buckets:
+        shapes["vectors.parts"] = (config.part_buckets, config.embed_size)
+    return shapes
+
+
+def language_shapes(config: ModelConfig, vocab_size: int) -> Shapes:
+    """Every weight of a language model."""
+    shapes: Shapes = {"embedding.weight": (vocab_size, config.embed_size)}
+    for layer in range(config.num_layers):
+        width = config.embed_size if layer == 0 else config.hidden_size
+        shapes |= layer_shapes(config, "stack.", f"l{layer}", width)
+    if config.ngram_order > 1:
+        buckets = (config.ngram_order - 1) * config.ngram_buckets
+        width = config.embed_size + config.ngram_logits(vocab_size) * vocab_size
+        shapes["ngrams.weight"] = (buckets, width)
+    if not config.tied:
+        shapes["output.weight"] = (vocab_size, config.hidden_size)
+    shapes["output.bias"] = (vocab_size,)
+    return shapes
