@@ -109,6 +109,10 @@ class Shuffled:
         ]
         return [batches[place] for place in rng.permutation(len(batches))]
 
+    def per_epoch(self) -> int:
+        """Batches of an epoch; epochs differ by few."""
+        return len(self._epoch(0))
+
     def _cut(self, part: Array) -> Iterator[Array]:
         """Batches of a pool, as places in it."""
         return by_length(self.lengths[part], self.batch_size)

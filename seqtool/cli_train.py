@@ -13,6 +13,7 @@ import typer
 from seqtool import STARTED
 from seqtool.config import (
     CONFIGS,
+    Attention,
     Cell,
     ClassifierConfig,
     DataConfig,
@@ -23,6 +24,8 @@ from seqtool.config import (
     Task,
     TokenizerKind,
     TrainConfig,
+    TranslatorConfig,
+    Tying,
 )
 from seqtool.errors import ConfigError, DataError
 from seqtool.options import (
@@ -52,6 +55,7 @@ def guess_task(data: str) -> Task:
     if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
         return "generate"  # a pipe can be looked at but once; what is missing is told there
     from seqtool.images import is_images
+    from seqtool.pairs import guess_pairs
     from seqtool.tables import guess_format
     from seqtool.text import SUFFIXES, open_text
     from seqtool.treebank import is_treebank
@@ -63,7 +67,9 @@ def guess_task(data: str) -> Task:
     with suppress(DataError):  # what is wrong with it is told when it is read
         if path.is_file() and is_treebank(open_text(data, encoding="utf-8", binary_ok=True)):
             return "tag"
-    return "generate" if guess_format(data) == "lines" else "classify"
+    if guess_format(data) == "lines":
+        return "generate"
+    return "translate" if guess_pairs(data) else "classify"
 
 
 def new_task(name: Task) -> "TrainTask":
@@ -76,6 +82,10 @@ def new_task(name: Task) -> "TrainTask":
         from seqtool.train_tag import TagTask
 
         return TagTask()
+    if name == "translate":
+        from seqtool.train_translate import TranslateTask
+
+        return TranslateTask()
     from seqtool.train_text import TextTask
 
     return TextTask()
@@ -251,6 +261,46 @@ def train(
         Task | None,
         option("What the model shall do [default: seen from DATA].", "--task"),
     ] = None,
+    attention: Annotated[
+        Attention | None,
+        option("translate: how a source is looked at.", "--attention", shown="dot"),
+    ] = None,
+    no_attention: Annotated[
+        bool,
+        option("translate: the decoder sees one vector of the source.", "--no-attention"),
+    ] = False,
+    input_feeding: Annotated[
+        bool | None,
+        option(
+            "translate: the decoder also reads what it last said from; slower.",
+            "--input-feeding/--no-input-feeding",
+            env="input-feeding",
+        ),
+    ] = None,
+    tying: Annotated[
+        Tying | None,
+        option("translate: embeddings that the output shares.", "--tying", auto=True),
+    ] = None,
+    layer_norm: Annotated[
+        bool | None,
+        option(
+            "translate: normalise what attention and output read [default: yes].",
+            "--layer-norm/--no-layer-norm",
+            env="layer-norm",
+        ),
+    ] = None,
+    source_word_dropout: Annotated[
+        float | None,
+        option("translate: source words not read.", "--source-word-dropout", auto=True),
+    ] = None,
+    reverse_source: Annotated[
+        bool | None,
+        option(
+            "translate: read a source from its end.",
+            "--reverse-source/--no-reverse-source",
+            env="reverse-source",
+        ),
+    ] = None,
     text_column: Annotated[
         str | None,
         option("classify: column of the text, of a pair A,B [default: guessed].", "--text-column"),
@@ -298,9 +348,9 @@ def train(
     label_smoothing: Annotated[
         float | None,
         option(
-            "classify: share of a target that goes to all classes.",
+            "classify, translate: share of a target that goes to all classes or tokens.",
             "--label-smoothing",
-            shown=ClassifierConfig.label_smoothing,
+            shown=f"{ClassifierConfig.label_smoothing:g}, {TranslatorConfig.label_smoothing:g}",
         ),
     ] = None,
     part_buckets: Annotated[
@@ -390,6 +440,9 @@ def train(
         raise ConfigError("nothing to train on; name DATA, or files with --source and --target")
     if source is not None and target is None:
         raise ConfigError(f"--source {source} needs its translations, named by --target")
+    if no_attention and attention not in (None, "none"):
+        raise ConfigError(f"--no-attention contradicts --attention {attention}; give one")
+    task = task or ("translate" if target is not None else guess_task(data))
     kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
     known = {field.name for kind in kinds for field in fields(kind)}
     # On a terminal that shows the events too, a live view would be drawn over them.
@@ -398,6 +451,9 @@ def train(
         from seqtool.runs import TrainRequest
         from seqtool.tasks import train as run
 
+        settings = given(ctx, known - ({*LENGTHS} - {length}))
+        if no_attention:
+            settings = settings.add({"attention": "none"}, "flag")
         request = TrainRequest(
             data=data,
             out=out or default_out(data),
@@ -411,10 +467,10 @@ def train(
             device=device,
             threads=threads,
             json=json_lines,
-            settings=given(ctx, known - ({*LENGTHS} - {length})),
+            settings=settings,
             others=given(ctx, {*ABOUT_RUN, length} - {"steps"}),
             started=STARTED,
             target=target,
             valid_target=valid_target,
         )
-        raise typer.Exit(run(new_task(task or guess_task(data)), request, console))
+        raise typer.Exit(run(new_task(task), request, console))

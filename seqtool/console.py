@@ -39,6 +39,8 @@ SCORES = (
     ("bits_per_char", "bpc", "bits/char", ".3f"),
     ("accuracy", "acc", "accuracy", ".4f"),
     ("macro_f1", "f1", "macro-F1", ".4f"),
+    ("exact", "exact", "exact", ".4f"),
+    ("bleu", "bleu", "BLEU", ".1f"),
 )
 # A plain report line needs both a twentieth of the run and ten seconds since the last one; five
 # minutes are enough in any case, so that the log of a long run shows that it lives.

@@ -324,18 +324,17 @@ def _used(task: Task, settings: Settings) -> Settings:
     return Settings(kept, settings.origins)
 
 
-def by_passes(settings: Settings, rows: int, *, epochs: float | None, most: int) -> Settings:
+def by_passes(settings: Settings, updates: float, *, epochs: float | None, most: int) -> Settings:
     """With the length and the rhythm of a run over rows in random order.
 
     Args:
-        settings: With a ``batch_size``.
-        rows: To learn from.
-        epochs: Passes over them asked for.
+        settings: Of the user, and what has been chosen so far.
+        updates: That make one pass.
+        epochs: Passes asked for.
         most: Updates after which more would not help.
     """
     if epochs is not None:
-        batch = min(settings.values["batch_size"], rows)
-        steps = {"steps": max(1, round(epochs * rows / batch))}
+        steps = {"steps": max(1, round(epochs * updates))}
         settings = settings.add(steps, "from --epochs")
     settings = settings.add({"steps": most}, "chosen by seqtool")
     in_all = settings.values["steps"]

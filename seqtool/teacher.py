@@ -103,7 +103,7 @@ class Teacher:
         loss = self._held_out_loss(self.held_out, count)
         scores: dict[str, float] = {"val_loss": loss}
         if self.rating is not None:
-            scores |= self.rating(self._translate(self.held_out, min(count, RATED)))
+            scores |= self.rating(self.translate(min(count, RATED)))
         return Look(loss, scores, {name.replace("val", "valid"): x for name, x in scores.items()})
 
     @torch.inference_mode()
@@ -117,9 +117,10 @@ class Teacher:
             total += float(loss) * tokens
         return total / int(targets.sum())
 
-    def _translate(self, pairs: Bitext, count: int) -> list[Array]:
-        """Greedy translations of the first pairs, (n,) ids each."""
-        steps = EncDecStepper(self.model)
+    def translate(self, count: int) -> list[Array]:
+        """Greedy translations of the first pairs held out, (n,) ids each."""
+        pairs, steps = self.held_out, EncDecStepper(self.model)
+        assert pairs is not None, "nothing is held out"
         found: dict[int, Array] = {}
         order = np.argsort(pairs.targets.lengths[:count], kind="stable")
         for rows in np.array_split(order, -(-count // RATED_SIDE_BY_SIDE)):

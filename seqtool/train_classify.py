@@ -103,7 +103,7 @@ class LabelTask(Task):
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
         batch = min(settings.values["batch_size"], len(lengths))
         most = most_steps(len(lengths), batch, unit)
-        settings = by_passes(settings, len(lengths), epochs=epochs, most=most)
+        settings = by_passes(settings, len(lengths) / batch, epochs=epochs, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
     def objective(

@@ -94,7 +94,7 @@ class TagTask(Task):
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
         batch = min(settings.values["batch_size"], len(bank))
         most = most_steps(len(bank), batch)
-        settings = by_passes(settings, len(bank), epochs=epochs, most=most)
+        settings = by_passes(settings, len(bank) / batch, epochs=epochs, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
     def objective(

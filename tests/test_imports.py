@@ -145,6 +145,7 @@ ALLOWED: dict[str, set[str]] = {
         *("batches", "calibration", "classifier", "config", "judging", "lexicon", "spans"),
         *("tagger", "trainer", "viterbi"),
     },
+    "plan_translate": {"config", "plan"},
     "teacher": {"distributed", "batches", "beam", "config", "encdec", "lexicon", "trainer"},
     "judging": {
         "distributed",
@@ -183,8 +184,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "options": {"distributed", "config", "console", "settings"},
     "cli_train": {
-        *(*BASIC, "__init__", "images", "options", "runs", "settings", "tables", "tasks"),
-        *("text", "train_classify", "train_tag", "train_text", "treebank"),
+        *(*BASIC, "__init__", "images", "options", "pairs", "runs", "settings", "tables"),
+        *("tasks", "text", "train_classify", "train_tag", "train_text", "train_translate"),
+        "treebank",
     },
     "cli_classify": {"classifying", "options"},
     "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
@@ -197,8 +199,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Each is one command: anything but the others.
 COMMANDS = {
-    *("train_text", "train_classify", "train_tag", "writing", "classifying", "scoring"),
-    *("grading", "rating"),
+    *("train_text", "train_classify", "train_tag", "train_translate", "writing", "classifying"),
+    *("scoring", "grading", "rating"),
     *("inspection", "curing"),
 }
 # What typer is for.

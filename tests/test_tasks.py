@@ -13,6 +13,7 @@ DATA = {
     "generate": SAMPLES / "harbour.txt",
     "classify": SAMPLES / "reviews.csv",
     "tag": SAMPLES / "tagged.conllu",
+    "translate": SAMPLES / "pairs.tsv",
 }
 
 
@@ -29,6 +30,8 @@ def test_every_task_is_tried_here() -> None:
         ("tag", ("--label-smoothing", 0.1)),
         ("tag", ("--restart", 0.1)),
         ("classify", ("--crf",)),
+        ("translate", ("--text-column", "a")),
+        ("translate", ("--bptt", 9)),
         ("classify", ("--bptt", 9)),  # a setting of all training, but of no use here
     ],
 )

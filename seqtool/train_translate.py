@@ -1,0 +1,277 @@
+"""The ``train`` command for pairs of texts: the encoder-decoder, its pairs, what is chosen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.bitext import PairSplit, read_split
+from seqtool.checkpoint import DICTIONARY, Saved, Tensors
+from seqtool.config import TrainConfig, TranslatorConfig
+from seqtool.console import Console
+from seqtool.dictionary import learn_dictionary
+from seqtool.errors import ConfigError, DataError
+from seqtool.metrics import bleu, exact
+from seqtool.pairs import Pairs
+from seqtool.runs import TrainRequest
+from seqtool.settings import Settings
+from seqtool.spelling import Spelling, choose_spelling, learn_spelling
+from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows, starred
+
+if TYPE_CHECKING:
+    import torch
+
+    from seqtool.plan_translate import Sizes
+    from seqtool.teacher import Bitext, Teacher
+    from seqtool.trainer import Trainer
+
+Array = npt.NDArray[Any]
+
+STEPS = 32  # time steps of a batch that is compiled for; the code serves all
+
+
+class TranslateTask(Task):
+    """Learn to rewrite one sequence into another."""
+
+    name = "translate"
+    unused = OF_STREAMS - {"sample_every"}
+
+    split: PairSplit
+    spelling: Spelling
+    sets: "list[Bitext]"  # to train on and, if there is any, held out
+
+    def read(self, request: TrainRequest, settings: Settings, console: Console) -> Settings:
+        """Read the pairs, hold some out, learn how they are spelled."""
+        _, data, config = configs(self, settings)
+        places = request.data, request.target, request.valid, request.valid_target
+        self.split = read_split(*places, data, config.seed)
+        chosen, reason = choose_spelling(self.split.train, settings.values)
+        settings = settings.add(chosen, "seen from the data")
+        _, data, _ = configs(self, settings)
+        console.status("learning the vocabulary")
+        self.spelling = learn_spelling(self.split.train, data)
+        self._encode(data.max_length, console)
+        self._show(reason, console)
+        return settings
+
+    def read_again(self, request: TrainRequest, saved: Saved, console: Console) -> None:
+        """Read the pairs with the vocabulary of the run."""
+        data, config = saved.card.data, saved.card.train
+        places = request.data, request.target, request.valid, request.valid_target
+        self.split = read_split(*places, data, config.seed)
+        self.spelling = Spelling.from_json(saved.tokenizer_json, str(request.out))
+        self._encode(data.max_length, console)
+
+    def _encode(self, longest: int, console: Console) -> None:
+        """Both parts as ids; pairs with a side longer than ``longest`` tokens are left out."""
+        from seqtool.teacher import Bitext
+
+        console.status("encoding the pairs")
+        self.sets = []
+        for pairs in (self.split.train, self.split.held_out):
+            if pairs is None:
+                continue
+            sources = self.spelling.source.encode_all(pairs.sources)
+            targets = self.spelling.target.encode_all(pairs.targets)
+            fits = np.flatnonzero(np.maximum(sources.lengths, targets.lengths) <= longest)
+            if len(fits) < len(pairs):
+                console.warn(
+                    f"{pairs.name}: {len(pairs) - len(fits):,} of {len(pairs):,} pairs have a "
+                    f"side of more than {longest} tokens and are left out; see --max-length"
+                )
+                sources, targets = sources.select(fits), targets.select(fits)
+                pairs = pairs.select(fits.tolist())
+            if not len(pairs):
+                raise DataError(f"{pairs.name}: no pair of at most {longest} tokens a side is left")
+            self.sets.append(Bitext(sources, targets))
+            if len(self.sets) > 1:
+                self.judged = pairs
+
+    def source(self, request: TrainRequest) -> dict[str, Any]:
+        """Names, hashes, columns, counts, and how long targets are."""
+        train = self.sets[0]
+        targets, sources = train.targets.lengths + 1, train.sources.lengths + 1
+        longest = {
+            "ratio": float((targets / sources).max()),
+            "target": int(targets.max()),
+            "source": int(sources.max()) - 1,
+        }
+        return {"valid_sha256": None} | self.split.source | {"longest": longest}
+
+    def choose(
+        self,
+        settings: Settings,
+        *,
+        epochs: float | None,
+        seconds: float | None,
+        gflops: float,
+        console: Console,
+    ) -> Choice:
+        """Sizes, rates and the longest run that helps, by ``plan_translate``."""
+        from seqtool.batches import ShuffledPairs
+        from seqtool.plan_translate import choose_translator, most_steps
+
+        given = settings.values | ({"epochs": epochs} if epochs is not None else {})
+        if given.get("tying") == "all" and not self.spelling.joint:
+            raise ConfigError(
+                "--tying all needs one vocabulary for both sides; use --tying target, or --joint"
+            )
+        plan = choose_translator(self._sizes(), seconds=seconds, gflops=gflops, given=given)
+        settings = settings.add(plan.model | plan.train, "chosen by seqtool")
+        train = self.sets[0]
+        lengths = train.sources.lengths + 1, train.targets.lengths + 1
+        batches = ShuffledPairs(*lengths, settings.values["batch_size"], seed=0).per_epoch()
+        most = most_steps(batches)
+        settings = by_passes(settings, batches, epochs=epochs, most=most)
+        return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
+
+    def _sizes(self) -> "Sizes":
+        from seqtool.plan_translate import Sizes
+
+        train = self.sets[0]
+        return Sizes(
+            pairs=len(train),
+            source_tokens=int(train.sources.lengths.sum()) + len(train),
+            target_tokens=int(train.targets.lengths.sum()) + len(train),
+            source_vocabulary=self.spelling.source.vocab_size,
+            target_vocabulary=self.spelling.target.vocab_size,
+            joint=self.spelling.joint,
+        )
+
+    def objective(
+        self,
+        model: TranslatorConfig,
+        train: TrainConfig,
+        device: "torch.device",
+        console: Console,
+    ) -> "Teacher":
+        """The targets, of a fresh encoder-decoder."""
+        import torch
+
+        from seqtool.encdec import EncoderDecoder
+        from seqtool.teacher import Teacher
+
+        torch.manual_seed(train.seed % 2**64)
+        source, target = self.spelling.source, self.spelling.target
+        network = EncoderDecoder(
+            model, source.vocab_size, target.vocab_size, source_unknown=source.unknown_id
+        )
+        held_out = self.sets[1] if len(self.sets) > 1 else None
+        banned = () if target.unknown_id is None else (target.unknown_id,)
+        rating = rater(self.spelling, self.judged) if held_out is not None else None
+        return Teacher(
+            network.to(device), self.sets[0], held_out, train, rating=rating, banned_ids=banned
+        )
+
+    def rows(
+        self,
+        objective: "Teacher",
+        train: TrainConfig,
+        settings: Settings,
+        seconds: float | None,
+        reasons: Sequence[str],
+    ) -> list[tuple[str, str]]:
+        """Network and training, a star on what the user did not fix."""
+        star = partial(starred, settings)
+        model = objective.model.config
+        extra = [
+            (
+                "attention",
+                f"{model.attention}{star('attention')}"
+                + (", input feeding" if model.input_feeding else ""),
+            ),
+            (
+                "also dropped",
+                f"source words {model.source_word_dropout:g}{star('source_word_dropout')}; label "
+                f"smoothing {model.label_smoothing:g}{star('label_smoothing')}",
+            ),
+        ]
+        return reader_rows(objective.model, train, settings, seconds, reasons, extra)
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the targets."""
+        return self.spelling.target.vocab_size
+
+    def tokenizer_json(self) -> str:
+        """One tokenizer, or one for each side."""
+        return self.spelling.to_json()
+
+    def parts(self) -> dict[str, Tensors]:
+        """The word-by-word dictionary that ``evaluate`` compares with."""
+        return {DICTIONARY: learn_dictionary(self.split.train).arrays()}
+
+    def prepare(
+        self, objective: "Teacher", train: TrainConfig, announce: Callable[[], None]
+    ) -> None:
+        """Compile the loops of the recurrent layers."""
+        model = objective.model
+        rows = max(1, train.batch_size // STEPS)
+        model.encoder.prepare(rows, STEPS, announce, padded=True)
+        for stack in (model.query, model.reader):
+            stack.prepare(rows, STEPS, announce)
+
+    def sampler(self, trainer: "Trainer") -> Callable[[], str] | None:
+        """Translates the first source held out, as the averaged weights do it."""
+        if len(self.sets) < 2:
+            return None
+        teacher: Any = trainer.objective
+        source, target = self.judged.sources[0], self.judged.targets[0]
+
+        def write() -> str:
+            with trainer.updater.averaged():
+                said = self.spelling.target.decode(teacher.translate(1)[0])
+            return f"source: {source}\nmodel:  {said}\nright:  {target}"
+
+        return write
+
+    def closing(self, best: Mapping[str, Any]) -> str:
+        """Scores of what was held out."""
+        told = {"valid_bleu": ("BLEU", ".1f"), "valid_exact": ("rightly translated", ".4f")}
+        scores = [f"{name} {best[key]:{form}}" for key, (name, form) in told.items() if key in best]
+        if not scores:
+            return ""
+        return f"{' and '.join(scores)} on pairs held out, the likeliest word always taken"
+
+    def _show(self, reason: str, console: Console) -> None:
+        """What the pairs hold, and how they are split and spelled."""
+        split, data = self.split, self.split.train
+        sides = self.spelling.source, self.spelling.target
+        kinds = dict.fromkeys(f"{side.kind}, {side.vocab_size:,} entries" for side in sides)
+        train = self.sets[0]
+        mean = train.sources.lengths.mean(), train.targets.lengths.mean()
+        rows = [
+            ("columns", data.columns.reason),
+            ("tokens", f"{' and '.join(kinds)} ({reason})"),
+            ("lengths", f"{mean[0]:.1f} and {mean[1]:.1f} tokens a text"),
+            ("split", f"{len(train):,} pairs to train on, {split.note}"),
+        ]
+        console.table(data.name, rows)
+        if split.held_out is None:
+            console.warn("nothing is held out, so the last weights are kept, not the best")
+        for finding in split.findings:
+            console.warn(finding.message)
+
+
+def rater(spelling: Spelling, pairs: Pairs) -> Callable[[Sequence[Array]], dict[str, float]]:
+    """How good translations of the first pairs are: exact ones, and BLEU where texts are long.
+
+    Every target that stands beside the same source is a right answer.
+    """
+    answers: dict[str, dict[str, None]] = {}
+    for source, target in zip(pairs.sources, pairs.targets, strict=True):
+        answers.setdefault(source, {})[target] = None
+    references = [tuple(answers[source]) for source in pairs.sources]
+    sentences = spelling.target.kind == "bpe"
+
+    def rate(found: Sequence[Array]) -> dict[str, float]:
+        texts = [spelling.target.decode(ids) for ids in found]
+        right = references[: len(texts)]
+        scores = {"val_exact": float(exact(texts, right).mean())}
+        if sentences:
+            scores["val_bleu"] = bleu(texts, right).value
+        return scores
+
+    return rate
