@@ -271,6 +271,13 @@ class ModelDir:
         model_dir._events_end = header["events_bytes"]
         return model_dir
 
+    @staticmethod
+    def is_free(path: Path) -> bool:
+        """Whether nothing is at a place, not even what a crash has moved aside from there."""
+        if os.path.isdir(path):
+            return not _entries(path)
+        return not os.path.lexists(path) and _locate(path) is None
+
     @property
     def begun(self) -> bool:
         """Whether there is a directory yet that the ``save_`` methods can write to."""
@@ -282,6 +289,9 @@ class ModelDir:
         tokenizer_json: str,
         weights: Tensors,
         parts: Mapping[str, Tensors] | None = None,
+        *,
+        last: tuple[Tensors, Mapping[str, Any]] | None = None,
+        events: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Put a new model in place, complete from the first moment, with these first weights.
 
@@ -290,6 +300,8 @@ class ModelDir:
             tokenizer_json: Its tokenizer.
             weights: Its first weights.
             parts: What else never changes, by file name: ``TEXT``, ``COUNTS``.
+            last: What ``resume`` needs, as for ``save_last``.
+            events: Those so far.
 
         Raises:
             ConfigError: As ``create``, if the place has changed since.
@@ -301,7 +313,11 @@ class ModelDir:
         name = replace(card, extra={}, seal={}).to_json()
         run = _sha256(name, tokenizer, _pack_tensors(weights, {}))[:16]
         card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
-        files = {BEST: weights, **(parts or {})}
+        log = "".join(map(event_line, events)).encode("ascii")
+        files = {name: (tensors, dict[str, Any]()) for name, tensors in (parts or {}).items()}
+        files[BEST] = weights, {}
+        if last is not None:
+            files[LAST] = last[0], {"events_bytes": len(log), "counters": last[1]}
         beside = self._home.with_name(f".{self._home.name}.tmp-{os.getpid()}")
         with writing(self.path, "what was there before is untouched"):
             self._home.parent.mkdir(parents=True, exist_ok=True)
@@ -311,8 +327,10 @@ class ModelDir:
                 os.mkdir(beside)
                 write_whole(beside / CONFIG, card.to_json().encode("ascii"))
                 write_whole(beside / TOKENIZER, tokenizer)
-                for name, tensors in files.items():
-                    header = {"name": name, "run": run}
+                if log:
+                    write_whole(beside / EVENTS, log)
+                for name, (tensors, header) in files.items():
+                    header |= {"name": name, "run": run}
                     write_whole(beside / name, _pack_tensors(tensors, header))
                 _swap(beside, self._home)
             finally:

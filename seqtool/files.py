@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from seqtool.errors import SeqtoolError
+try:
+    import fcntl
+except ImportError:  # Windows: two trainings into one directory are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+from seqtool.errors import ConfigError, SeqtoolError
 
 _ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
 _ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow writing there")
@@ -49,6 +54,64 @@ def held(directory: Path) -> Iterator[int]:
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+@contextmanager
+def alone(path: Path, shown: str) -> Iterator[None]:
+    """Keep other processes of seqtool away from a place that is written to meanwhile.
+
+    The lock is a file beside it, which the system frees when its holder ends, however that happens.
+    Where nothing can be locked, as on some network drives, nobody is kept away.
+
+    Args:
+        path: The place; it need not exist.
+        shown: The option that named it.
+
+    Raises:
+        ConfigError: If another process is at work there.
+    """
+    home = Path(os.path.realpath(path))
+    lock, handle, made = home.parent / f".{home.name}.lock", -1, list[Path]()
+    try:
+        with suppress(OSError):  # writing there will fail as well, and say why
+            for parent in (*reversed(home.parent.parents), home.parent):
+                if not parent.exists():
+                    parent.mkdir()
+                    made.insert(0, parent)
+            handle = _lock(lock, f"{shown} {path}")
+        yield
+    finally:
+        if handle >= 0:
+            lock.unlink(missing_ok=True)
+            os.close(handle)
+        for parent in made:
+            with suppress(OSError):  # something is in it by now
+                parent.rmdir()
+
+
+def _lock(path: Path, where: str) -> int:
+    """Lock a file, made if there is none; gives the handle that holds the lock."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have deleted the file that was opened here.
+            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(handle)):
+                os.truncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
+                return handle
+        except BlockingIOError as err:
+            holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(handle)
+            raise ConfigError(
+                f"{where}: another process ({holder}) trains into it; wait for that, or choose "
+                "another place"
+            ) from err
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def sync_directory(directory: Path) -> None:

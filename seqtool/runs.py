@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from seqtool.train import Event, Keeper
     from seqtool.trainer import Snapshot, Trainer
 
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that save the run; Windows lacks the last
 CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
 # What makes a model or a batch large, in the order in which it is told.
 LARGE = ("hidden_size", "num_layers", "embed_size", "ngram_buckets", "batch_size", "bptt")
@@ -164,7 +165,10 @@ def _resume_command(request: TrainRequest) -> str:
 
 @contextmanager
 def _signals(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second one stops at once."""
+    """Ctrl-C, SIGTERM and a closed terminal ask the run to save and stop; a second one is obeyed.
+
+    A signal that was ignored when the command began, as by nohup, stays ignored.
+    """
     caught: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -176,7 +180,9 @@ def _signals(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
             os._exit(128 + number)
         caught.append(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield lambda: caught[0] if caught else None
     finally:

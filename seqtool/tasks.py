@@ -6,6 +6,7 @@ classifier's. A run, once it is set up, is in runs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,7 @@ from seqtool.config import CONFIGS, TrainConfig
 from seqtool.console import Console, format_count
 from seqtool.distributed import agree, join, leave, world
 from seqtool.errors import ConfigError, DataError
+from seqtool.files import alone
 from seqtool.output import emit
 from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
 from seqtool.settings import Settings
@@ -160,10 +162,14 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     configs(task, settings)  # bad flags fail here, before anything is read
     if world().restarts and (request.out / LAST).exists():
         request = replace(request, resume=True, force=False)
+    writes = world().first and not request.show_config
     try:
-        if request.resume:
-            return _resume(task, request, console)
-        return _begin(task, request, settings, console)
+        with alone(request.out, "-o") if writes else nullcontext():
+            if request.resume and (request.show_config or not ModelDir.is_free(request.out)):
+                return _resume(task, request, console)
+            if request.resume:  # a run may be killed before its first save
+                console.notice(f"nothing to resume in {request.out} yet: the run begins")
+            return _begin(task, request, settings, console)
     finally:
         leave()
 
@@ -259,22 +265,31 @@ def _resume(task: Task, request: TrainRequest, console: Console) -> int:
         check_weights(saved.weights, shapes(objective.model), str(request.out))
         trainer = Trainer(objective, card.train)
         good = restore_last(trainer, *load_last(request.out))
-    again = f"; train on from its weights with --init-from {request.out} -o NEW"
-    again = again if task.inheritable else ""
-    if trainer.step >= card.train.steps:
-        raise ConfigError(
-            f"{request.out}: this run is finished ({trainer.step} of {card.train.steps} steps)"
-            + again
-        )
-    if card.train.patience and trainer.stale >= card.train.patience:
-        raise ConfigError(
-            f"{request.out}: this run stopped early, at step {trainer.step}, after "
-            f"{trainer.stale} evaluations without a better one (--patience "
-            f"{card.train.patience}){again}"
-        )
+    if how := _over(trainer):
+        more = f"; train on from its weights with --init-from {request.out} -o NEW"
+        console.notice(f"{request.out}: this run {how}{more if task.inheritable else ''}")
+        if not request.json and world().first:
+            emit(f"{request.out}\n")
+        return 0
     console.notice(f"resuming {request.out} at step {trainer.step} of {card.train.steps}")
     keeper = Keeper(output, card, saved.tokenizer_json) if output else Onlooker(card)
     return _finish(task, request, console, trainer, keeper, good=good)
+
+
+def _over(trainer: "Trainer") -> str:
+    """How a run ended that has nothing left to do, "" if it has something.
+
+    To resume such a run is no error: a script may repeat its command until that succeeds.
+    """
+    step, config, stale = trainer.step, trainer.config, trainer.stale
+    if step >= config.steps:
+        return f"is finished ({step} of {config.steps} steps)"
+    if config.patience and stale >= config.patience:
+        return (
+            f"stopped early, at step {step}, after {stale} evaluations without a better one "
+            f"(--patience {config.patience})"
+        )
+    return ""
 
 
 def _finish(

@@ -70,18 +70,21 @@ class Keeper:
     def save_best(self, trainer: Trainer) -> None:
         """Write the best weights, if they are not written yet, and the card."""
         self.card = replace(self.card, train=trainer.config)
-        if not self.output.begun:
-            if self.best is None:
-                self.note_best(trainer, {})
-            assert self.best is not None
-            self.output.begin(self.card, self.tokenizer_json, self.best, self.parts)
-            self.output.append_events(self.pending)
-            self.pending = []
-        else:
-            if self.best is not None:
-                self.output.save_best(self.best)
-            self.output.save_card(self.card)
+        if self.best is not None:
+            self.output.save_best(self.best)
+        self.output.save_card(self.card)
         self.best = None
+
+    def _begin(self, trainer: Trainer, last: tuple[dict[str, np.ndarray], Event]) -> None:
+        """Put the directory in place, such that a run killed at any later moment can go on."""
+        if self.best is None:
+            self.note_best(trainer, {})
+        assert self.best is not None
+        self.card = replace(self.card, train=trainer.config)
+        self.output.begin(
+            self.card, self.tokenizer_json, self.best, self.parts, last=last, events=self.pending
+        )
+        self.pending, self.best = [], None
 
     def keep_best(self) -> str:
         """At the end of a run that failed: write a better model not yet written; says what is kept.
@@ -99,12 +102,16 @@ class Keeper:
     def save_last(self, trainer: Trainer, good: Snapshot) -> None:
         """Write all that a resumed run needs, with the state a rescue would go back to."""
         began = time.monotonic()
-        self.save_best(trainer)
         tensors, counters = trainer.capture()
         stored = {f"now.{name}": tensor.numpy(force=True) for name, tensor in tensors.items()}
         if good.counters["step"] != trainer.step:
             stored |= {f"good.{name}": t.numpy(force=True) for name, t in good.tensors.items()}
-        self.output.save_last(stored, {"now": counters, "good": good.counters})
+        last = stored, {"now": counters, "good": good.counters}
+        if self.output.begun:
+            self.save_best(trainer)
+            self.output.save_last(*last)
+        else:
+            self._begin(trainer, last)
         self.saved_at = time.monotonic()
         self.last_save = self.saved_at - began
 
@@ -114,10 +121,8 @@ class Keeper:
 
     def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
         """After an evaluation: begin the directory at the first, then save now and then."""
-        if at_once or self.is_due():
+        if at_once or self.is_due() or not self.output.begun:
             self.save_last(trainer, good)
-        elif not self.output.begun:
-            self.save_best(trainer)
 
     def save_seconds(self, trainer: Trainer) -> float:
         """How long saving the best model and the whole state takes, measured or guessed."""

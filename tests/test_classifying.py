@@ -12,31 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import error_line, start
+from examples import make_rows, write_csv
 
 from seqtool.checkpoint import load, load_last
 from seqtool.grading import bootstrap, confusion_matrix, macro_f1, precision_recall_f1
 
 SMALL = ("--hidden-size", 8, "--embed-size", 8, "--part-buckets", 64, "--batch-size", 8, "-q")
-GOOD = ["lovely", "fine", "great", "warm", "bright"]
-BAD = ["awful", "dull", "grim", "cold", "stale"]
-
-
-def make_rows(count, seed):
-    """Sentences with a word that tells, and a label."""
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        label = rng.choice(["good", "bad"])
-        words = [rng.choice(["the", "a", "soup", "room", "was", "and", "tea"]) for _ in range(7)]
-        words[rng.randrange(7)] = rng.choice(GOOD if label == "good" else BAD)
-        rows.append((" ".join(words) + ".", label))
-    return rows
-
-
-def write_csv(path, rows, names=("text", "label")):
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([names, *rows])
-    return path
 
 
 @pytest.fixture(scope="session")

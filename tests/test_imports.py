@@ -178,9 +178,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "overview": {"config", "console", "data", "settings"},
     "tasks": {
-        "distributed",
-        *(*BASIC, "budget", "checkpoint", "console", "devices", "models", "output", "plan"),
-        *("runs", "settings", "train", "trainer"),
+        *(*BASIC, "budget", "checkpoint", "console", "devices", "distributed", "files"),
+        *("models", "output", "plan", "runs", "settings", "train", "trainer"),
     },
     "options": {"distributed", "config", "console", "settings"},
     "cli_train": {

@@ -613,6 +613,19 @@ def test_budget_holds_when_the_speed_changes_during_the_fall(
     ]
 
 
+@pytest.mark.parametrize("asleep", [2, 100, 300])
+def test_budget_ends_when_the_machine_has_slept_through_it(asleep, corpus, tmp_path, monkeypatch):
+    run, events, _ = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=9.0,
+        step_seconds=lambda step: 3600.0 if step == asleep else 0.02,
+    )  # fmt: skip
+    assert events[-1]["reason"] == "done"
+    assert events[-1]["step"] == run.trainer.config.steps
+    assert load(tmp_path / "m").card.train == run.trainer.config
+    # Not at once: the rate has to fall, or all that was learned would be rough.
+    assert asleep < run.trainer.step <= 2 * asleep + 20
+
+
 def test_run_at_a_steady_speed_is_never_bent(corpus, tmp_path, monkeypatch):
     run, _, spent = run_within(
         corpus, tmp_path / "m", monkeypatch, seconds=9.0, step_seconds=lambda step: 0.02

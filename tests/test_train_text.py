@@ -19,7 +19,7 @@ import torch
 from conftest import TINY, Run, error_line, train_tiny
 
 from seqtool import runs
-from seqtool.checkpoint import ModelDir, load, load_last
+from seqtool.checkpoint import LAST, ModelDir, load, load_last
 from seqtool.config import NGRAM_LOGITS_VOCABULARY
 from seqtool.console import TrainingDisplay
 from seqtool.errors import SeqtoolError
@@ -88,8 +88,8 @@ def test_a_text_shorter_than_a_batch_shrinks_it(run: Run, tmp_path: Path) -> Non
     assert code == 0
     assert "only 22 training tokens: batch size 1 and bptt 22 instead of 50 and 100" in err
     # The same command goes on with it.
-    code, _, err = run(*options, "--batch-size", 50, "--bptt", 100, "--resume", "-q")
-    assert "is finished" in error_line(err)
+    code, _, err = run(*options, "--batch-size", 50, "--bptt", 100, "--resume")
+    assert (code, "is finished" in err) == (0, True)
     code, _, err = run(*options, "--batch-size", 50, "--bptt", 7, "--resume", "-q")
     assert "contradicts the saved run" in error_line(err)
 
@@ -270,8 +270,7 @@ def stop_at_event(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[]
     monkeypatch.setattr(TrainingDisplay, "show", counted)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("number", [0, 7])
+@pytest.mark.parametrize(("name", "number"), [("SIGINT", 0), ("SIGTERM", 7), ("SIGHUP", 3)])
 def test_an_interrupted_run_goes_on_to_the_bit(
     run: Run,
     text_file: Path,
@@ -283,6 +282,8 @@ def test_an_interrupted_run_goes_on_to_the_bit(
 ) -> None:
     out = tmp_path / "it's a model"  # the command must be fit for a shell
     stop = getattr(signal, name)
+    if name == "SIGHUP":
+        monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)  # as without nohup
     with monkeypatch.context() as patch:
         stop_at_event(patch, number, lambda: os.kill(os.getpid(), stop))
         code, shown, err = run("train", text_file, *TINY, "--steps", 30, "-o", out)
@@ -333,9 +334,9 @@ def test_a_run_that_stopped_early_is_finished(
     code, _, err = run(*options, "--patience", 2)
     assert code == 0
     assert "early stop" in err
-    code, _, err = run("train", text_file, "-o", tmp_path / "m", "--resume", "-q")
-    assert code == 2
-    line = error_line(err)
+    code, shown, err = run("train", text_file, "-o", tmp_path / "m", "--resume")
+    assert (code, shown) == (0, f"{tmp_path / 'm'}\n")
+    line = err.splitlines()[-1]
     assert "stopped early, at step 45, after 2 evaluations without a better one" in line
     assert "--init-from" in line
 
@@ -368,6 +369,16 @@ def test_a_second_signal_closes_the_display_and_quits(monkeypatch: pytest.Monkey
         os.kill(os.getpid(), signal.SIGINT)
         assert done == ["closed", 130]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_was_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    try:
+        with _signals(lambda: None) as interrupted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupted() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("lost", [BrokenPipeError(), SeqtoolError("standard output: full")])
@@ -446,15 +457,34 @@ def test_another_text_cannot_be_resumed_with(
     assert "not the data that" in error_line(err)
 
 
-def test_nothing_to_resume_is_one_line(
+def test_resuming_a_finished_run_only_says_so(run: Run, text_file: Path, model: Path) -> None:
+    code, shown, err = run("train", text_file, "-o", model, "--resume")
+    assert (code, shown) == (0, f"{model}\n")
+    assert "is finished (30 of 30 steps)" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty directory"])
+def test_resuming_where_nothing_is_begins(
+    run: Run, text_file: Path, model: Path, tmp_path: Path, there: str
+) -> None:
+    out = tmp_path / "m"
+    if there != "nothing":
+        out.mkdir()
+    code, shown, err = run("train", text_file, *TINY, "--steps", 30, "-o", out, "--resume")
+    assert (code, shown) == (0, f"{out}\n")
+    assert f"nothing to resume in {out} yet: the run begins" in err
+    assert_same(weights_of(out), weights_of(model))
+
+
+def test_a_model_without_its_last_state_cannot_be_resumed(
     run: Run, text_file: Path, model: Path, tmp_path: Path
 ) -> None:
-    code, _, err = run("train", text_file, "-o", tmp_path / "none", "--resume", "-q")
+    out = tmp_path / "m"
+    shutil.copytree(model, out)
+    (out / LAST).unlink()
+    code, _, err = run("train", text_file, "-o", out, "--resume", "-q")
     assert code == 1
-    assert "no model there" in error_line(err)
-    code, _, err = run("train", text_file, "-o", model, "--resume", "-q")
-    assert code == 2
-    assert "is finished (30 of 30 steps)" in error_line(err)
+    assert "no last.safetensors" in error_line(err)
 
 
 @pytest.mark.parametrize(
