@@ -230,13 +230,15 @@ class NGram:
                 raise ValueError(f"{len(arrays)} arrays for order {order}")
             for length in range(order):
                 children = arrays[f"children.{length}"].astype(np.int64)
+                if children.sum() != len(arrays[f"tokens.{length}"]):
+                    raise ValueError("n-grams without a context")
                 ranks = np.repeat(np.arange(len(children)), children)
                 codes = ranks * vocab_size + arrays[f"tokens.{length}"]
                 level = Level(codes, arrays[f"gains.{length}"], arrays[f"backoffs.{length}"])
                 _check_level(level, below, vocab_size)
                 levels.append(level)
                 below = len(codes)
-        except (KeyError, IndexError, ValueError, MemoryError) as err:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError) as err:
             raise CheckpointError(
                 f"{where}: not the n-gram model of a seqtool model ({err}); copy the whole "
                 "directory again, or train again"

@@ -21,11 +21,12 @@ from typing import IO, Any, Self, TypeVar
 
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from seqtool import __version__
 from seqtool.config import CONFIGS, TrainConfig, from_dict
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
-from seqtool.files import held, sync_directory, write_whole, writing
+from seqtool.files import held, open_plain, sync_directory, write_whole, writing
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
@@ -35,6 +36,9 @@ FORMAT = 1  # of the whole directory; raised when an older seqtool could not rea
 CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
 BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
 COUNTS, DICTIONARY = "counts.safetensors", "dictionary.safetensors"
+# What is read into memory before it is checked. A card lists its classes, the events a run.
+MOST_BYTES = {CONFIG: 1 << 24, TOKENIZER: 1 << 25, EVENTS: 1 << 28}
+MOST_HEADER = 1 << 24  # bytes of JSON in a safetensors file
 _COPY_AGAIN = "copy the whole directory again from where it was trained"
 _FILES = (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT, COUNTS, DICTIONARY)
 _NAMES = "|".join(map(re.escape, _FILES))
@@ -94,7 +98,10 @@ class Card:
             values["model"] = from_dict(model_kind, values["model"], "model")
             values["data"] = from_dict(data_kind, values["data"], "data")
             values["train"] = from_dict(TrainConfig, values["train"], "train")
-            return from_dict(cls, values, "card")
+            made_card = from_dict(cls, values, "card")
+            if not isinstance(made_card.extra.get("best") or {}, dict):
+                raise ConfigError("card: best must hold settings by name")
+            return made_card
         except (ConfigError, KeyError, TypeError) as err:
             raise CheckpointError(f"{where}: {err}; {made}: use that version") from err
 
@@ -108,7 +115,7 @@ def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], whe
     """Compare names and shapes with those of the model that the card describes.
 
     Raises:
-        CheckpointError: Naming what is missing, unexpected, or of another shape.
+        CheckpointError: Naming what is missing, unexpected, of another shape or no finite numbers.
     """
     found = {name: array.shape for name, array in weights.items()}
     faults = [
@@ -118,6 +125,14 @@ def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], whe
     ]
     if faults:
         raise CheckpointError(f"{where}: not as in {CONFIG}: {_listed(faults)}; {_COPY_AGAIN}")
+    for name, array in weights.items():
+        if array.dtype != np.float32:
+            raise CheckpointError(f"{where}: {name} is of {array.dtype}, needed float32")
+        if not np.isfinite(array).all():
+            raise CheckpointError(
+                f"{where}: {name} is not finite, so its answers would mean nothing; train again, "
+                "with a lower --lr or --clip-norm 0.25"
+            )
 
 
 @dataclass(frozen=True)
@@ -183,7 +198,13 @@ def load_text(path: Path) -> np.ndarray[Any, Any] | None:
         CheckpointError: As ``load``.
     """
     part = _load_part(path, TEXT)
-    return None if part is None else part["ids"]
+    if part is None:
+        return None
+    ids = part.get("ids", np.zeros((0, 0)))
+    size = _steadily(path, _read_card).vocab_size
+    if ids.ndim != 1 or ids.dtype.kind != "u" or (len(ids) and int(ids.max()) >= size):
+        raise CheckpointError(f"{path}/{TEXT}: not ids below {size}; {_COPY_AGAIN}")
+    return ids
 
 
 def load_counts(path: Path) -> Arrays:
@@ -222,14 +243,14 @@ def load_events(path: Path) -> list[dict[str, Any]]:
     A last line that a crash cut short is left out.
     """
     try:
-        lines = (path / EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        blob = _read(path, str(path), EVENTS)
+    except CheckpointError:
         return []
     events = []
-    for line in lines:
-        with suppress(ValueError):
+    for line in blob.decode("utf-8", "replace").splitlines():
+        with suppress(ValueError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict):
+            if isinstance(event, dict) and type(event.get("step")) is int:
                 events.append(event)
     return events
 
@@ -359,7 +380,7 @@ class ModelDir:
         ``counters`` holds JSON values and may hold NaN and infinity; floats come back exactly. The
         length of the events is kept too: a resumed run first cuts off those after this save.
         """
-        with self._saving(), open(self._home / EVENTS, "ab") as file:
+        with self._saving(), open_plain(self._home / EVENTS, "ab") as file:
             size = self._cut_events(file)
             os.fsync(file.fileno())  # or their length could survive a power failure without them
         self._save(LAST, tensors, events_bytes=size, counters=counters)
@@ -367,7 +388,7 @@ class ModelDir:
     def append_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Add events to ``metrics.jsonl``: all of them or, if that fails, none."""
         blob = "".join(map(event_line, events)).encode("ascii")
-        with self._saving(), open(self._home / EVENTS, "ab", buffering=0) as file:
+        with self._saving(), open_plain(self._home / EVENTS, "ab") as file:
             start, left = self._cut_events(file), memoryview(blob)
             try:
                 while left:  # a nearly full disk takes a part and only then refuses
@@ -430,7 +451,13 @@ def _pack_tensors(tensors: Tensors, header: dict[str, Any]) -> bytearray:
 
 def _read(directory: Path, where: str, name: str) -> bytes:
     try:
-        with open(directory / name, "rb") as file:
+        with open_plain(directory / name) as file:
+            size, most = os.fstat(file.fileno()).st_size, MOST_BYTES.get(name) or _memory()
+            if size > most:
+                raise CheckpointError(
+                    f"{where}/{name}: {size} bytes are more than seqtool writes or this machine "
+                    f"holds ({most}); {_COPY_AGAIN}"
+                )
             return file.read()
     except FileNotFoundError as err:
         advice = _COPY_AGAIN
@@ -444,6 +471,13 @@ def _read(directory: Path, where: str, name: str) -> bytes:
         raise CheckpointError(f"{where}/{name}: cannot be read ({err.strerror})") from err
 
 
+def _memory() -> int:
+    """Bytes of memory that this machine has."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1 << 63  # Windows: it will say when there is not enough
+
+
 def _read_card(home: Path, where: str) -> Card:
     blob = _read(home, where, CONFIG)
     return Card.from_json(blob.decode("utf-8", "replace"), f"{where}/{CONFIG}")
@@ -453,14 +487,21 @@ def _read_tensors(home: Path, where: str, name: str = LAST) -> tuple[Card, Array
     """The card, and a file's tensors and header, every byte of it checked."""
     card, blob = _read_card(home, where), _read(home, where, name)
     end = 8 + int.from_bytes(blob[:8], "little")  # safetensors: length, JSON header, data
+    if end > min(len(blob), MOST_HEADER):
+        raise CheckpointError(f"{where}/{name}: damaged or cut short; {_COPY_AGAIN}")
     place = _DIGEST.search(blob, 8, min(end, len(blob)))
     a, b = place.span(1) if place else (0, 0)
     if blob[a:b].decode("ascii") != _sha256(memoryview(blob)[:a], _UNSEALED, memoryview(blob)[b:]):
         raise CheckpointError(f"{where}/{name}: damaged or cut short; {_COPY_AGAIN}")
-    header = json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"])
-    if (header["name"], header["run"]) != (name, card.seal.get("run")):
+    try:
+        header = json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"])
+        ours = (header["name"], header["run"]) == (name, card.seal.get("run"))
+        arrays = safetensors.numpy.load(blob) if ours else {}
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as err:
+        raise CheckpointError(f"{where}/{name}: not one that seqtool wrote; {_COPY_AGAIN}") from err
+    if not ours:
         raise CheckpointError(f"{where}: {name} is not that of this {CONFIG}; {_COPY_AGAIN}")
-    return card, dict(sorted(safetensors.numpy.load(blob).items())), header  # any order else
+    return card, dict(sorted(arrays.items())), header  # they come in any order
 
 
 def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
@@ -507,8 +548,8 @@ def _listed(names: Sequence[str]) -> str:
 def _is_model(directory: Path) -> bool:
     """Whether seqtool wrote it, in whatever format; others name files config.json as well."""
     unreadable = (OSError, ValueError, TypeError, RecursionError)
-    with suppress(*unreadable), open(directory / CONFIG, "rb") as file:
-        return {"format", "seqtool"} <= set(json.load(file))
+    with suppress(*unreadable), open_plain(directory / CONFIG) as file:
+        return {"format", "seqtool"} <= set(json.loads(file.read(MOST_BYTES[CONFIG])))
     return False
 
 

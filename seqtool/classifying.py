@@ -21,7 +21,7 @@ from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
 from seqtool.labelled import BETWEEN
-from seqtool.output import emit
+from seqtool.output import cell, emit
 from seqtool.pipes import batches, read_lines
 
 Array = npt.NDArray[Any]
@@ -116,7 +116,7 @@ class Answerer:
         self.classes: list[str] = card.source["classes"]
         self.least = 0.0  # probability of a label in the set
         if request.coverage is not None:
-            scores = card.extra["best"].get("set_scores", [])
+            scores = (card.extra.get("best") or {}).get("set_scores", [])
             if not scores:
                 raise ConfigError(
                     f"--coverage: {request.model} was trained with nothing held out; train it "
@@ -146,10 +146,10 @@ class Answerer:
             return json.dumps(named | self._object(answer), ensure_ascii=False) + "\n"
         if answer is None:
             return "\n"
-        cells = [answer.label, f"{answer.probability:.4f}"]
+        cells = [cell(answer.label), f"{answer.probability:.4f}"]
         if self.request.proba or self.request.top > 1:
-            cells = [cell for label, p in answer.ranked for cell in (label, f"{p:.4f}")]
-        return "\t".join([*cells, *([file] if file else [])]) + "\n"
+            cells = [part for label, p in answer.ranked for part in (cell(label), f"{p:.4f}")]
+        return "\t".join([*cells, *([cell(file)] if file else [])]) + "\n"
 
     def _object(self, answer: Answer | None) -> dict[str, Any]:
         if answer is None:
@@ -267,5 +267,6 @@ def _traced(judge: TextJudge, card: Card, text: str, as_json: bool) -> str:
     lines = []
     for t, token in enumerate(tokens):
         turn = "*" if t and best[t] != best[t - 1] else ""
-        lines.append(f"{classes[best[t]]}\t{p[t, best[t]]:.4f}\t{token}\t{turn}".rstrip("\t"))
+        label = cell(classes[best[t]])
+        lines.append(f"{label}\t{p[t, best[t]]:.4f}\t{cell(token)}\t{turn}".rstrip("\t"))
     return "\n".join(lines) + "\n\n"

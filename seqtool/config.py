@@ -27,6 +27,8 @@ GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a
 # A table of logits for more tokens than this would be larger than the rest of a new model.
 NGRAM_LOGITS_VOCABULARY = 512
 
+MOST_LAYERS = 1000  # far more than anyone trains; a damaged card could ask for any number
+
 ConfigT = TypeVar("ConfigT")
 
 
@@ -45,6 +47,10 @@ def _check_cell(cell: Cell, nonlinearity: Nonlinearity) -> None:
     _check_choice("--nonlinearity", nonlinearity, Nonlinearity)
     if cell != "rnn" and nonlinearity != "tanh":
         raise ConfigError(f"--nonlinearity {nonlinearity} needs --cell rnn, got --cell {cell}")
+
+
+def _check_layers(value: int) -> None:
+    _check(1 <= value <= MOST_LAYERS, "--layers", value, f"from 1 to {MOST_LAYERS}")
 
 
 def _check_size(flag: str, value: int, least: int) -> None:
@@ -73,7 +79,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check_cell(self.cell, self.nonlinearity)
         _check_size("--hidden-size", self.hidden_size, 1)
-        _check_size("--layers", self.num_layers, 1)
+        _check_layers(self.num_layers)
         _check_size("--embed-size", self.embed_size, 1)
         _check(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         _check(1 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 1 (off) to 8")
@@ -282,7 +288,7 @@ class TranslatorConfig:
         _check_choice("--attention", self.attention, Attention)
         _check_choice("--tying", self.tying, Tying)
         _check_size("--hidden-size", self.hidden_size, 1)
-        _check_size("--layers", self.num_layers, 1)
+        _check_layers(self.num_layers)
         _check_size("--embed-size", self.embed_size, 1)
         for flag in ("dropout", "source_word_dropout", "label_smoothing"):
             value = getattr(self, flag)
@@ -359,9 +365,9 @@ class TreebankConfig:
 def _check_reader(config: "ClassifierConfig | TaggerConfig") -> None:
     """See that what reads words in both directions can be built."""
     _check_cell(config.cell, config.nonlinearity)
-    for flag in ("hidden_size", "num_layers", "embed_size"):
-        name = "--layers" if flag == "num_layers" else "--" + flag.replace("_", "-")
-        _check(getattr(config, flag) >= 1, name, getattr(config, flag), "at least 1")
+    _check_layers(config.num_layers)
+    for flag in ("hidden_size", "embed_size"):
+        _check_size("--" + flag.replace("_", "-"), getattr(config, flag), 1)
     for flag in ("dropout", "embed_dropout", "word_dropout"):
         value = getattr(config, flag)
         _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")

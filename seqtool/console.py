@@ -184,7 +184,8 @@ class Console:
         from rich.console import Console as RichConsole
 
         width, height = self._size or (None, None)
-        return RichConsole(file=self.stream, force_terminal=True, width=width, height=height)
+        file = cast("TextIO", _Steady(self))
+        return RichConsole(file=file, force_terminal=True, width=width, height=height)
 
     def notice(self, text: str) -> None:
         """Tell something good to know; may have several lines, which are never re-wrapped."""
@@ -265,6 +266,23 @@ class Console:
         except OSError:
             # A full disk under the log must not cost the training run that the log is about.
             self.stream = None
+
+
+class _Steady:
+    """The stream as rich writes to it: a terminal that closes ends no training run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._stream = console, console.stream
+
+    def write(self, text: str) -> int:
+        self._console._write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Every write has been."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _number(event: Event, key: str) -> float | None:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, cast
 
 try:
     import fcntl
@@ -15,6 +17,26 @@ from seqtool.errors import ConfigError, SeqtoolError
 
 _ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
 _ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow writing there")
+
+
+def open_plain(path: Path, mode: str = "rb") -> IO[bytes]:
+    """Open a file to read or append: no pipe, which could wait for ever, and no device.
+
+    To append is to write, so a link is not followed then: it may lead anywhere.
+
+    Raises:
+        OSError: If the system refuses it, or it is no plain file.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        flags |= getattr(os, "O_NONBLOCK", 0)
+        return os.open(name, flags | (0 if mode == "rb" else getattr(os, "O_NOFOLLOW", 0)), 0o666)
+
+    file = open(path, mode, buffering=0 if mode == "ab" else -1, opener=opener)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a plain file")
+    return cast("IO[bytes]", file)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The ``evaluate`` command for classifiers: how often they are right, beside cheap methods."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from seqtool.checkpoint import Card, event_line
 from seqtool.console import Console
 from seqtool.errors import ConfigError, DataError, SeqtoolError
 from seqtool.images import Images, is_images, read_images
-from seqtool.judge import ImageJudge, TextJudge, load_judge
+from seqtool.judge import ImageJudge, TextJudge, load_judge, sure
 from seqtool.labelled import Data, numbered, read_split, strings
-from seqtool.output import emit
+from seqtool.output import cell, emit
 from seqtool.tables import read_table
 
 Array = npt.NDArray[Any]
@@ -51,7 +52,7 @@ def grade(request: GradeRequest, console: Console) -> int:
     truth = numbered(data, classes)
     console.status(f"judging {len(data)} examples")
     logits, tokens = _opinions(judge, data, request)
-    p = pool(logits, judge.powers)
+    p = sure(pool(logits, judge.powers))
     guess = p.argmax(axis=1)
     confusion = confusion_matrix(truth, guess, len(classes))
     low, high = bootstrap(truth == guess, seed=0)
@@ -196,13 +197,19 @@ def _baselines(
         found["nb_linear"] = scores(pool(logits[1:], [1.0]), truth)
     if isinstance(data, Images):
         return found
+    # A model from elsewhere may name anything: nothing is fetched, no pipe is waited for.
+    name, valid = card.source["name"], card.source.get("valid")
+    plain = [os.path.isfile(path) or os.path.isdir(path) for path in (name, valid or name)]
+    if not all(plain):
+        console.notice(f"no TF-IDF baseline: the training data are needed, {name} is not here")
+        return found
     try:
-        split = read_split(card.source["name"], card.source["valid"], card.data, card.train.seed)
+        split = read_split(name, valid, card.data, card.train.seed)
     except SeqtoolError as err:
         console.notice(f"no TF-IDF baseline: the training data are needed ({err})")
         return found
-    if split.train.sha256 != card.source["sha256"]:
-        console.notice(f"no TF-IDF baseline: {card.source['name']} has changed since training")
+    if split.train.sha256 != card.source.get("sha256"):
+        console.notice(f"no TF-IDF baseline: {name} has changed since training")
         return found
     console.status("training TF-IDF with logistic regression")
     train = split.train
@@ -258,24 +265,24 @@ def _text(report: dict[str, Any], classes: list[str]) -> str:
         lines.append(f"{name:<20}" + "".join(cells))
     low, high = mine["accuracy_low"], mine["accuracy_high"]
     lines += [f"accuracy of the model from {low:.4f} to {high:.4f} ({LEVEL:.0%} interval)", ""]
-    width = max(20, *(len(label) + 2 for label in classes))
+    width = max(20, *(len(cell(label)) + 2 for label in classes))
     lines.append(f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'count':>10}")
-    for label, row in report["classes"].items():
+    for label, row in zip(map(cell, classes), report["classes"].values(), strict=True):
         cells = (f"{row[key]:>10.4f}" for key in ("precision", "recall", "f1"))
         lines.append(f"{label:<{width}}" + "".join(cells) + f"{row['count']:>10}")
     if len(classes) <= 12:
         lines += ["", "truth down, answers across"]
-        lines.append(" " * width + "".join(f"{label[:8]:>9}" for label in classes))
-        for label, counts in zip(classes, report["confusion"], strict=True):
+        lines.append(" " * width + "".join(f"{cell(label)[:8]:>9}" for label in classes))
+        for label, counts in zip(map(cell, classes), report["confusion"], strict=True):
             lines.append(f"{label:<{width}}" + "".join(f"{count:>9}" for count in counts))
     if report["mistakes"]:
         lines += ["", "worst mistakes"]
     for mistake in report["mistakes"]:
-        text = " ".join(mistake["text"].split())
+        text = cell(" ".join(mistake["text"].split()))
         shown = text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
         lines.append(
-            f"{mistake['row']}  {mistake['label']} (given {mistake['probability']:.4f}), "
-            f"answered {mistake['predicted']}: {shown}"
+            f"{cell(mistake['row'])}  {cell(mistake['label'])} (given "
+            f"{mistake['probability']:.4f}), answered {cell(mistake['predicted'])}: {shown}"
         )
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

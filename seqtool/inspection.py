@@ -75,7 +75,8 @@ def inspect(request: InspectRequest, console: Console) -> int:
             f"{request.model}: no update of its weights was ever reported; what follows "
             "is what chance has drawn; train it first"
         )
-    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
+    size = saved.card.vocab_size
+    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model), size=size)
     text = _read(request, saved, tokenizer, console)
     found = _look(request, saved, tokenizer, text, console)
     spell = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]

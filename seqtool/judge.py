@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from seqtool.batches import by_length
 from seqtool.calibration import pool
-from seqtool.checkpoint import Card, Saved, check_weights, load, load_counts
+from seqtool.checkpoint import CONFIG, Card, Saved, check_weights, load, load_counts
 from seqtool.config import ClassifierConfig
+from seqtool.errors import CheckpointError
 from seqtool.lexicon import Lexicon, Texts
-from seqtool.linear import ngram_keys, score
+from seqtool.linear import check_linear, ngram_keys, score
 from seqtool.shapes import layer_shapes, vector_shapes
 from seqtool.team import Team
 
@@ -215,7 +216,7 @@ class ImageJudge:
 
     def probabilities(self, pixels: Array) -> Array:
         """Probabilities of all classes, (N, C)."""
-        return pool(self.opinions(pixels), self.powers)
+        return sure(pool(self.opinions(pixels), self.powers))
 
 
 class TextJudge:
@@ -264,7 +265,7 @@ class TextJudge:
 
     def probabilities(self, texts: Sequence[str]) -> Array:
         """Probabilities of all classes, (N, C)."""
-        return pool(self.opinions(texts), self.powers)
+        return sure(pool(self.opinions(texts), self.powers))
 
     def _recurrent(self, rows: Texts) -> Array:
         logits = np.empty((len(rows), len(self.network.bias)), np.float32)
@@ -274,6 +275,19 @@ class TextJudge:
             x = self.vectors.sequences(rows.select(batch), lengths[batch])
             logits[batch] = self.network.logits(x, lengths[batch])
         return logits
+
+
+def sure(p: Array) -> Array:
+    """Probabilities that are numbers.
+
+    Raises:
+        CheckpointError: If they are not.
+    """
+    if not np.isfinite(p).all():
+        raise CheckpointError(
+            "the model's probabilities are not finite, so its weights are damaged; train it again"
+        )
+    return p
 
 
 def weight_shapes(
@@ -309,9 +323,9 @@ def load_judge(
     saved = load(path, "classify")
     check_saved(saved, str(path))
     card = saved.card
-    opinions = 2 if card.model.ngram_order else 1
     # Without examples held out nothing is known of the opinions: then they count alike.
-    powers = card.extra["best"].get("powers", [1 / opinions] * opinions)
+    opinions, best = _opinions(card), card.extra.get("best") or {}
+    powers = best.get("powers", [1 / opinions] * opinions)
     if card.data.tokenizer == "row":
         mean, deviation = card.source["pixel_mean"], card.source["pixel_deviation"]
         image_judge = ImageJudge(
@@ -325,13 +339,21 @@ def load_judge(
         return image_judge, card
     buckets = card.model.part_buckets
     lexicon = Lexicon.from_json(saved.tokenizer_json, str(path), buckets=buckets)
+    if lexicon.size != card.vocab_size:
+        raise CheckpointError(
+            f"{path}: its tokenizer has {lexicon.size} words, the model {card.vocab_size}; copy "
+            "the whole directory again"
+        )
+    linear = load_counts(path) if card.model.ngram_order else None
+    if linear is not None:
+        check_linear(linear, len(card.source["classes"]), str(path))
     text_judge = TextJudge(
         card.model,
         lexicon,
         saved.weights,
         powers,
         max_length=card.data.max_length,
-        linear=load_counts(path) if card.model.ngram_order else None,
+        linear=linear,
         announce=announce,
     )
     return text_judge, card
@@ -343,9 +365,38 @@ def check_saved(saved: Saved, where: str) -> None:
     Raises:
         CheckpointError: If not.
     """
-    card, classes = saved.card, len(saved.card.source["classes"])
-    _, width, channels = card.source.get("image_shape", (0, 0, 0))
+    card, source, best = saved.card, saved.card.source, saved.card.extra.get("best", {})
+    classes: Any = source.get("classes")
+    shape: Any = source.get("image_shape", [0, 0, 0])
+    sound = isinstance(best, dict) and _are(classes, str) and len(set(classes)) == len(classes) > 1
+    if sound:
+        opinions = _opinions(card)
+        pixels = [source.get("pixel_mean", 0), source.get("pixel_deviation", 1)]
+        sound = (
+            all(isinstance(source.get(key), str) for key in ("name", "sha256"))
+            and _are(source.get("class_counts"), int, count=len(classes))
+            and _are(shape, int, count=3)
+            and _are(pixels, int, float)
+            and _are(best.get("powers", [1.0] * opinions), int, float, count=opinions)
+            and _are(best.get("set_scores", []), int, float)
+        )
+    if not sound:
+        raise CheckpointError(
+            f"{where}: {CONFIG} does not say what a classifier has to know; copy the whole "
+            "directory again"
+        )
     expected = weight_shapes(
-        card.model, classes, vocab_size=card.vocab_size, width=width * channels
+        card.model, len(classes), vocab_size=card.vocab_size, width=shape[1] * shape[2]
     )
     check_weights(saved.weights, expected, where)
+
+
+def _opinions(card: Card) -> int:
+    """How many a classifier has: images have no n-grams."""
+    return 2 if card.model.ngram_order and card.data.tokenizer != "row" else 1
+
+
+def _are(values: Any, *kinds: type, count: int | None = None) -> bool:
+    """Whether something from a file is a list of such values, and of that length."""
+    right = isinstance(values, list) and all(type(value) in kinds for value in values)
+    return right and count in (None, len(values))

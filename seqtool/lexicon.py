@@ -230,13 +230,15 @@ class Lexicon:
         Raises:
             CheckpointError: If it is a tokenizer of another kind.
         """
-        values = json.loads(text)
         try:
+            values = json.loads(text)
             pattern = values["pre_tokenizer"]["pattern"]["Regex"]
             unit = next(unit for unit, known in PATTERNS.items() if known == pattern)
             words = sorted(values["model"]["vocab"].items(), key=lambda item: item[1])
             lower = values["normalizer"] is not None
-        except (KeyError, TypeError, StopIteration) as err:
+        except (
+            *(ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError),
+        ) as err:
             raise CheckpointError(
                 f"{where}: its tokenizer.json is not that of a classifier; train it again"
             ) from err

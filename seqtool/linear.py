@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.calibration import nll, pool
+from seqtool.errors import CheckpointError
 from seqtool.lexicon import Texts
 
 Array = npt.NDArray[Any]
@@ -52,6 +53,21 @@ def ngram_keys(hashes: Array, texts: Texts, order: int) -> tuple[Array, Array]:
     first = np.ones(len(all_keys), bool)
     first[1:] = (all_keys[1:] != all_keys[:-1]) | (all_rows[1:] != all_rows[:-1])
     return all_keys[first], all_rows[first]
+
+
+def check_linear(arrays: Arrays, classes: int, where: str) -> None:
+    """See that arrays from a file are a linear classifier.
+
+    Raises:
+        CheckpointError: If not.
+    """
+    keys, weight, bias = (arrays.get(name, np.zeros(0)) for name in ("keys", "weight", "bias"))
+    right = keys.dtype == np.uint64 and {weight.dtype, bias.dtype} == {np.dtype(np.float32)}
+    right = right and weight.shape == (*keys.shape, classes) and bias.shape == (classes,)
+    if not (right and np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise CheckpointError(
+            f"{where}: its linear classifier is damaged; copy the whole model directory again"
+        )
 
 
 def look_up(known: Array, keys: Array, rows: Array) -> tuple[Array, Array]:

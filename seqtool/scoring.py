@@ -128,7 +128,8 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
             "--dynamic changes the weights, which a state file does not hold; leave --state out"
         )
     saved = load(request.model, "generate")
-    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
+    size = saved.card.vocab_size
+    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model), size=size)
     encoding = request.encoding or saved.card.data.encoding
     files = open_text(request.data, encoding=encoding, binary_ok=tokenizer.kind == "byte")
     documents = _documents(request, files, saved)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seqtool.console import BLOCKS, printable
-from seqtool.output import emit
+from seqtool.output import emit, shown
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -60,8 +60,8 @@ class Sheet:
         """One line of texts, each alone or with its style; it is never wrapped."""
         from rich.text import Text
 
-        made = Text.assemble(*pieces)
-        self._rich.print(made, soft_wrap=True)
+        safe = [shown(p) if isinstance(p, str) else (shown(p[0]), p[1]) for p in pieces]
+        self._rich.print(Text.assemble(*safe), soft_wrap=True)
 
     def paragraph(self, text: str, *, indent: int = 2) -> None:
         """A text wrapped at words."""
@@ -186,6 +186,6 @@ class Sheet:
 
     def flush(self) -> None:
         """Send what was written."""
-        emit(self._text.getvalue().lstrip("\n"))
+        emit(self._text.getvalue().lstrip("\n"), styled=True)
         self._text.seek(0)
         self._text.truncate()

@@ -71,18 +71,25 @@ def summarise(name: str, saved: Saved, events: Sequence[Event]) -> Summary:
         shapes={key: tuple(weight.shape) for key, weight in saved.weights.items()},
         source=card.source,
         settings=configs,
-        origins=card.extra.get("origins") or {},
+        origins=_texts(card.extra.get("origins")),
         scores=card.extra.get("best") or {},
         train_curve=_curve(events, "report", "loss"),
         valid_curve=_curve(events, "eval", "val_loss"),
         flow=tuple(
             event["gradient"] | {"step": event["step"]}
             for event in events
-            if event.get("event") == "eval" and isinstance(event.get("gradient"), dict)
+            if event.get("event") == "eval"
+            and {"verdict", "evidence"} <= _texts(event.get("gradient")).keys()
         ),
         events=dict(Counter(str(event.get("event")) for event in events)),
         broken=_broken(saved, events),
     )
+
+
+def _texts(values: object) -> dict[str, str]:
+    """The texts by name that something from a file holds."""
+    items = values.items() if isinstance(values, dict) else ()
+    return {name: value for name, value in items if isinstance(value, str)}
 
 
 def _curve(events: Sequence[Event], kind: str, key: str) -> Points:

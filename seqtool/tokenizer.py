@@ -144,15 +144,17 @@ class Tokenizer(ABC):
         return _PieceTokenizer(kind, alphabet + learned, merges)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> "Tokenizer":
+    def from_json(cls, text: str, where: str, *, size: int | None = None) -> "Tokenizer":
         """Read a Hugging Face tokenizer.json that `to_json` wrote.
 
         Args:
             text: The content of the file.
             where: Its path, for the error message.
+            size: Ids that it must have, those that a model has weights for.
 
         Raises:
-            CheckpointError: If it is damaged, or is a tokenizer that seqtool did not make.
+            CheckpointError: If it is damaged, or a tokenizer that seqtool did not make, or of
+                another size.
         """
         try:
             saved = json.loads(text)
@@ -173,6 +175,11 @@ class Tokenizer(ABC):
                 f"{where}: damaged, or not a tokenizer that seqtool wrote; copy the whole model "
                 "directory again"
             ) from err
+        if size not in (None, len(tokens)):
+            raise CheckpointError(
+                f"{where}: its tokenizer has {len(tokens)} ids, the model {size}; copy the whole "
+                "model directory again"
+            )
         made = {"char": _CharTokenizer, "byte": _ByteTokenizer}.get(kind, _PieceTokenizer)
         return made(kind, tokens, merges)
 

@@ -158,7 +158,8 @@ def write(request: WriteRequest, console: Console) -> int:
     if request.save_state:
         check_place(request.save_state)
     saved = load(request.model, "generate")
-    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model))
+    size = saved.card.vocab_size
+    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model), size=size)
     stepper = load_stepper(request, saved, tokenizer, console)
     model = fingerprint(saved.weights) if request.state or request.save_state else ""
     prompt = _prompt(request, tokenizer, console)

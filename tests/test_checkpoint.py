@@ -161,10 +161,17 @@ def test_parts_come_back_if_they_were_kept(tmp_path):
     assert load_text(tmp_path / "bare") is None
     with pytest.raises(CheckpointError, match=r"no counts\.safetensors, which config\.json asks"):
         load_counts(tmp_path / "bare")
-    ids, counts = np.array([0, 300, 7], dtype=np.uint16), {"a": np.eye(2), "b": np.arange(3)}
+    ids, counts = np.array([0, 10, 7], dtype=np.uint16), {"a": np.eye(2), "b": np.arange(3)}
     make(tmp_path / "m", parts={TEXT: {"ids": ids}, COUNTS: counts})
     assert same_arrays({"ids": load_text(tmp_path / "m")}, {"ids": ids})
     assert same_arrays(load_counts(tmp_path / "m"), counts)
+
+
+@pytest.mark.parametrize("ids", [np.array([11], np.uint8), np.zeros(3), np.zeros((1, 1), np.uint8)])
+def test_a_text_that_the_model_cannot_have_read_is_refused(tmp_path, ids):
+    make(tmp_path / "m", parts={TEXT: {"ids": ids}})
+    with pytest.raises(CheckpointError, match="not ids below 11"):
+        load_text(tmp_path / "m")
 
 
 def test_counters_may_be_nan(tmp_path):
@@ -390,8 +397,11 @@ def test_what_is_no_model_is_named(tmp_path):
 
 def test_weights_are_checked_against_the_model():
     expected = {"a": (2, 3), "b": (4,), "c": (5,)}
-    good = {"a": np.zeros((2, 3)), "b": np.zeros(4), "c": np.zeros(5)}
+    good = {name: np.zeros(shape, np.float32) for name, shape in expected.items()}
     check_weights(good, expected, "m")
+    for other, said in ((np.zeros(4), "is of float64"), (good["b"] + np.inf, "is not finite")):
+        with pytest.raises(CheckpointError, match=f"b {said}"):
+            check_weights(good | {"b": other}, expected, "m")
     bad = {"a": np.zeros((3, 2)), "b": np.zeros(4), "d": np.zeros(1)}
     with pytest.raises(CheckpointError, match=r"^m: .*config.json") as err:
         check_weights(bad, expected, "m")

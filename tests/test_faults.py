@@ -37,8 +37,6 @@ TIMED = {"seconds", "seconds_left", "tokens_per_s"}  # of an event
 CHILDREN = multiprocessing.get_context("forkserver")
 PRELOADED = ["seqtool.train_text", "seqtool.train_classify", "seqtool.language"]
 CHILDREN.set_forkserver_preload(PRELOADED)
-    ["seqtool.train_text", "seqtool.train_classify", "seqtool.language"]
-)
 
 
 def act(argv: list[str], log: Path, prepare: Callable[[], None] | None) -> None:
@@ -181,9 +179,8 @@ class Terminal:
     """A pseudo-terminal that a run takes for its own, as a session started on it does."""
 
     def __init__(self) -> None:
-        self.master, slave = pty.openpty()
-        self.name = os.ttyname(slave)
-        os.close(slave)
+        self.master, self.slave = pty.openpty()
+        self.name = os.ttyname(self.slave)
         self.resize(24, 80)
 
     def resize(self, rows: int, columns: int) -> None:
@@ -219,6 +216,7 @@ def test_a_terminal_that_resizes_and_closes(example: Example, data: Path, tmp_pa
     child.until((out / LAST).exists)
     assert b"Traceback" not in shown
     os.close(terminal.master)
+    os.close(terminal.slave)
     assert child.wait(60) == 128 + signal.SIGHUP
     assert load_last(out)[1]["now"]["step"] > 0
     assert load(out).card.task == "generate"

@@ -128,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
     "lexicon": BASIC,
     "batches": {"lexicon"},
     "calibration": set(),
-    "linear": {"calibration", "lexicon"},
+    "linear": {"calibration", "errors", "lexicon"},
     "classifier": {"cells", "config"},
     "attention": {"config"},
     "encdec": {"attention", "cells", "config", "losses"},
@@ -159,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "judge": {
         *("batches", "calibration", "checkpoint", "compiled", "config", "layers", "lexicon"),
-        *("linear", "shapes", "team"),
+        *("errors", "linear", "shapes", "team"),
     },
     "layers": {"config", "loops", "team", "tiles"},
     "shapes": {"config"},
