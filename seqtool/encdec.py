@@ -165,14 +165,14 @@ class EncoderDecoder(nn.Module):
             target_lengths: (B,).
 
         Returns:
-            Cross entropy in nats, smoothed in training only, and the number of positions.
+            Cross entropy with label smoothing, in nats, and the number of positions.
         """
         output, _ = self._decode(source, source_lengths, target)
         inside = torch.arange(target.shape[1], device=target.device) < target_lengths[:, None]
         output, target = output[inside], target[inside]  # (N, E), (N,)
-        smoothing = self.config.label_smoothing if self.training else 0.0
-        weight = self._output_weight(), self.output.bias
-        return cross_entropy(output, *weight, target, smoothing=smoothing), len(target)
+        weight, smoothing = self._output_weight(), self.config.label_smoothing
+        loss = cross_entropy(output, weight, self.output.bias, target, smoothing=smoothing)
+        return loss, len(target)
 
     def step(self, ids: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         """Score the next token after one more, without dropout.

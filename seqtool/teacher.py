@@ -108,7 +108,11 @@ class Teacher:
 
     @torch.inference_mode()
     def _held_out_loss(self, pairs: Bitext, count: int) -> float:
-        """Mean over the tokens of the first pairs, in nats, without label smoothing."""
+        """Mean over the tokens of the first pairs, in nats.
+
+        With label smoothing, as in training: a smoothed model is never sure, so by its plain
+        likelihood one that is right more often, and says so, could seem worse.
+        """
         self.model.eval()
         sources, targets = pairs.sources.lengths[:count] + 1, pairs.targets.lengths[:count] + 1
         total = 0.0
