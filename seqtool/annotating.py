@@ -72,7 +72,7 @@ class Annotating:
             train: To learn from.
             held_out: To look at; their order should mean nothing.
             config: ``batch_size`` and ``seed``.
-            labels: C names.
+            labels: C names, and behind them those of labels held out that are never given.
             scheme: Of the spans that they mark.
         """
         self.model = model
@@ -129,9 +129,10 @@ class Annotating:
             logits.append(np.log(np.maximum(p[within], LEAST)))
             if self.scheme:
                 spans.add(labels, paths, lengths)
-        found, opinion = np.concatenate(truth), [np.concatenate(logits)]
-        powers = fit_powers(opinion, found)
-        loss = nll(pool(opinion, powers), found)
+        found, opinion = np.concatenate(truth), np.concatenate(logits)
+        known = found < opinion.shape[1]  # what is never given has no probability to go by
+        powers = fit_powers([opinion[known]], found[known])
+        loss = nll(pool([opinion[known]], powers), found[known])
         values = {"accuracy": float((found == np.concatenate(guess)).mean())}
         if self.scheme:
             values["span_f1"] = spans.total().f1
@@ -147,7 +148,8 @@ class Annotating:
             parts = self.model.chain.named_parameters(prefix="chain")
             weights = {name: part.numpy(force=True) for name, part in parts}
         emissions = self._scores(words, lengths).float().numpy(force=True)
-        between = neighbours(self.names, self.scheme, weights)
+        given = self.names[: len(self.model.output.bias)]
+        between = neighbours(given, self.scheme, weights)
         return best_labels(emissions, lengths, between), marginals(emissions, lengths, between)
 
     def _scores(self, words: Words, lengths: Array) -> Tensor:

@@ -6,7 +6,7 @@ sets how many sentences are computed side by side.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,13 @@ from seqtool.viterbi import best_labels, marginals, neighbours
 Array = npt.NDArray[Any]
 
 SUFFIXES = ("", "_reverse")  # of a layer's weights in each direction, as in torch
+
+
+class Annotated(NamedTuple):
+    """What is said of one sentence."""
+
+    labels: list[str]  # (T,)
+    chances: Array  # the probability of each label, (T,)
 
 
 class Annotator:
@@ -69,15 +76,16 @@ class Annotator:
         self.power = power
         self.batch_size = batch_size
 
-    def annotate(self, sentences: Sequence[Sequence[str]]) -> list[tuple[list[str], Array]]:
-        """The labels of each sentence, at least one word long, and their probabilities, (T,)."""
-        found: list[tuple[list[str], Array]] = [([], np.zeros(0))] * len(sentences)
+    def annotate(self, sentences: Sequence[Sequence[str]]) -> list[Annotated]:
+        """Label sentences, each at least one word long."""
+        found: list[Any] = [None] * len(sentences)
         for rows, emissions, lengths in self.emissions(sentences):
             paths = best_labels(emissions, lengths, self.scores)
             p = marginals(emissions, lengths, self.scores) ** self.power
             p = np.take_along_axis(p, paths[:, :, None], axis=2)[:, :, 0] / p.sum(axis=2)
             for row, path, chances, length in zip(rows, paths, p, lengths, strict=True):
-                found[row] = [self.labels[label] for label in path[:length]], chances[:length]
+                labels = [self.labels[label] for label in path[:length]]
+                found[row] = Annotated(labels, chances[:length])
         return found
 
     def emissions(self, sentences: Sequence[Sequence[str]]) -> list[tuple[Array, Floats, Array]]:

@@ -5,7 +5,6 @@ A table keeps its columns and gets two more.
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from seqtool.images import Images, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
 from seqtool.labelled import BETWEEN
 from seqtool.output import cell, emit
-from seqtool.pipes import batches, read_lines
+from seqtool.pipes import batches, given_text, read_lines
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +72,7 @@ def classify(request: ClassifyRequest, console: Console) -> int:
         return 0
     encoding = request.encoding or "utf-8"
     source = request.source or "-"
-    text = _given_text(source)
+    text = given_text(source)
     if text is not None:
         if request.trace:
             emit(_traced(judge, card, text, request.json))
@@ -226,18 +225,6 @@ def _answer_images(
         for p, file in zip(judge.probabilities(pixels), files, strict=True):
             line = answerer.line(answerer.answer(p), file=file if len(images) > 1 else "")
             emit(line)
-
-
-def _given_text(source: str) -> str | None:
-    """The text itself, if that was given in place of a file."""
-    if source == "-":
-        return None
-    with suppress(OSError, ValueError):  # a long text is no file name
-        if Path(source).exists():
-            return None
-    if not any(map(str.isspace, source)) and ("/" in source or Path(source).suffix):
-        raise DataError(f"{source}: no such file; a text of one word is given by way of a pipe")
-    return source
 
 
 def _delimiter(source: str) -> str | None:

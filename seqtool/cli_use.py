@@ -147,8 +147,10 @@ def evaluate(
     with open_console(quiet, verbose) as console:
         from seqtool.checkpoint import task_of
 
-        if task_of(model) == "classify":
-            from seqtool.grading import GradeRequest, grade
+        if (task := task_of(model)) in ("classify", "tag"):
+            from seqtool.appraising import appraise
+            from seqtool.grading import grade
+            from seqtool.scorecard import GradeRequest
 
             grading = GradeRequest(
                 model=model,
@@ -158,7 +160,8 @@ def evaluate(
                 encoding=encoding,
                 json=as_json,
             )
-            raise typer.Exit(grade(grading, console))
+            judge = grade if task == "classify" else appraise
+            raise typer.Exit(judge(grading, console))
         from seqtool.scoring import ScoreRequest
         from seqtool.scoring import evaluate as run
 

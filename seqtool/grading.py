@@ -1,8 +1,6 @@
 """The ``evaluate`` command for classifiers: how often they are right, beside cheap methods."""
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +14,30 @@ from seqtool.images import Images, is_images, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge, sure
 from seqtool.labelled import Data, numbered, read_split, strings
 from seqtool.output import cell, emit
+from seqtool.scorecard import (
+    LEVEL,
+    RESAMPLES,
+    GradeRequest,
+    class_lines,
+    confusion_matrix,
+    first_width,
+    held_part,
+    macro_f1,
+    per_class,
+    warn_of_better,
+)
 from seqtool.tables import read_table
 
 Array = npt.NDArray[Any]
 
 CHUNK = 2048  # texts judged at once
-RESAMPLES = 1000  # of the bootstrap
-LEVEL = 0.95  # of its interval
 WORST = 10  # mistakes shown
 SHOWN_TEXT = 100  # characters of one
-
-
-@dataclass(frozen=True)
-class GradeRequest:
-    """What the user asked ``evaluate`` for."""
-
-    model: Path
-    data: str
-    held_out: bool
-    baselines: bool
-    encoding: str | None
-    json: bool
+SHOWN = {
+    "majority": "majority",
+    "nb_linear": "n-gram linear",
+    "tfidf_logreg": "TF-IDF + log. reg.",
+}
 
 
 def grade(request: GradeRequest, console: Console) -> int:
@@ -48,7 +49,7 @@ def grade(request: GradeRequest, console: Console) -> int:
     judge, card = load_judge(request.model)
     classes: list[str] = card.source["classes"]
     console.status(f"reading {request.data}")
-    data = _held_out(request, card) if request.held_out else _read(request, card)
+    data = held_part(request, card, read_split) if request.held_out else _read(request, card)
     truth = numbered(data, classes)
     console.status(f"judging {len(data)} examples")
     logits, tokens = _opinions(judge, data, request)
@@ -68,7 +69,7 @@ def grade(request: GradeRequest, console: Console) -> int:
     }
     console.clear_status()
     emit(event_line(report) if request.json else _text(report, classes))
-    _remark(report, console)
+    warn_of_better(report, SHOWN, "texts", console)
     return 0
 
 
@@ -80,36 +81,6 @@ def scores(p: Array, truth: Array) -> dict[str, float]:
         "macro_f1": macro_f1(confusion_matrix(truth, guess, p.shape[1])),
         "ece": calibration_error(p, truth),
         "nats": nll(p, truth),
-    }
-
-
-def confusion_matrix(truth: Array, guess: Array, classes: int) -> Array:
-    """How often each class, down, was taken for each, across: (C, C)."""
-    return np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
-
-
-def precision_recall_f1(confusion: Array) -> tuple[Array, Array, Array]:
-    """Of every class, each (C,); 0 where nothing was guessed or there is nothing to find."""
-    right = confusion.diagonal().astype(float)
-    guessed, there = confusion.sum(axis=0), confusion.sum(axis=1)
-    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(there, 1)
-    return precision, recall, 2 * right / np.maximum(guessed + there, 1)
-
-
-def macro_f1(confusion: Array) -> float:
-    """Mean F1 of the classes that occur or were guessed."""
-    f1 = precision_recall_f1(confusion)[2]
-    present = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    return float(f1[present].mean())
-
-
-def per_class(confusion: Array, classes: list[str]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and count of every class by its name."""
-    columns = [*precision_recall_f1(confusion), confusion.sum(axis=1)]
-    names = ("precision", "recall", "f1", "count")
-    return {
-        label: {name: column[i].item() for name, column in zip(names, columns, strict=True)}
-        for i, label in enumerate(classes)
     }
 
 
@@ -160,23 +131,6 @@ def _read(request: GradeRequest, card: Card) -> Data:
     except DataError:
         # Another file may name its columns otherwise; if guessing fails too, that is the error.
         return read_table(request.data, encoding=encoding)
-
-
-def _held_out(request: GradeRequest, card: Card) -> Data:
-    """The part of the training data that was held out."""
-    if card.source["valid"]:
-        raise ConfigError(
-            f"--held-out: {request.model} held out {card.source['valid']}; score that instead"
-        )
-    split = read_split(request.data, None, card.data, card.train.seed)
-    if split.train.sha256 != card.source["sha256"]:
-        raise DataError(
-            f"{request.data}: not the data that {request.model} was trained on, so no part of it "
-            "was held out; leave --held-out out to score all of it"
-        )
-    if split.held_out is None:
-        raise ConfigError(f"--held-out: {request.model} held nothing out")
-    return split.held_out
 
 
 def _baselines(
@@ -253,24 +207,16 @@ def _mistakes(p: Array, truth: Array, data: Data, classes: list[str]) -> list[di
 def _text(report: dict[str, Any], classes: list[str]) -> str:
     """The report for people."""
     mine = report["scores"]
-    names = {
-        "majority": "majority",
-        "nb_linear": "n-gram linear",
-        "tfidf_logreg": "TF-IDF + log. reg.",
-    }
     lines = [f"{report['rows']} examples, {len(classes)} classes", ""]
     lines.append(f"{'':<20}{'accuracy':>10}{'macro-F1':>10}{'ECE':>10}{'nats':>10}")
-    for name, row in [("model", mine), *((names[n], r) for n, r in report["baselines"].items())]:
+    for name, row in [("model", mine), *((SHOWN[n], r) for n, r in report["baselines"].items())]:
         cells = (f"{row[key]:>10.4f}" for key in ("accuracy", "macro_f1", "ece", "nats"))
         lines.append(f"{name:<20}" + "".join(cells))
     low, high = mine["accuracy_low"], mine["accuracy_high"]
     lines += [f"accuracy of the model from {low:.4f} to {high:.4f} ({LEVEL:.0%} interval)", ""]
-    width = max(20, *(len(cell(label)) + 2 for label in classes))
-    lines.append(f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'count':>10}")
-    for label, row in zip(map(cell, classes), report["classes"].values(), strict=True):
-        cells = (f"{row[key]:>10.4f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{label:<{width}}" + "".join(cells) + f"{row['count']:>10}")
+    lines += class_lines("class", report["classes"])
     if len(classes) <= 12:
+        width = first_width(classes)
         lines += ["", "truth down, answers across"]
         lines.append(" " * width + "".join(f"{cell(label)[:8]:>9}" for label in classes))
         for label, counts in zip(map(cell, classes), report["confusion"], strict=True):
@@ -285,14 +231,3 @@ def _text(report: dict[str, Any], classes: list[str]) -> str:
             f"{mistake['probability']:.4f}), answered {cell(mistake['predicted'])}: {shown}"
         )
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _remark(report: dict[str, Any], console: Console) -> None:
-    """Say in words what a reader might miss."""
-    mine = report["scores"]["accuracy"]
-    for name, row in report["baselines"].items():
-        if row["accuracy"] > report["scores"]["accuracy_high"]:
-            console.warn(
-                f"{name} is right more often ({row['accuracy']:.4f} against {mine:.4f}); train "
-                "longer, or on more texts"
-            )

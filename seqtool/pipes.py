@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from seqtool.errors import ConfigError, DataError
@@ -18,6 +20,18 @@ ItemT = TypeVar("ItemT")
 WAIT_SECONDS = 0.05  # that an item waits for others to come
 AHEAD = 4  # batches read ahead
 BLOCK_BYTES = 1 << 16  # read at once, or as many as there are
+
+
+def given_text(source: str) -> str | None:
+    """The text itself, if that was given in place of a file."""
+    if source == "-":
+        return None
+    with suppress(OSError, ValueError):  # a long text is no file name
+        if Path(source).exists():
+            return None
+    if not any(map(str.isspace, source)) and ("/" in source or Path(source).suffix):
+        raise DataError(f"{source}: no such file; a text of one word is given by way of a pipe")
+    return source
 
 
 def read_lines(source: str, encoding: str, longest: int) -> Iterator[str]:

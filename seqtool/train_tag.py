@@ -65,6 +65,7 @@ class TagTask(Task):
             "classes": list(split.labels),
             "class_counts": counts.tolist(),
             "scheme": split.scheme,
+            "conllu": columns.conllu,
             "token_column": columns.token + 1,
             "label_column": None if columns.tag is None else columns.tag + 1,
             "train_rows": len(bank),

@@ -1,15 +1,16 @@
 """Tagged sentences from CoNLL and CoNLL-U: a token a line, an empty line after a sentence."""
 
 import difflib
+import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast, overload
 
-from seqtool.errors import DataError
+from seqtool.errors import ConfigError, DataError
 from seqtool.splits import Keys, text_keys
 from seqtool.storage import Picked, Text, TextStore
 from seqtool.text import TextFiles, open_text
@@ -19,6 +20,7 @@ CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEP
 _LONGEST_LINE = 1 << 20
 _HEAD_LINES = 1000
 _BETWEEN = "\t"  # tokens of a sentence in storage; no column can hold one
+_HEADER = re.compile(r"#\s*(newdoc|newpar|sent_id|text|global\.columns)\b")
 _DOCUMENT = "-DOCSTART-"  # a line of CoNLL 2003 that is no sentence
 
 
@@ -107,6 +109,100 @@ class _Sentences(Sequence[Sentence]):
         )
 
 
+@dataclass(frozen=True)
+class Block:
+    """The lines of one sentence, and of what stands around it, as they came."""
+
+    lines: list[str]  # each with its line end; the last one is empty, but at the end of the file
+    places: list[int]  # which of them are tokens, (n,)
+    tokens: list[str]  # (n,)
+
+    def filled(self, tags: Sequence[str], column: int) -> str:
+        """The same lines with tags (n,) in a column, from 0; one more behind the last is added."""
+        lines = self.lines.copy()
+        for place, tag in zip(self.places, tags, strict=True):
+            bare = lines[place].rstrip("\r\n")
+            end = lines[place][len(bare) :] or "\n"
+            tabs = "\t" in bare
+            cells = re.split(r"(\t)" if tabs else r"(\s+)", bare)  # with what separates them
+            at = 2 * column
+            cells[at : at + 1] = [tag] if at < len(cells) else ["\t" if tabs else " ", tag]
+            lines[place] = "".join(cells) + end
+        return "".join(lines)
+
+
+def read_blocks(
+    lines: Iterable[str],
+    name: str,
+    token_column: int,
+    tag_column: int,
+    *,
+    conllu: bool | None = None,
+) -> Iterator[Block]:
+    """Sentences to be tagged, one by one as their lines come.
+
+    Args:
+        lines: Each with its line end.
+        name: Of the source, for messages.
+        token_column: From 0.
+        tag_column: From 0; at most one behind the last.
+        conllu: Whether it must be CoNLL-U, or must not; None if it may.
+
+    Raises:
+        DataError: While iterating, if a line has too few columns, or not those of the first.
+    """
+    width, is_conllu = 0, False
+    found = Block([], [], [])
+    for number, line in enumerate(lines, 1):
+        bare, where = line.rstrip("\r\n"), f"{name}:{number}"
+        found.lines.append(line)
+        if not bare.strip():
+            yield found
+            found = Block([], [], [])
+            continue
+        if not width and not bare.startswith("#"):
+            cells = _cells(bare, tabs="\t" in bare)
+            width, is_conllu = len(cells), _is_conllu(bare.split("\t"))
+            other = conllu is not None and conllu != is_conllu
+            if other or width <= token_column or width < tag_column:
+                kind = "CoNLL-U" if is_conllu else f"{width} columns"
+                raise DataError(
+                    f"{where}: {kind}, but in training words were in column {token_column + 1} "
+                    f"and labels in {tag_column + 1}{' of CoNLL-U' if conllu else ''}; say where "
+                    "they are here with --token-column and --label-column"
+                )
+        parts = _token_cells(bare, width, is_conllu, where) if width else None
+        if parts is not None and parts[token_column] != _DOCUMENT:
+            found.places.append(len(found.lines) - 1)
+            found.tokens.append(_cell(parts, token_column, "token", where))
+    if found.lines:
+        yield found
+
+
+def column_number(wanted: str, flag: str) -> int:
+    """The number, from 1, of a column named by it or by its name in CoNLL-U.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if wanted.upper() in CONLLU:
+        return CONLLU.index(wanted.upper()) + 1
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise ConfigError(
+            f"{flag} must be a number from 1, or one of {', '.join(CONLLU)}, got {wanted!r}"
+        )
+    return int(wanted)
+
+
+def begins_conllu(line: str) -> bool:
+    """Whether a text that begins with this line is CoNLL-U."""
+    return bool(_HEADER.match(line)) or _is_conllu(line.rstrip("\r\n").split("\t"))
+
+
+def _is_conllu(cells: Sequence[str]) -> bool:
+    return len(cells) == len(CONLLU) and cells[0].split("-")[0].isdecimal()
+
+
 def is_treebank(files: TextFiles) -> bool:
     """Whether a file is one token a line with empty lines between sentences.
 
@@ -175,26 +271,38 @@ def _read(files: TextFiles, columns: TagColumns) -> Iterator[tuple[list[str], li
                 yield tokens, tags, start
             tokens, tags = [], []
             continue
-        cells = _cells(bare, tabs=columns.conllu or "\t" in bare)
-        # Elsewhere a "#" may be a token; as such it has all its columns.
-        if bare.startswith("#") and (columns.conllu or len(cells) != columns.width):
-            continue
         where = f"{files.name}:{number}"
-        if len(cells) != columns.width:
-            raise DataError(
-                f"{where}: {len(cells)} columns, but {columns.width} are needed, as in the first "
-                "token line; put an empty line between sentences and _ where nothing is to be said"
-            )
-        if columns.conllu and not cells[0].isdecimal():
-            if cells[0].replace("-", "").replace(".", "").isdecimal():
-                continue  # a range of tokens or an empty node
-            raise DataError(f"{where}: {cells[0]!r} is not the number of a token")
+        cells = _token_cells(bare, columns.width, columns.conllu, where)
+        if cells is None:
+            continue
         start = start if tokens else number
         tokens.append(_cell(cells, columns.token, "token", where))
         if columns.tag is not None:
             tags.append(_cell(cells, columns.tag, "tag", where))
     if tokens and tokens != [_DOCUMENT]:
         yield tokens, tags, start
+
+
+def _token_cells(line: str, width: int, conllu: bool, where: str) -> list[str] | None:
+    """The columns of a token's line; None for a comment, a range of tokens or an empty node.
+
+    Raises:
+        DataError: If there are more or fewer columns than ``width``.
+    """
+    cells = _cells(line, tabs=conllu or "\t" in line)
+    # Elsewhere a "#" may be a token; as such it has all its columns.
+    if line.startswith("#") and (conllu or len(cells) != width):
+        return None
+    if len(cells) != width:
+        raise DataError(
+            f"{where}: {len(cells)} columns, but {width} are needed, as in the first token line; "
+            "put an empty line between sentences and _ where nothing is to be said"
+        )
+    if conllu and not cells[0].isdecimal():
+        if cells[0].replace("-", "").replace(".", "").isdecimal():
+            return None
+        raise DataError(f"{where}: {cells[0]!r} is not the number of a token")
+    return cells
 
 
 def _cell(cells: Sequence[str], column: int, what: str, where: str) -> str:
@@ -216,7 +324,7 @@ def _find_columns(
     if not rows:
         raise DataError(f"{files.name}: no sentence in it, only comments or empty lines")
     first = _cells(rows[0], tabs="\t" in rows[0])
-    conllu = len(rows[0].split("\t")) == len(CONLLU) and first[0].split("-")[0].isdecimal()
+    conllu = _is_conllu(rows[0].split("\t"))
     names = CONLLU if conllu else tuple(str(number + 1) for number in range(len(first)))
     numbered = conllu or all(_cells(row, tabs="\t" in row)[0].isdecimal() for row in rows)
     token = 1 if numbered and len(first) > 2 else 0

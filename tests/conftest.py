@@ -1,11 +1,13 @@
 """What several test files share: the command line in-process, a small text and a small model."""
 
 import io
+import itertools
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,24 @@ def error_line(err: str) -> str:
     assert err.startswith("seqtool: error: "), err
     assert err.count("\n") == 1, err
     return err.removeprefix("seqtool: error: ")
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[None]:
+    """Inside, a training run is stopped after so many steps, as by Ctrl-C."""
+    from seqtool import runs
+
+    signals = runs._signals
+
+    @contextmanager
+    def counting(close: Callable[[], None]) -> Iterator[Callable[[], str | None]]:
+        asked = itertools.count(1)
+        with signals(close):
+            yield lambda: "SIGINT" if next(asked) >= step else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "_signals", counting)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import error_line, start
+from conftest import error_line, interrupted_at, start
 from examples import make_rows, write_csv
 
 from seqtool.checkpoint import load, load_last
-from seqtool.grading import bootstrap, confusion_matrix, macro_f1, precision_recall_f1
+from seqtool.grading import bootstrap
+from seqtool.scorecard import confusion_matrix, macro_f1, precision_recall_f1
 
 SMALL = ("--hidden-size", 8, "--embed-size", 8, "--part-buckets", 64, "--batch-size", 8, "-q")
 
@@ -228,36 +229,11 @@ def test_scores_of_a_worked_example():
     assert (low, high) == pytest.approx((0.881, 0.919), abs=0.005)  # 1.96 sqrt(.9 .1 / 1000)
 
 
-def test_a_run_taken_up_again_equals_the_unbroken_one(run, reviews, tmp_path, monkeypatch):
+def test_a_run_taken_up_again_equals_the_unbroken_one(run, reviews, tmp_path):
     whole = train(reviews, tmp_path / "whole", "--steps", 24)
     stopped = tmp_path / "stopped"
-    from seqtool import runs
-
-    signals = runs._signals
-
-    def after_nine(close):
-        context = signals(close)
-
-        class Counting:
-            calls = 0
-
-            def __enter__(self):
-                context.__enter__()
-
-                def interrupted():
-                    self.calls += 1
-                    return "SIGINT" if self.calls >= 9 else None
-
-                return interrupted
-
-            def __exit__(self, *error):
-                return context.__exit__(*error)
-
-        return Counting()
-
     options = ("-o", stopped, *SMALL, "--steps", 24)
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "_signals", after_nine)
+    with interrupted_at(9):
         assert run("train", reviews, *options)[0] == 130
     assert load_last(stopped)[1]["now"]["step"] == 9
     assert run("train", reviews, "-o", stopped, "--resume", "-q")[0] == 0

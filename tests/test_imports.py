@@ -187,11 +187,23 @@ ALLOWED: dict[str, set[str]] = {
         *("tasks", "text", "train_classify", "train_tag", "train_text", "train_translate"),
         "treebank",
     },
+    "scorecard": {"checkpoint", "console", "errors", "output"},
     "cli_classify": {"classifying", "options"},
-    "cli_use": {*BASIC, "checkpoint", "grading", "options", "scoring", "settings", "writing"},
+    "cli_tag": {"options", "tagging"},
+    "cli_use": {
+        *BASIC,
+        "appraising",
+        "checkpoint",
+        "grading",
+        "options",
+        "scorecard",
+        "scoring",
+        "settings",
+        "writing",
+    },
     "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
     "cli": {
-        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_train", "cli_use"),
+        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_tag", "cli_train", "cli_use"),
         *("output", "settings"),
     },
     "__main__": {"cli"},
@@ -199,11 +211,20 @@ ALLOWED: dict[str, set[str]] = {
 # Each is one command: anything but the others.
 COMMANDS = {
     *("train_text", "train_classify", "train_tag", "train_translate", "writing", "classifying"),
-    *("scoring", "grading", "rating"),
+    *("tagging", "scoring", "grading", "rating", "appraising"),
     *("inspection", "curing"),
 }
 # What typer is for.
-TOP = {"options", "cli_classify", "cli_inspect", "cli_train", "cli_use", "cli", "__main__"}
+TOP = {
+    "options",
+    "cli_classify",
+    "cli_inspect",
+    "cli_tag",
+    "cli_train",
+    "cli_use",
+    "cli",
+    "__main__",
+}
 
 # Heavy libraries, and the modules that exist for them. Others may load them inside a function.
 HEAVY = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqtool.errors import CheckpointError
-from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts
+from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts, TokenLexicon
 
 TEXTS = ["the cat's hat, the mat", "The end!", "", "a cat near a mat"]
 TRICKY = [
@@ -63,6 +63,22 @@ def test_parts_are_those_of_a_word_between_borders():
     assert lexicon.parts("a") == lexicon.parts("a")
     assert all(0 <= part < 97 for part in lexicon.parts("wonderful"))
     assert set(lexicon.parts("wonderful")) & set(lexicon.parts("wonderfully"))
+
+
+def test_tokens_are_known_without_case_and_digits_and_by_their_ends_and_shapes():
+    lexicon = TokenLexicon("token", ["the", "00th"], lower=True, buckets=97)
+    texts = lexicon.encode_words([["The", "13th", "New York"], ["the"]])
+    table = lexicon.table
+    assert [table.ids[row] for row in texts.words] == [1, 2, 0, 1]
+    assert len(table.ids) == 4  # "The" and "the" differ in shape
+    assert TokenLexicon.grams("Ab1")[:4] == ["begins a", "begins ab", "begins ab0", "begins ab0"]
+    assert TokenLexicon.grams("Ab1")[4:8] == ["ends 0", "ends b0", "ends ab0", "ends ab0"]
+    assert TokenLexicon.grams("McKays-19")[-1] == "shape XxXxx-00"
+    again = TokenLexicon.from_json(lexicon.to_json(), "here", buckets=97)
+    assert again.encode_words([["The", "13th"]]).words.tolist() == [0, 1]
+    assert again.table.grams == table.grams[:2]
+    theirs = tokenizers.Tokenizer.from_str(lexicon.to_json())
+    assert theirs.encode("The 13th  x").ids == [1, 2, 0]
 
 
 def test_forgets_a_table_that_grew_large(monkeypatch):
