@@ -15,7 +15,8 @@ import numpy.typing as npt
 from seqtool.calibration import set_threshold
 from seqtool.checkpoint import Card
 from seqtool.console import Console
-from seqtool.delimited import LONGEST, RowStream
+from seqtool.delimited import LONGEST, Record, RowStream
+from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
@@ -84,12 +85,15 @@ def classify(request: ClassifyRequest, console: Console) -> int:
     if request.text_column is not None or _delimiter(source):
         _answer_table(request, judge, answerer, lines, source)
         return 0
-    for batch in batches(lines, request.batch_size, live=live):
+
+    def answered(batch: list[str]) -> str:
         bare = [line.removesuffix("\n").removesuffix("\r") for line in batch]
         if request.trace:
-            emit("".join(_traced(judge, card, line, request.json) for line in bare))
-        else:
-            emit("".join(map(answerer.line, _answers(judge, answerer, bare))))
+            return "".join(_traced(judge, card, line, request.json) for line in bare)
+        return "".join(map(answerer.line, _answers(judge, answerer, bare)))
+
+    for said in shared_out(batches(lines, request.batch_size, live=live), answered):
+        emit(said)
     return 0
 
 
@@ -184,15 +188,17 @@ def _answer_table(
     )
     if not request.json:
         emit(rows.header(["label", "probability"]))
-    for batch in batches(rows, request.batch_size, live=live):
+
+    def answered(batch: list[Record]) -> str:
         texts = [BETWEEN.join(record.texts) for record in batch]
         answers = _answers(judge, answerer, texts)
         if request.json:
-            emit("".join(map(answerer.line, answers)))
-            continue
+            return "".join(map(answerer.line, answers))
         cells = [(a.label, f"{a.probability:.4f}") if a else ("", "") for a in answers]
-        pairs = zip(batch, cells, strict=True)
-        emit("".join(rows.answer(record, added) for record, added in pairs))
+        return "".join(rows.answer(*pair) for pair in zip(batch, cells, strict=True))
+
+    for said in shared_out(batches(rows, request.batch_size, live=live), answered):
+        emit(said)
 
 
 def _answer_images(

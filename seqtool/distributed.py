@@ -6,11 +6,12 @@ outside of the model is decided by process 0 and told to the others, and that pr
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seqtool.errors import ConfigError
+from seqtool.errors import ConfigError, SeqtoolError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 ValueT = TypeVar("ValueT")
+PartT = TypeVar("PartT")
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,58 @@ def average_sparse(gradient: "Tensor") -> "Tensor":
     return torch.sparse_coo_tensor(
         used[None], total / here.size, gradient.shape, is_coalesced=True, check_invariants=False
     )
+
+
+def shared_out(parts: Iterable[PartT], work: Callable[[PartT], ValueT]) -> Iterator[ValueT]:
+    """The results for parts of some work, in their order; each is worked out by one process only.
+
+    Args:
+        parts: The same in all processes.
+        work: What is to be done with each; its result must be fit for pickle.
+
+    Yields:
+        In process 0 all results, in the others nothing.
+    """
+    here = world()
+    if here.size == 1:
+        yield from map(work, parts)
+        return
+    import torch
+
+    join(torch.device("cpu"))
+    try:
+        yield from _in_rounds(iter(parts), work, here)
+    finally:
+        leave()
+
+
+def _in_rounds(
+    parts: Iterator[PartT], work: Callable[[PartT], ValueT], here: World
+) -> Iterator[ValueT]:
+    """As ``shared_out``: in each round a part for every process, then all results to the first."""
+    import torch.distributed as dist
+
+    ended = False
+    while not ended:
+        mine: list[ValueT] = []
+        why: SeqtoolError | None = None
+        for rank in range(here.size):
+            try:
+                part = next(parts)
+            except StopIteration:
+                ended = True
+                break
+            except SeqtoolError as err:  # all of them meet it here; what comes before is answered
+                ended, why = True, err
+                break
+            if rank == here.rank:
+                mine.append(work(part))
+        found: list[list[ValueT]] = [[]] * here.size
+        dist.gather_object(mine, found if here.first else None)
+        if here.first:
+            yield from chain.from_iterable(found)
+        if why is not None:
+            raise why
 
 
 def vary_chance(seed: int, step: int) -> None:

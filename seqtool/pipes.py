@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
+from seqtool.distributed import world
 from seqtool.errors import ConfigError, DataError
 from seqtool.text import open_text, too_long
 
@@ -46,6 +47,11 @@ def read_lines(source: str, encoding: str, longest: int) -> Iterator[str]:
         return open_text(source, encoding=encoding).lines(longest)
     if sys.stdin is None:
         raise DataError("standard input is closed; name a file")
+    if world().size > 1:
+        raise ConfigError(
+            f"standard input cannot be read by {world().size} processes; name a file, or leave "
+            "torchrun out"
+        )
     return _decoded(sys.stdin.buffer, encoding, longest)
 
 

@@ -8,7 +8,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from seqtool.columns import Columns, check_column, column_words, looks_like_label, plain_name
+from seqtool.columns import (
+    LABEL_NAMES,
+    Columns,
+    check_column,
+    column_words,
+    looks_like_label,
+    plain_name,
+)
 from seqtool.errors import DataError
 
 # Names of the two sides, the most telling first; compared without case and punctuation.
@@ -92,14 +99,16 @@ def choose_sides(
 def looks_like_pairs(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> str:
     """Why a table is one of texts and their translations, "" if it rather has labels.
 
-    It is one if its columns are called so, or if it has two columns of text at least and none with
-    few values that come back, as labels do.
+    It is one if its columns are called so, or if it has two columns of text at least and none that
+    is called as labels are or has few values that come back, as labels do.
     """
     cells = dict(zip(names, zip(*sample, strict=True), strict=True))
     found, reason = _guess(names, sample, "", ())
     if not found:
         return ""
     named = reason.startswith("by")
+    if not named and any(plain_name(name) in LABEL_NAMES for name in names):
+        return ""
     judged = [found[1]] if named else names
     if any(looks_like_label(cells[name]) for name in judged):
         return ""

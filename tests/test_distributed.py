@@ -14,7 +14,7 @@ from conftest import Run, error_line
 from seqtool import distributed
 from seqtool.checkpoint import load_last
 from seqtool.distributed import World, divide, share, world
-from seqtool.errors import ConfigError
+from seqtool.errors import ConfigError, DataError
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 # Nothing is left to chance that every process takes for itself.
@@ -164,3 +164,64 @@ def test_every_process_needs_a_stream(run: Run, tmp_path: Path, monkeypatch) -> 
     code, _, err = run("train", data, "-o", tmp_path / "m", "-b", 2, "--steps", 1, "-q")
     assert code == 2
     assert "--batch-size 2: at least one stream for each of 3 processes" in error_line(err)
+
+
+def test_lines_are_shared_out_and_answered_in_order(tmp_path: Path, run: Run) -> None:
+    model, lines = tmp_path / "m", tmp_path / "lines.txt"
+    argv = ("train", SAMPLES / "reviews.csv", "-o", model, "--steps", 2, "--hidden-size", 16, "-q")
+    assert run(*argv)[0] == 0
+    lines.write_text("".join(f"Good bread number {n}.\n\n" for n in range(11)), "utf-8")
+    command = ("classify", str(model), str(lines), "-b", "3")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    done = subprocess.run(
+        [sys.executable, *torchrun, "seqtool", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == run(*command)[1]
+
+
+def test_standard_input_is_for_one_process(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seqtool.pipes.world", lambda: World(0, 2))
+    model = tmp_path / "m"
+    argv = ("train", SAMPLES / "reviews.csv", "-o", model, "--steps", 2, "--hidden-size", 16, "-q")
+    assert run(*argv)[0] == 0
+    code, _, err = run("classify", model, stdin="Nice.\n")
+    assert code == 2
+    assert "standard input cannot be read by 2 processes; name a file" in error_line(err)
+
+
+@pytest.mark.parametrize("broken", [None, 4])
+def test_work_is_in_order_up_to_a_fault(
+    monkeypatch: pytest.MonkeyPatch, broken: int | None
+) -> None:
+    """All processes in turn, in one: what each would send is kept for the first."""
+
+    def parts():
+        for number in range(8):
+            if number == broken:
+                raise DataError("row 5 is broken")
+            yield number
+
+    sent: dict[int, list[list[int]]] = {}
+    for rank in (2, 1, 0):
+        rounds: list[list[int]] = []
+        sent[rank] = rounds
+
+        def gather(mine, found, rounds=rounds):
+            rounds.append(mine)
+            if found is not None:
+                found[:] = [sent[other][len(rounds) - 1] for other in (0, 1, 2)]
+
+        monkeypatch.setattr("torch.distributed.gather_object", gather)
+        results: list[int] = []
+        fault = None
+        try:
+            for result in distributed._in_rounds(parts(), lambda n: n * n, World(rank, 3)):
+                results.append(result)
+        except DataError as err:
+            fault = err
+        assert (fault is None) == (broken is None)
+        count = 8 if broken is None else broken
+        assert results == ([n * n for n in range(count)] if rank == 0 else [])

@@ -163,7 +163,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "layers": {"config", "loops", "team", "tiles"},
     "shapes": {"config"},
-    "pipes": {"errors", "text"},
+    "pipes": {"distributed", "errors", "text"},
     "labelled": {*BASIC, "audit", "images", "splits", "tables"},
     "examples": {
         *("classifier", "config", "images", "judging", "labelled", "lexicon", "linear"),

@@ -112,6 +112,7 @@ def test_names_that_the_user_expects_make_a_header():
         (("word", "pron", "kind"), [(f"t{n}", f"s{n}", "noun") for n in range(20)], True),
         (("a", "b", "c"), [(f"t{n}", f"s{n}", "noun") for n in range(20)], False),
         (("id", "text"), [(str(n), f"text {n}") for n in range(9)], False),
+        (("text", "label"), [("a b c", "x"), ("d e f", "")], False),
     ],
 )
 def test_a_table_of_labels_is_no_table_of_pairs(names, rows, pairs):
