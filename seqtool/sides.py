@@ -10,6 +10,7 @@ from typing import Any
 
 from seqtool.columns import (
     LABEL_NAMES,
+    TEXT_NAMES,
     Columns,
     check_column,
     column_words,
@@ -119,7 +120,7 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
     """Whether the first row names the columns of a table of pairs.
 
     A pair of words could be a header or a row. It is a header if it holds the names that the user
-    expects or names known here, or if, of all cells of its columns, nearly only these could be a
+    expects or names known here, also those of a text and its label, or if, of all cells of its columns, nearly only these could be a
     name: a single word where sentences stand below, or letters above numbers.
 
     Args:
@@ -131,7 +132,10 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
         return True
     if len({*first}) < len(first) or not all(map(IDENTIFIER.fullmatch, filter(None, first))):
         return False
-    if _by_name(first) or _by_language(first):
+    labelled = [
+        {plain_name(cell) for cell in first} & {*kind} for kind in (TEXT_NAMES, LABEL_NAMES)
+    ]
+    if _by_name(first) or _by_language(first) or all(labelled):
         return True
     columns = list(zip(*rest, strict=True)) if rest else []
     return bool(columns) and all(
