@@ -120,8 +120,9 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
     """Whether the first row names the columns of a table of pairs.
 
     A pair of words could be a header or a row. It is a header if it holds the names that the user
-    expects or names known here, also those of a text and its label, or if, of all cells of its columns, nearly only these could be a
-    name: a single word where sentences stand below, or letters above numbers.
+    expects or names known here, also those of a text and its label, or if, of all cells of its
+    columns, nearly only these could be a name: a single word where sentences stand below, or
+    letters above numbers.
 
     Args:
         rows: The first rows of the table; all of the same length.
@@ -132,10 +133,9 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
         return True
     if len({*first}) < len(first) or not all(map(IDENTIFIER.fullmatch, filter(None, first))):
         return False
-    labelled = [
-        {plain_name(cell) for cell in first} & {*kind} for kind in (TEXT_NAMES, LABEL_NAMES)
-    ]
-    if _by_name(first) or _by_language(first) or all(labelled):
+    plain = {plain_name(cell) for cell in first}
+    labelled = plain & {*TEXT_NAMES} and plain & {*LABEL_NAMES}
+    if _by_name(first) or _by_language(first) or labelled:
         return True
     columns = list(zip(*rest, strict=True)) if rest else []
     return bool(columns) and all(
