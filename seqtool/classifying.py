@@ -15,7 +15,7 @@ import numpy.typing as npt
 from seqtool.calibration import set_threshold
 from seqtool.checkpoint import Card
 from seqtool.console import Console
-from seqtool.delimited import LONGEST, Record, RowStream
+from seqtool.delimited import LONGEST, Record, RowStream, delimiter_of
 from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, read_images
@@ -27,8 +27,6 @@ from seqtool.pipes import batches, given_text, read_lines
 Array = npt.NDArray[Any]
 
 UNSURE = "unsure"
-_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-_PACKED = (".gz", ".xz", ".bz2")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def classify(request: ClassifyRequest, console: Console) -> int:
         return 0
     lines = read_lines(source, encoding, LONGEST)
     live = source == "-"
-    if request.text_column is not None or _delimiter(source):
+    if request.text_column is not None or delimiter_of(source):
         _answer_table(request, judge, answerer, lines, source)
         return 0
 
@@ -183,7 +181,7 @@ def _answer_table(
         lines,
         "standard input" if live else source,
         text_columns=columns,
-        delimiter=_delimiter(source),
+        delimiter=delimiter_of(source),
         live=live,
     )
     if not request.json:
@@ -231,14 +229,6 @@ def _answer_images(
         for p, file in zip(judge.probabilities(pixels), files, strict=True):
             line = answerer.line(answerer.answer(p), file=file if len(images) > 1 else "")
             emit(line)
-
-
-def _delimiter(source: str) -> str | None:
-    """What separates the cells of a table, by its name; None if it is not known for one."""
-    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
-    while suffixes and suffixes[-1] in _PACKED:
-        suffixes.pop()
-    return _TABLES.get(suffixes[-1]) if suffixes else None
 
 
 def _traced(judge: TextJudge, card: Card, text: str, as_json: bool) -> str:

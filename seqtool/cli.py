@@ -12,6 +12,7 @@ from seqtool.cli_classify import classify
 from seqtool.cli_inspect import cure, inspect
 from seqtool.cli_tag import tag
 from seqtool.cli_train import train
+from seqtool.cli_translate import translate
 from seqtool.cli_use import evaluate, generate
 from seqtool.errors import SeqtoolError, is_out_of_memory
 from seqtool.output import complain, emit, settle
@@ -46,7 +47,7 @@ def _root(version: Annotated[bool, VersionFlag] = False) -> None:
     """Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work."""
 
 
-for command in (train, generate, classify, tag, evaluate, inspect, cure):
+for command in (train, generate, classify, tag, translate, evaluate, inspect, cure):
     app.command()(command)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 from seqtool.columns import Columns, choose_columns, looks_like_header
@@ -18,6 +19,8 @@ from seqtool.errors import DataError
 from seqtool.text import too_long
 
 LONGEST = 1 << 22  # characters in one text: more than a long novel
+_PACKED = (".gz", ".xz", ".bz2")  # endings that say nothing of what is inside
+_DELIMITERS_OF = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 DELIMITERS = (",", ";", "\t", "|")
 _HEAD_LINES = 1000  # looked at to find out how a file is written
 _HEAD_CHARS = 1 << 22
@@ -45,6 +48,14 @@ class Record(NamedTuple):
     texts: tuple[str, ...]  # what the model reads of it: one text, or as many as there are columns
 
 
+def delimiter_of(source: str) -> str | None:
+    """What separates the cells of a table, by its name; None if it is not known for one."""
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
+    while suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return _DELIMITERS_OF.get(suffixes[-1]) if suffixes else None
+
+
 class RowStream:
     """The rows of a delimited file, to be answered one by one with columns added.
 
@@ -57,6 +68,7 @@ class RowStream:
         name: str,
         *,
         text_columns: Sequence[str] = (),
+        preferred: Sequence[str] = (),
         delimiter: str | None = None,
         live: bool = False,
     ) -> None:
@@ -66,6 +78,7 @@ class RowStream:
             lines: The file, from its start, each line with its line end.
             name: What the user called it, for messages.
             text_columns: Where the texts are; guessed without.
+            preferred: The guess, if there are such columns.
             delimiter: What the file's name says; ``None`` to try several.
             live: Look at no more than the first line: another may be long in coming.
 
@@ -77,6 +90,8 @@ class RowStream:
         self.name = name
         self.layout = _find_layout(head, whole, name, delimiter, text_columns)
         self._lines = chain(head, lines)
+        if not text_columns and {*preferred} <= {*self.layout.names}:
+            text_columns = preferred
         rows = _sound_rows(head, self.layout.delimiter, self.layout.quoted)
         sample = [cells for cells in rows if len(cells) == len(self.layout.names)]
         self.columns: Columns = choose_columns(

@@ -83,6 +83,12 @@ ALIASES = {
     "temp": "temperature",
     "sampling-topk": "top-k",
     "unknown": "on-unknown",
+    "beam": "beam-size",
+    "beam-width": "beam-size",
+    "num-beams": "beam-size",
+    "nbest": "n-best",
+    "lenpen": "length-penalty",
+    "replace-unk": "replace-unknown",
 }
 COMMAND_ALIASES = {"sample": "generate", "test": "evaluate", "score": "evaluate"}
 

@@ -22,6 +22,9 @@ MARKERS = "xo+*#@"  # of the curves of one plot
 SHADES = ("on grey15", "on grey30", "on blue3", "on dodger_blue2", "on gold3", "on orange_red1")
 RANK_SIGNS = "_.,-=+*#"  # in place of blocks where there is no Unicode
 
+LONGEST_LABEL, LONGEST_HEAD = 16, 10  # characters of the names around a matrix
+Weights = Sequence[Sequence[float]]
+
 Series = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
 
 
@@ -151,6 +154,31 @@ class Sheet:
         """A value from 0 to 1 each as a block of that height."""
         top = len(BLOCKS) - 1
         return "".join(BLOCKS[round(min(1.0, max(0.0, value)) * top)] for value in values)
+
+    def grid(self, rows: Sequence[str], columns: Sequence[str], weights: Weights) -> None:
+        """A matrix: of each weight a block of that height, the names of columns written downwards.
+
+        Args:
+            rows: R names.
+            columns: C names; as many side by side as there is room for, then the next.
+            weights: (R, C), from 0 to 1.
+        """
+        from rich.cells import cell_len, set_cell_size
+
+        names = [printable(row).strip() or "·" for row in rows]
+        heads = [(printable(column).strip() or "·")[:LONGEST_HEAD] for column in columns]
+        label = min(LONGEST_LABEL, max(map(cell_len, names), default=0))
+        at_once = (self.width - label - 4) // 2
+        for first in range(0, len(heads), at_once):
+            part = heads[first : first + at_once]
+            deepest = max(map(len, part))
+            for line in range(deepest):
+                signs = [head.rjust(deepest)[line] for head in part]
+                upright = "".join(sign + " " * (2 - cell_len(sign)) for sign in signs)
+                self.line((" " * (label + 4) + upright.rstrip(), "dim"))
+            for name, row in zip(names, weights, strict=True):
+                blocks = " ".join(self.bars(row[first : first + at_once]))
+                self.line(f"  {set_cell_size(name, label)}  {blocks}")
 
     def shaded(self, pieces: Sequence[str], levels: Sequence[float], low: str, high: str) -> None:
         """A text with a row of blocks under it, one for each character; colour repeats them.

@@ -570,13 +570,15 @@ def move(
     stay_apart()
     matrices, units = net.matrices, net.units
     rows, here = net.gates * units, (layer * h.shape[1] + first) * units
+    # Flat, as in ``run``: one machine code for both.
+    states, memories, new_states = h.ravel(), c.ravel(), new_h.ravel()
     multiply(matrices, matrix, 0, rows, codes, factors, count, ux, rows)
     for i in range(count):
-        factors[i] = encode(h.ravel(), here + i * units, units, codes, i * units)
+        factors[i] = encode(states, here + i * units, units, codes, i * units)
     multiply(matrices, matrix + 1, 0, rows, codes, factors, count, wh, rows)
     for i in range(count):
         own, place = i * rows, here + i * units
         advance(
             net.kind, units, 0, units, ux, own, wh, own,
-            h, place, c, place, new_h, place, place + h.size,
+            states, place, memories, place, new_states, place, place + h.size,
         )  # fmt: skip

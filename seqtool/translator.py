@@ -123,25 +123,35 @@ class Translator:
             for first in range(0, len(drawn), beam.n_best)
         ]
 
-    def align(self, source: Array, target: Array) -> Floats:
-        """Where a target looks at its source.
+    def align(self, sources: Sequence[Array], targets: Sequence[Array]) -> list[Floats]:
+        """Where targets look at their sources.
 
         Args:
-            source: Ids (S,) without a boundary.
-            target: Ids (T,) without the end.
+            sources: Ids (S,) each, without a boundary.
+            targets: Ids (T,) each, without the end.
 
         Returns:
-            Weights, (T + 1, S + 1), each row with sum 1; the last row is that of the end, the last
-            column the boundary. (T + 1, 1) of ones for a model without attention.
+            Weights (T + 1, S + 1) each, whose rows sum to 1; the last row is that of the end, the
+            last column the boundary. (T + 1, 1) of ones for a model without attention.
         """
-        reading = self.read([source])
-        state, rows = reading.state, []
-        for token in [BOUNDARY, *target]:
-            _, state, weights = reading.look(np.array([token]), state)
-            rows.append(weights[0])
-        found = np.stack(rows)
-        if self.config.reverse_source and found.shape[1] > 1:
-            found[:, :-1] = found[:, -2::-1].copy()
+        if not len(sources):
+            return []
+        reading = self.read(sources)
+        state, looks = reading.state, []
+        longest = max(map(len, targets))
+        ids = np.full((longest + 1, len(targets)), BOUNDARY, np.int64)
+        for row, target in enumerate(targets):
+            ids[1 : len(target) + 1, row] = target
+        for now in ids:
+            _, state, weights = reading.look(now, state)
+            looks.append(weights)
+        found = []
+        for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
+            width = 1 if self.config.attention == "none" else len(source) + 1
+            own = np.stack([weights[row, :width] for weights in looks[: len(target) + 1]])
+            if self.config.reverse_source:  # what was read first stands last
+                own[:, :-1] = own[:, -2::-1].copy() if width > 1 else own[:, :-1]
+            found.append(own)
         return found
 
 

@@ -58,6 +58,9 @@ ALLOWED: dict[str, set[str]] = {
     "translator": {
         *("beam", "compiled", "config", "decode", "quantize", "shapes", "team", "transduction"),
     },
+    "translation": {
+        *(*BASIC, "batches", "beam", "checkpoint", "spelling", "tokenizer", "translator"),
+    },
     "quantize": {"config", "products", "recurrence"},
     "surprisal": {"decode"},
     "columns": {"errors"},
@@ -189,6 +192,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "scorecard": {"checkpoint", "console", "errors", "output"},
     "cli_classify": {"classifying", "options"},
+    "cli_translate": {*BASIC, "options", "settings", "translating", "translation"},
     "cli_tag": {"options", "tagging"},
     "cli_use": {
         *BASIC,
@@ -203,15 +207,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
     "cli": {
-        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_tag", "cli_train", "cli_use"),
-        *("output", "settings"),
+        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_tag", "cli_train"),
+        *("cli_translate", "cli_use", "output", "settings"),
     },
     "__main__": {"cli"},
 }
 # Each is one command: anything but the others.
 COMMANDS = {
     *("train_text", "train_classify", "train_tag", "train_translate", "writing", "classifying"),
-    *("tagging", "scoring", "grading", "rating", "appraising"),
+    *("tagging", "scoring", "grading", "rating", "appraising", "translating"),
     *("inspection", "curing"),
 }
 # What typer is for.
@@ -220,6 +224,7 @@ TOP = {
     "cli_classify",
     "cli_inspect",
     "cli_tag",
+    "cli_translate",
     "cli_train",
     "cli_use",
     "cli",

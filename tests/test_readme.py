@@ -46,7 +46,16 @@ def test_commands_run_at_full_length(tmp_path):
 
 def test_every_option_exists():
     known = set()
-    for command in ("train", "generate", "classify", "tag", "evaluate", "inspect", "cure"):
+    for command in (
+        "train",
+        "generate",
+        "classify",
+        "tag",
+        "translate",
+        "evaluate",
+        "inspect",
+        "cure",
+    ):
         text = subprocess.run(
             [sys.executable, "-m", "seqtool", command, "--help"],
             capture_output=True,

@@ -1,0 +1,135 @@
+"""The options of ``translate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqtool.config import BeamConfig, DecodeConfig, OnUnknown
+from seqtool.errors import ConfigError
+from seqtool.options import (
+    ConfigFile,
+    PrecisionOption,
+    Quiet,
+    Threads,
+    Verbose,
+    limit_threads,
+    open_console,
+    option,
+)
+from seqtool.settings import given
+
+# What only a search or only drawing at random knows.
+OF_SEARCH = ("beam_size",)
+OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "seed")
+
+
+def translate(
+    ctx: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Model directory.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[INPUT]", help="File (also .csv, .tsv, .gz), a text, or - [default: -]."
+        ),
+    ] = None,
+    beam_size: Annotated[
+        int, option("Hypotheses kept side by side, 1 = greedy.", "--beam-size", "-k")
+    ] = BeamConfig.beam_size,
+    length_penalty: Annotated[
+        float,
+        option(
+            "Log-probs are divided by length to this power; 0 likes short ones.", "--length-penalty"
+        ),
+    ] = BeamConfig.length_penalty,
+    n_best: Annotated[
+        int, option("Translations of a line, the best first, tabs between.", "--n-best", "-n")
+    ] = BeamConfig.n_best,
+    max_length: Annotated[
+        int, option("Tokens at most, 0 = as training's pairs tell.", "--max-length")
+    ] = BeamConfig.max_length,
+    sample: Annotated[bool, option("Draw at random instead of searching.", "--sample")] = False,
+    temperature: Annotated[
+        float, option("With --sample: below 1 safer, above 1 wilder.", "--temperature", "-t")
+    ] = DecodeConfig.temperature,
+    top_k: Annotated[
+        int, option("With --sample: only the k likeliest tokens, 0 = all.", "--top-k")
+    ] = DecodeConfig.top_k,
+    top_p: Annotated[
+        float,
+        option("With --sample: only the likeliest that hold this much probability.", "--top-p"),
+    ] = DecodeConfig.top_p,
+    min_p: Annotated[
+        float,
+        option("With --sample: only those at least this likely beside the likeliest.", "--min-p"),
+    ] = DecodeConfig.min_p,
+    seed: Annotated[int, option("With --sample: of all chance.", "--seed")] = DecodeConfig.seed,
+    replace_unknown: Annotated[
+        bool,
+        option(
+            "Copy the source's word where a word is in no vocabulary; models of words only.",
+            "--replace-unknown",
+        ),
+    ] = False,
+    on_unknown: Annotated[
+        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
+    ] = "replace",
+    attention: Annotated[bool, option("Draw where the translation looks.", "--attention")] = False,
+    batch_size: Annotated[
+        int, option("Lines translated side by side.", "--batch-size", "-b", min=1)
+    ] = 64,
+    text_column: Annotated[
+        str | None,
+        option("The input is CSV and this its text [default: training's].", "--text-column"),
+    ] = None,
+    encoding: Annotated[
+        str | None, option("Encoding of the input [default: utf-8].", "--encoding")
+    ] = None,
+    config: ConfigFile = None,
+    threads: Threads = None,
+    precision: PrecisionOption = "float32",
+    as_json: Annotated[bool, option("Print an object for each line.", "--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Translate each line of INPUT with MODEL: line n of the output answers line n of the input.
+
+    Example: cat new.en | seqtool translate en-de > new.de
+    """
+    chance = given(ctx, OF_CHANCE)
+    if sample:
+        searched = given(ctx, OF_SEARCH).values
+        if searched:
+            raise ConfigError("--beam-size is for a search; leave it or --sample out")
+        beam_size = max(beam_size, n_best)  # how many are drawn is n_best
+    elif chance.values:
+        name = next(iter(chance.values)).replace("_", "-")
+        raise ConfigError(f"--{name} is for drawing at random; add --sample")
+    beam = BeamConfig(
+        beam_size=beam_size, length_penalty=length_penalty, n_best=n_best, max_length=max_length
+    )
+    decode = DecodeConfig(**chance.values)
+    limit_threads(threads)
+    with open_console(quiet, verbose) as console:
+        from seqtool.translating import TranslateRequest
+        from seqtool.translating import translate as run
+        from seqtool.translation import Wishes
+
+        request = TranslateRequest(
+            model=model,
+            source=source,
+            wishes=Wishes(
+                beam=beam,
+                sample=decode if sample else None,
+                replace_unknown=replace_unknown,
+                batch_size=batch_size,
+            ),
+            on_unknown=on_unknown,
+            attention=attention,
+            text_column=text_column,
+            encoding=encoding,
+            precision=precision,
+            threads=threads,
+            json=as_json,
+        )
+        raise typer.Exit(run(request, console))
