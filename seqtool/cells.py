@@ -21,6 +21,9 @@ from seqtool.config import GATES, Cell, Nonlinearity
 # forward direction first. Always passed in and returned, never kept on a module.
 State = tuple[Tensor, ...]
 
+# What runs recurrent layers: (input (B, T, E), state before) -> output (B, T, H), state after.
+Stack = Callable[[Tensor, State], tuple[Tensor, State]]
+
 # A cell: (W_ih x_t + b_ih, state at t-1, W_hh, b_hh) -> state at t.
 Step = Callable[[Tensor, State, Tensor, Tensor], State]
 

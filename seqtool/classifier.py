@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqtool.cells import RecurrentStack
+from seqtool.cells import RecurrentStack, Stack
 from seqtool.config import ClassifierConfig, TaggerConfig
 
 EMBEDDING_STD = 0.1
@@ -28,6 +28,10 @@ class Words(NamedTuple):
     parts: Tensor  # (P,) buckets of their character n-grams, one word after the other
     starts: Tensor  # (U,) where each word's parts begin
     places: Tensor  # (B, T) which of the U words stands there; any of them in the padding
+
+    def to(self, device: torch.device) -> "Words":
+        """The same on a device."""
+        return Words(*(part.to(device) for part in self))
 
 
 class WordVectors(nn.Module):
@@ -106,6 +110,22 @@ class Classifier(nn.Module):
         Returns:
             Logits, (B, C).
         """
+        return self.through(inputs, lengths, self.onward, self.back)
+
+    def through(
+        self, inputs: Words | Tensor, lengths: Tensor, onward: Stack, back: Stack
+    ) -> Tensor:
+        """As ``forward``, with the recurrent layers run by other functions.
+
+        This is how diagnostics looks inside.
+
+        Args:
+            inputs: Words, or numbers (B, T, D).
+            lengths: (B,).
+            onward: Runs the layers that read from the first element on: from (B, T, E) and the
+                state before to the output (B, T, H) and the state after.
+            back: The same for those that read from the last.
+        """
         if isinstance(inputs, Words):
             assert self.vectors is not None, "this model reads numbers, not words"
             x: Tensor = self.vectors(inputs)  # (B, T, E)
@@ -116,12 +136,13 @@ class Classifier(nn.Module):
         inside = steps < lengths[:, None]  # (B, T)
         # Turned around within its length: t becomes length - 1 - t, padding stays where it is.
         turned = torch.where(inside, lengths[:, None] - 1 - steps, steps)[:, :, None]
-        onward, _ = self.onward(x)  # (B, T, H)
-        back, _ = self.back(x.gather(1, turned.expand_as(x)))
-        last = (lengths - 1)[:, None, None].expand(-1, 1, onward.shape[2])
-        ends = [onward.gather(1, last)[:, 0], back.gather(1, last)[:, 0]]  # 2 x (B, H)
+        start = self.onward.init_state(len(x))
+        f, _ = onward(x, start)  # (B, T, H)
+        b, _ = back(x.gather(1, turned.expand_as(x)), start)
+        last = (lengths - 1)[:, None, None].expand(-1, 1, f.shape[2])
+        ends = [f.gather(1, last)[:, 0], b.gather(1, last)[:, 0]]  # 2 x (B, H)
         # Pooling does not mind that the backward outputs stand in the order of reading.
-        h = torch.cat([onward, back], dim=2)  # (B, T, 2H)
+        h = torch.cat([f, b], dim=2)  # (B, T, 2H)
         highest = h.masked_fill(~inside[:, :, None], -torch.inf).amax(dim=1)
         mean = h.masked_fill(~inside[:, :, None], 0).sum(dim=1) / lengths[:, None]
         logits: Tensor = self.output(torch.cat([highest, mean, *ends], dim=1))

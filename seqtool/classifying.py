@@ -233,13 +233,11 @@ def _answer_images(
 
 def _traced(judge: TextJudge, card: Card, text: str, as_json: bool) -> str:
     """How the belief moves while a text is read: one line for each word, a mark where it turns."""
-    ends = judge.lexicon.ends(text)
-    if not ends:
+    words, p = judge.trace(text)
+    if not words:
         return "{}\n" if as_json else "\n"
-    p = judge.probabilities([text[:end] for end in ends])  # (T, C)
     classes = card.source["classes"]
-    starts = [0, *ends[:-1]]
-    tokens = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+    tokens = [word.strip() for word in words]
     best = p.argmax(axis=1)
     if as_json:
         steps = [

@@ -26,7 +26,7 @@ def inspect(
     model: Annotated[Path, typer.Argument(help="Model directory.")],
     data: Annotated[
         str | None,
-        typer.Argument(help="Text to look inside on: file, directory, or - [default: kept text]."),
+        typer.Argument(help="What it reads: a file, directory, - or a text [default: kept text]."),
     ] = None,
     health: Annotated[bool, option("Gradients through time, with a verdict.", "--health")] = False,
     gates: Annotated[
@@ -41,7 +41,12 @@ def inspect(
     surprisal: Annotated[
         bool, option("Bits of each token, and what was expected.", "--surprisal")
     ] = False,
-    start: Annotated[int, option("First token shown.", "--start", min=0)] = 0,
+    belief: Annotated[
+        bool, option("What a classifier thinks after each word or row.", "--belief")
+    ] = False,
+    start: Annotated[
+        int, option("First token shown; of a classifier, first example.", "--start", min=0)
+    ] = 0,
     length: Annotated[int, option("Tokens shown.", "--length", "-l", min=1)] = 2000,
     window: Annotated[
         int | None,
@@ -72,6 +77,7 @@ def inspect(
         "units": units,
         "memory": memory,
         "surprisal": surprisal,
+        "belief": belief,
     }
     if layer is not None and not unit:
         raise ConfigError("--layer says where --unit N is; give --unit too")

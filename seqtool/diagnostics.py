@@ -6,6 +6,7 @@ it: that is a sum over all lags, and the near ones hide the far ones. Here every
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -42,7 +43,7 @@ Judgement = Literal["healthy", "vanishing", "exploding"]
 class LayerFlow:
     """What reaches one layer from the cost at the end of a window, by lag: medians of windows."""
 
-    layer: int
+    name: str
     gradient: np.ndarray  # |dC_T/ds_t| at lags 0 to K, (K+1,)
     terms: np.ndarray  # |term of dC_T/dW at time t|, at lags 0 to K, (K+1,)
     lags: tuple[int, ...]  # where the next two are measured
@@ -77,10 +78,11 @@ class Flow:
     def as_dict(self) -> dict[str, Any]:
         """Values fit for JSON."""
         values = asdict(self) | {"verdict": self.verdict._asdict()}
-        for layer in values["layers"]:
+        for number, layer in enumerate(values["layers"]):
             for name, value in layer.items():
                 if isinstance(value, np.ndarray):
                     layer[name] = value.tolist()
+            layer["layer"] = number
         return values
 
     def summary(self) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def language_flow(
         with torch.enable_grad():
             logits, _ = model.through(chunk[:, :-1], state, tape)
             costs = functional.cross_entropy(logits[:, -1], chunk[:, -1], reduction="none")
-            return flow(tape, costs, jacobians=jacobians)
+            return flow(tape.tracks, costs, jacobians=jacobians)
 
 
 def _like(fresh: Tensor, part: Tensor) -> Tensor:
@@ -153,29 +155,28 @@ def _like(fresh: Tensor, part: Tensor) -> Tensor:
     return fresh[None, :, None].expand_as(part)
 
 
-def flow(tape: Tape, costs: Tensor, *, jacobians: bool = True) -> Flow:
-    """The gradient flow to the costs at the end of what a tape has run.
+def flow(
+    tracks: Sequence[Track], costs: Tensor, *, jacobians: bool = True, cut: bool = True
+) -> Flow:
+    """The gradient flow to the costs at the end of what tapes have run.
 
     Args:
-        tape: After the run, over T steps: lags go from 0 to T - 1.
-        costs: One for each window, (B,), computed from the output of the last step.
+        tracks: Of all layers after the run, over T steps: lags go from 0 to T - 1.
+        costs: One for each window, (B,), computed from the output.
         jacobians: Also measure |ds_T/ds_t| and its bound.
+        cut: Whether training cuts its sequences after --bptt steps.
     """
-    found = gradients(costs.sum(), tape.tracks)
+    found = gradients(costs.sum(), tracks)
     with torch.no_grad():
         layers = tuple(
-            _layer_flow(index, track, by_state, by_push, jacobians)
-            for index, (track, (by_state, by_push)) in enumerate(
-                zip(tape.tracks, found, strict=True)
-            )
+            _layer_flow(track, by_state, by_push, jacobians)
+            for track, (by_state, by_push) in zip(tracks, found, strict=True)
         )
-    window = tape.tracks[0].steps - 1
-    return Flow(layers, window, len(costs), judge(layers, window, tape.stack.kind))
+    window = tracks[0].steps - 1
+    return Flow(layers, window, len(costs), judge(layers, window, tracks[0].kind, cut=cut))
 
 
-def _layer_flow(
-    index: int, track: Track, by_state: Tensor, by_push: Tensor, jacobians: bool
-) -> LayerFlow:
+def _layer_flow(track: Track, by_state: Tensor, by_push: Tensor, jacobians: bool) -> LayerFlow:
     gradient = _by_lag(by_state.double().norm(dim=-1))  # (K+1, B)
     # At one time the gradient of W is the outer product of two vectors: its norm is theirs.
     terms = _by_lag(by_push.double().norm(dim=-1) * track.before()[0].double().norm(dim=-1))
@@ -187,7 +188,7 @@ def _layer_flow(
     if track.kind == "rnn_relu":
         dead = float((track.stacked() == 0).all(dim=0).all(dim=0).double().mean())
     return LayerFlow(
-        layer=index,
+        name=track.name,
         gradient=median,
         terms=np.median(terms, axis=1),
         lags=tuple(lags),
@@ -237,7 +238,7 @@ def _rate(median: np.ndarray, lag: int) -> float:
     return float((max(median[lag], 1e-300) / median[0]) ** (1 / lag))
 
 
-def judge(layers: tuple[LayerFlow, ...], window: int, kind: str) -> Verdict:
+def judge(layers: tuple[LayerFlow, ...], window: int, kind: str, *, cut: bool = True) -> Verdict:
     """Judge a gradient flow.
 
     *Exploding*: in some layer the median gradient grows tenfold over its size at lag 0, or does so
@@ -250,29 +251,30 @@ def judge(layers: tuple[LayerFlow, ...], window: int, kind: str) -> Verdict:
         layers: What was measured.
         window: Longest lag, K.
         kind: Key of cells.STEPS.
+        cut: Whether --bptt is an option to advise.
     """
     for layer in layers:
         if why := _explodes(layer, window, kind):
             return Verdict("exploding", why, _exploding_advice(kind))
     best = max(layers, key=lambda layer: layer.horizon)
-    where = f"layer {best.layer + 1}: " if len(layers) > 1 else ""
+    where = f"{best.name}: " if len(layers) > 1 else ""
     if best.horizon < VANISHED * window:
         evidence = (
             f"{where}{best.horizon + 1} tokens back less than 1 % of the gradient is left "
             f"(x{best.rate:.2f} per token), of {window} that were looked at"
         )
-        return Verdict("vanishing", evidence, _vanishing_advice(best, kind))
+        return Verdict("vanishing", evidence, _vanishing_advice(best, kind, cut))
     reach = f"{best.horizon} tokens" if best.horizon < window else f"all {window} tokens"
     evidence = f"{where}the gradient reaches {reach} back (x{best.rate:.2f} per token)"
     advice = ""
-    if best.horizon >= window:
+    if best.horizon >= window and cut:
         advice = f"--bptt {2 * (window + 1)}: there may be more to learn from farther back"
     return Verdict("healthy", evidence, advice)
 
 
 def _explodes(layer: LayerFlow, window: int, kind: str) -> str:
     """The evidence that gradients explode in a layer; "" if they do not."""
-    where = f"layer {layer.layer + 1}: "
+    where = f"{layer.name}: "
     if not np.isfinite(layer.gradient).all():
         return f"{where}the gradient is not finite"
     start, peak = layer.gradient[0], int(layer.gradient.argmax())
@@ -298,10 +300,12 @@ def _exploding_advice(kind: str) -> str:
     return "--clip-norm 0.25 and a lower --lr"
 
 
-def _vanishing_advice(best: LayerFlow, kind: str) -> str:
+def _vanishing_advice(best: LayerFlow, kind: str, cut: bool) -> str:
     if best.dead is not None and best.dead > DEAD:
         return f"a lower --lr: {best.dead:.0%} of the ReLU units are dead; or --cell lstm"
     if kind.startswith("rnn"):
         return "--cell lstm or gru, or --cell rnn --nonlinearity relu, which starts as the identity"
+    if not cut:
+        return ""
     shorter = max(2, 2 * (best.horizon + 1))
     return f"--bptt {shorter}: as good and faster, if the text needs no longer memory"

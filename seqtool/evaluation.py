@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from seqtool.decode import State
@@ -229,9 +229,9 @@ def _rows(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
 
 
 @contextmanager
-def evaluating(model: LanguageModel) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch dropout off and fix the noise of stochastic units; put both back afterwards."""
-    device = model.embedding.weight.device
+    device = next(model.parameters()).device
     was_training = model.training
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(SEED)

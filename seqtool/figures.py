@@ -6,17 +6,21 @@ page's own colour, and curves differ by dashes as well as by colour.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqtool.console import printable
 from seqtool.diagnostics import Flow
 from seqtool.errors import SeqtoolError
-from seqtool.findings import Findings
+from seqtool.findings import Belief, Findings
 from seqtool.gates import LayerGates
-from seqtool.horizon import Horizon
+from seqtool.horizon import Horizon, Surprise
 from seqtool.remedies import Outcome
 from seqtool.summary import Event, Summary
 
@@ -28,10 +32,29 @@ if TYPE_CHECKING:
 COLOURS = ("#2f7fd0", "#c8701a", "#1f9468", "#b455b0", "#8a7a10", "#c24a4a")
 DASHES = ("solid", "dashed", "dotted", "dashdot", (0, (5, 1)), (0, (1, 1)))
 INK = "#010203"  # stands for the page's own colour until the SVG is written
-INKED = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color")
-SIZE = (6.4, 3.2)  # inches of a plot
-DPI = 120
+INKED = (
+    *("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color"),
+    "grid.color",
+)
+SIZE = (5.2, 2.9)  # inches of a plot: its words stay readable on a page 400 pixels wide
+DPI = 150
 FEW = 20  # points of a curve that are marked
+SMOOTH = 80  # points of a smoothed curve
+WORDS_SHOWN = 40  # of a text, below its curve
+BELIEFS = 3  # texts or pictures drawn in one PNG
+STYLE: dict[Any, Any] = {  # matplotlib's own settings
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.18,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.borderaxespad": 0,
+    "text.parse_math": False,  # names and words are not formulas
+}
 
 Draw = Callable[["Axes"], None]
 
@@ -44,20 +67,21 @@ def draw_training(summary: Summary, axes: "Axes") -> None:
             mark = "o" if len(points) < FEW else None  # one point has no line
             axes.plot(*zip(*points, strict=True), label=name, marker=mark, **_style(index))
     axes.set(xlabel="step", ylabel="loss in nats")
-    axes.legend(frameon=False, labelcolor=INK)
+    _legend(axes)
 
 
 def draw_flow(flow: Flow, axes: "Axes") -> None:
-    """The gradient by lag, of each layer, and what the theory bounds it by."""
-    for layer in flow.layers:
-        style, name = _style(layer.layer), f"layer {layer.layer + 1}"
-        axes.plot(range(flow.window + 1), _positive(layer.gradient), label=name, **style)
+    """The gradient by lag of each layer, how far it reaches, and |ds_T/ds_t|."""
+    for index, layer in enumerate(flow.layers):
+        style = _style(index)
+        axes.plot(range(flow.window + 1), _positive(layer.gradient), label=layer.name, **style)
+        left = _positive(layer.gradient[[layer.horizon]])
+        axes.plot([layer.horizon], left, marker="o", fillstyle="none", color=style["color"])
         if layer.jacobian is not None:
-            marks = {"color": style["color"], "marker": "x", "linestyle": "none"}
-            label = f"|ds_T/ds_t|, {name}"
-            axes.plot(layer.lags, _positive(layer.jacobian), label=label, **marks)
-    axes.set(xlabel="lag T-t in tokens", ylabel="|dC_T/ds_t|", yscale="log")
-    axes.legend(frameon=False, labelcolor=INK)
+            marks = {"color": style["color"], "marker": "x", "linestyle": "none", "markersize": 4}
+            axes.plot(layer.lags, _positive(layer.jacobian), **marks)
+    axes.set(xlabel="lag T-t in tokens", ylabel="|dC_T/ds_t|,  x: |ds_T/ds_t|", yscale="log")
+    _legend(axes, columns=3)
 
 
 def draw_history(history: Sequence[Event], axes: "Axes") -> None:
@@ -75,28 +99,77 @@ def draw_gates(layers: Sequence[LayerGates], axes: "Axes") -> None:
     for layer in layers:
         for gate in layer.gates:
             if gate.unit_low.any() or gate.unit_high.any():
-                marker = "os^vDP*X"[index % 8]
                 axes.plot(
                     gate.unit_high,
                     gate.unit_low,
                     linestyle="none",
-                    marker=marker,
-                    markersize=3,
+                    marker="os^vDP*X"[index % 8],
+                    markersize=2.5,
+                    alpha=0.7,
                     color=COLOURS[index % len(COLOURS)],
-                    label=f"{gate.name}, layer {layer.layer + 1}",
+                    label=gate.name if len(layers) == 1 else f"{gate.name}, {layer.name}",
                 )
                 index += 1
     axes.plot([0, 1], [1, 0], color=INK, linewidth=0.5)
     axes.set(xlabel="share of the time open", ylabel="share of the time shut")
     if index:
-        axes.legend(frameon=False, labelcolor=INK, fontsize="small")
+        _legend(axes, columns=2 if len(layers) > 1 else 4)
 
 
 def draw_horizon(horizon: Horizon, axes: "Axes") -> None:
-    """Loss by the length of the visible past, and where it stops falling."""
-    axes.errorbar(horizon.lengths, horizon.losses, yerr=horizon.errors, marker="o", **_style(0))
+    """Loss by the length of the visible past, and where that of the network stops falling."""
+    curves = [("network", horizon)]
+    if horizon.mixed is not None:
+        curves.append(("mixed with counts, as the model is used", horizon.mixed))
+    for index, (name, curve) in enumerate(curves):
+        marks: dict[str, Any] = {"marker": "o", "markersize": 4, "label": name}
+        marks |= {"yerr": curve.errors}
+        axes.errorbar(curve.lengths, curve.losses, **marks, **_style(index))
     axes.axvline(horizon.knee, color=INK, linewidth=0.8, linestyle="dotted")
-    axes.set(xlabel="tokens seen", ylabel="nats per token", xscale="log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set(xlabel="tokens seen", ylabel="nats per token")
+    if len(curves) > 1:
+        _legend(axes)
+
+
+def draw_units(found: Findings, axes: "Axes") -> None:
+    """How well the best unit for each feature follows it, from 0, chance, to 1."""
+    matches = found.ranking.by_feature[::-1] if found.ranking is not None else []
+    names = [f"{m.feature}: {found.layers[m.layer]}, {m.unit}" for m in matches]
+    axes.barh(names, [match.excess for match in matches], color=COLOURS[0], height=0.6)
+    axes.set(xlabel="strength, 0 chance to 1 perfect", xlim=(0, 1))
+    axes.grid(visible=False, axis="y")
+
+
+def draw_surprises(surprises: Sequence[Surprise], axes: "Axes") -> None:
+    """Bits of each token, smoothed over some of them, for the model and the network alone."""
+    width = max(1, len(surprises) // SMOOTH)
+    curves = [("model", [surprise.bits for surprise in surprises])]
+    if surprises[0].network is not None:
+        curves.append(("network alone", [surprise.network or 0.0 for surprise in surprises]))
+    for index, (name, bits) in enumerate(curves):
+        smooth = np.convolve(bits, np.ones(width) / width, mode="valid")
+        axes.plot(np.arange(len(smooth)) + width // 2, smooth, label=name, **_style(index))
+    axes.set(xlabel="token", ylabel=f"bits, mean of {width}")
+    _legend(axes)
+
+
+def draw_belief(belief: Belief, classes: Sequence[str], axes: "Axes") -> None:
+    """The probability of the classes that matter after each word or row of pixels."""
+    steps = range(1, len(belief.pieces) + 1)
+    for index, c in enumerate(belief.top):
+        mark = "o" if len(steps) < FEW else None
+        path = belief.probabilities[:, c]
+        label = printable(classes[c])
+        axes.plot(steps, path, label=label, marker=mark, markersize=3, **_style(index))
+    axes.set(ylabel="probability", ylim=(-0.02, 1.02))
+    if belief.pixels is None and len(steps) <= WORDS_SHOWN:
+        words = [printable(piece.strip()) for piece in belief.pieces]
+        axes.set_xticks(steps, words, rotation=60, ha="right", fontsize=8)
+    else:
+        axes.set(xlabel="words read" if belief.pixels is None else "rows of pixels read")
+    _legend(axes)
 
 
 def draw_race(outcomes: Sequence[Outcome], axes: "Axes") -> None:
@@ -106,20 +179,31 @@ def draw_race(outcomes: Sequence[Outcome], axes: "Axes") -> None:
             label = f"{outcome.remedy.name}: {outcome.loss:.4f}"
             axes.plot(*zip(*outcome.curve, strict=True), label=label, **_style(index))
     axes.set(xlabel="seconds", ylabel="loss", yscale="log")
-    axes.legend(frameon=False, labelcolor=INK, fontsize="small")
+    _legend(axes, columns=2)
 
 
-def plots(summary: Summary, found: Findings | None) -> dict[str, Draw]:
+def _legend(axes: "Axes", *, columns: int = 4) -> None:
+    """Names of the curves above the frame, where they cover nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=columns, labelcolor=INK)
+
+
+def plots(summary: Summary, found: Findings) -> dict[str, Draw]:
     """What can be drawn of a model, by title."""
     made: dict[str, Draw] = {}
     if summary.train_curve or summary.valid_curve:
         made["Training"] = lambda axes: draw_training(summary, axes)
-    if found is not None and (flow := found.flow) is not None:
+    if (flow := found.flow) is not None:
         made["Gradient through time"] = lambda axes: draw_flow(flow, axes)
-    if found is not None and (gates := found.gates) is not None:
+    if (gates := found.gates) is not None:
         made["Saturation of the gates"] = lambda axes: draw_gates(gates, axes)
-    if found is not None and (horizon := found.horizon) is not None:
+    if found.ranking is not None and found.ranking.by_feature:
+        made["What units follow"] = lambda axes: draw_units(found, axes)
+    if (horizon := found.horizon) is not None:
         made["Memory"] = lambda axes: draw_horizon(horizon, axes)
+    if surprises := found.surprises:
+        made["Surprisal"] = lambda axes: draw_surprises(surprises, axes)
+    for belief in (found.beliefs or [])[:BELIEFS]:
+        made[f"Belief, {belief.name}"] = partial(draw_belief, belief, found.classes)
     return made
 
 
@@ -131,17 +215,21 @@ def save_plots(made: dict[str, Draw], path: Path) -> None:
     """
     if not made:
         raise SeqtoolError(f"--png {path}: nothing was measured that can be drawn")
-    figure = _figure(len(made))
-    for number, (title, draw) in enumerate(made.items(), 1):
-        axes = figure.add_subplot(len(made), 1, number)
-        axes.set_title(title)
-        draw(axes)
-    try:
-        figure.savefig(path, format="png", dpi=DPI, facecolor="white")
-    except OSError as err:
-        raise SeqtoolError(
-            f"--png {path}: cannot be written ({err.strerror}); choose another place"
-        ) from err
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), _any_script():
+        figure = _figure(len(made))
+        for number, (title, draw) in enumerate(made.items(), 1):
+            axes = figure.add_subplot(len(made), 1, number)
+            draw(axes)
+            above = 24 if axes.get_legend() else 6  # the names of the curves
+            axes.set_title(printable(title), loc="left", pad=above)
+        try:
+            figure.savefig(path, format="png", dpi=DPI, facecolor="white")
+        except OSError as err:
+            raise SeqtoolError(
+                f"--png {path}: cannot be written ({err.strerror}); choose another place"
+            ) from err
 
 
 def save_race(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -162,9 +250,10 @@ def svg(draw: Draw, name: str) -> str:
     """
     import matplotlib
 
-    options: Any = dict.fromkeys(INKED, INK) | {"svg.fonttype": "none", "svg.hashsalt": name}
+    options = STYLE | dict.fromkeys(INKED, INK)
+    options |= {"svg.fonttype": "none", "svg.hashsalt": name}
     file = io.StringIO()
-    with matplotlib.rc_context(options):
+    with matplotlib.rc_context(options), _any_script():
         figure = _figure(1)
         draw(figure.add_subplot())
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -173,6 +262,14 @@ def svg(draw: Draw, name: str) -> str:
     # Plots of one page must not share ids, and the page sets the size.
     text = re.sub(r'(id="|href="#|url\(#)(?!flow-)', rf"\g<1>{name}-", text)
     return re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*"', r"\1", text, count=2)
+
+
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Words may be of a script that matplotlib's font lacks; a browser has others."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def _figure(rows: int) -> "Figure":

@@ -1,27 +1,67 @@
-"""Looking into a language model on a text: every view that was asked for, computed once.
+"""What was seen inside a model on texts or pictures: every view that was asked for, as plain data.
 
-Ids and the text of each come in, plain results go out; sheet and report show them.
+Computed by looking, shown by views and report.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
-from seqtool.diagnostics import Flow, language_flow
-from seqtool.evaluation import evaluating
-from seqtool.gates import LayerGates, describe
-from seqtool.horizon import Horizon, Surprise, memory_horizon, surprises
-from seqtool.jacobians import lag_grid
-from seqtool.models import LanguageModel
-from seqtool.neurons import Ranking, rank_units
-from seqtool.tape import Tape, Track
+from seqtool.neurons import Ranking
 
-View = Literal["health", "gates", "units", "memory", "surprisal"]
-VIEWS: tuple[View, ...] = ("health", "gates", "units", "memory", "surprisal")
+if TYPE_CHECKING:
+    from seqtool.diagnostics import Flow
+    from seqtool.gates import LayerGates
+    from seqtool.horizon import Horizon, Surprise
 
-LONGEST_PAST = 256  # tokens shown to the model at most when its memory is measured
+View = Literal["health", "gates", "units", "memory", "surprisal", "belief"]
+# What there is to see in a model of each task. A classifier predicts no tokens: it has no surprisal
+# and no loss that would fall with more of the past.
+VIEWS: dict[str, tuple[View, ...]] = {
+    "generate": ("health", "gates", "units", "memory", "surprisal"),
+    "classify": ("health", "gates", "units", "belief"),
+}
+SHOWN_CLASSES = 6  # followed over a text: those that were believed in most
+
+
+@dataclass(frozen=True)
+class Belief:
+    """How the judgement of one text or picture moves while it is read."""
+
+    name: str  # its place in what was read
+    pieces: list[str]  # the words, or "" for each row of pixels, (T,)
+    probabilities: npt.NDArray[np.float64]  # of the classes after each, (T, C)
+    label: str  # the true one, "" if it is not known
+    pixels: npt.NDArray[np.uint8] | None = None  # of a picture, (T, W, channels)
+
+    @property
+    def top(self) -> list[int]:
+        """The classes to follow, the one believed in at the end first."""
+        last, most = self.probabilities[-1], self.probabilities.max(axis=0)
+        final = int(last.argmax())
+        others = sorted(range(len(most)), key=lambda c: -most[c])
+        return [final, *(c for c in others if c != final)][:SHOWN_CLASSES]
+
+    @property
+    def line(self) -> list[str]:
+        """The pieces, ended by a line feed."""
+        return [*self.pieces[:-1], self.pieces[-1] + "\n"]
+
+    def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """Values fit for JSON."""
+        best = int(self.probabilities[-1].argmax())
+        steps = zip(self.pieces, self.probabilities.tolist(), strict=True)
+        return {
+            "name": self.name,
+            "label": classes[best],
+            "truth": self.label or None,
+            "trace": [
+                {"token": piece, "probabilities": dict(zip(classes, row, strict=True))}
+                for piece, row in steps
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -29,79 +69,16 @@ class Findings:
     """What was seen; views not asked for are None."""
 
     pieces: list[str]  # the text of each token of the view, (n,)
-    flow: Flow | None = None
-    gates: tuple[LayerGates, ...] | None = None
+    layers: tuple[str, ...] = ()  # names of the recurrent layers
+    flow: "Flow | None" = None
+    gates: "tuple[LayerGates, ...] | None" = None
     activations: tuple[np.ndarray, ...] | None = None  # of each layer after each token, (n, H)
     ranking: Ranking | None = None
-    horizon: Horizon | None = None
-    surprises: list[Surprise] | None = None
+    horizon: "Horizon | None" = None
+    surprises: "list[Surprise] | None" = None
+    beliefs: list[Belief] | None = None
+    classes: tuple[str, ...] = ()  # that beliefs are about
     notes: list[str] = field(default_factory=list)  # why a view is missing or limited
-
-
-def look(
-    model: LanguageModel,
-    ids: np.ndarray,
-    pieces: list[str],
-    views: frozenset[View],
-    *,
-    text: np.ndarray,
-    window: int,
-) -> Findings:
-    """Compute views.
-
-    Args:
-        model: Neither its weights nor its mode are changed.
-        ids: What the model reads in the views of single tokens: the token before the view, then
-            the view, (n + 1,).
-        pieces: The text of each token of the view, (n,).
-        views: Which.
-        text: Ids of a longer text, (N,), for what is measured over many places.
-        window: Longest lag of the gradient flow.
-    """
-    found: dict[str, Any] = {"pieces": pieces}
-    notes: list[str] = []
-    if "health" in views:
-        if len(text) >= 3:
-            found["flow"] = language_flow(model, text, window=window)
-        else:
-            notes.append(f"health: needs 3 tokens of text, got {len(text)}")
-    if views & {"gates", "units", "surprisal"}:
-        device = model.embedding.weight.device
-        inputs = torch.from_numpy(ids.astype(np.int64))[None].to(device)
-        tape = Tape(model.stack)
-        with evaluating(model), torch.no_grad():
-            logits, _ = model.through(inputs, model.init_state(1), tape)
-            if "gates" in views:
-                found["gates"] = tuple(
-                    describe(track, layer) for layer, track in enumerate(tape.tracks)
-                )
-            if "units" in views:
-                # After the token before the view there is nothing of the view to follow.
-                states = tuple(activations(track)[1:] for track in tape.tracks)
-                found["activations"] = states
-                ranking = found["ranking"] = rank_units(states, pieces)
-                if not ranking.by_unit:
-                    notes.append("units: the text is too short to tell what they follow")
-            if "surprisal" in views:
-                found["surprises"] = surprises(logits[0, :-1], ids[1:])
-    if "memory" in views:
-        longest = min(LONGEST_PAST, len(text) // 2)
-        if longest >= 1:
-            lengths = tuple(lag_grid(longest))
-            found["horizon"] = memory_horizon(model, text, lengths)
-        else:
-            notes.append(f"memory: needs 2 tokens of text, got {len(text)}")
-    return Findings(**found, notes=notes)
-
-
-def activations(track: Track) -> np.ndarray:
-    """What a unit holds after each token, (T, H): tanh(c) of an LSTM, else the state.
-
-    tanh(c), as in Karpathy et al. 2015: what the cell remembers, whether or not it shows it.
-    """
-    values = torch.tanh(track.stacked(1)) if track.kind == "lstm" else track.stacked()
-    found: np.ndarray = values[:, 0].float().numpy(force=True)
-    return found
 
 
 def as_dict(found: Findings, spell: list[str]) -> dict[str, Any]:
@@ -115,26 +92,35 @@ def as_dict(found: Findings, spell: list[str]) -> dict[str, Any]:
     if found.flow is not None:
         values["health"] = found.flow.as_dict()
     if found.gates is not None:
-        values["gates"] = [_gates_dict(layer) for layer in found.gates]
+        values["gates"] = [_gates_dict(number, layer) for number, layer in enumerate(found.gates)]
     if found.ranking is not None:
         values["units"] = asdict(found.ranking)
     if found.horizon is not None:
-        horizon = found.horizon
-        values["memory"] = asdict(horizon) | {"ended": horizon.ended, "hint": horizon.hint}
+        values["memory"] = _horizon_dict(found.horizon)
     if found.surprises is not None:
         values["surprisal"] = [
             {
                 "token": spell[surprise.token],
                 "bits": surprise.bits,
+                "network_bits": surprise.network,
                 "expected": [[spell[token], chance] for token, chance in surprise.alternatives],
             }
             for surprise in found.surprises
         ]
+    if found.beliefs is not None:
+        values["belief"] = [belief.as_dict(found.classes) for belief in found.beliefs]
     return values
 
 
-def _gates_dict(layer: LayerGates) -> dict[str, Any]:
-    values = asdict(layer)
+def _horizon_dict(horizon: "Horizon") -> dict[str, Any]:
+    values = asdict(horizon) | {"ended": horizon.ended, "hint": horizon.hint}
+    if horizon.mixed is not None:
+        values["mixed"] = _horizon_dict(horizon.mixed)
+    return values
+
+
+def _gates_dict(number: int, layer: "LayerGates") -> dict[str, Any]:
+    values = {"layer": number} | asdict(layer)
     values["memory"] = None if layer.memory is None else layer.memory.tolist()
     for gate in values["gates"]:
         gate["unit_low"], gate["unit_high"] = gate["unit_low"].tolist(), gate["unit_high"].tolist()

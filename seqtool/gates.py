@@ -3,6 +3,7 @@
 Works on a Track from tape. Which unit follows what in the text is the business of units.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,21 +75,27 @@ class GateStats:
 class LayerGates:
     """All gates of one layer over a text, and how long its units remember."""
 
-    layer: int
+    name: str
     gates: tuple[GateStats, ...]
     memory: np.ndarray | None  # tokens for each unit, (H,); None for a simple RNN
     dead: float | None  # share of units that stay at 0 over the whole text; ReLU only
 
 
-def describe(track: Track, layer: int) -> LayerGates:
-    """Measure the gates of one layer; the numbers of all windows and times count alike."""
-    values = {name: value.detach() for name, value in gate_values(track).items()}
-    keeping = KEEPING.get(track.kind)
-    stats = tuple(_stats(name, value, track.kind) for name, value in values.items())
+def describe(tracks: Sequence[Track]) -> LayerGates:
+    """Measure the gates of one layer; the numbers of all texts, windows and times count alike.
+
+    Args:
+        tracks: Of that layer over one text or more, each (T, B, ...) with the same B.
+    """
+    name, kind = tracks[0].name, tracks[0].kind
+    found = [gate_values(track) for track in tracks]
+    values = {gate: torch.cat([each[gate].detach() for each in found]) for gate in found[0]}
+    keeping = KEEPING.get(kind)
+    stats = tuple(_stats(gate, value, kind) for gate, value in values.items())
     dead = None
-    if track.kind == "rnn_relu":
+    if kind == "rnn_relu":
         dead = float((values["state"] == 0).all(dim=0).all(dim=0).double().mean())
-    return LayerGates(layer, stats, None if keeping is None else memory(values[keeping]), dead)
+    return LayerGates(name, stats, None if keeping is None else memory(values[keeping]), dead)
 
 
 def memory(keep: Tensor) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from seqtool.calibration import calibration_error, nll, pool
 from seqtool.checkpoint import Card, event_line
 from seqtool.console import Console
-from seqtool.errors import ConfigError, DataError, SeqtoolError
-from seqtool.images import Images, is_images, read_images
+from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.images import Images
 from seqtool.judge import ImageJudge, TextJudge, load_judge, sure
-from seqtool.labelled import Data, numbered, read_split, strings
+from seqtool.labelled import Data, numbered, read_like, read_split, strings
 from seqtool.output import cell, emit
 from seqtool.scorecard import (
     LEVEL,
@@ -26,7 +26,6 @@ from seqtool.scorecard import (
     per_class,
     warn_of_better,
 )
-from seqtool.tables import read_table
 
 Array = npt.NDArray[Any]
 
@@ -49,7 +48,11 @@ def grade(request: GradeRequest, console: Console) -> int:
     judge, card = load_judge(request.model)
     classes: list[str] = card.source["classes"]
     console.status(f"reading {request.data}")
-    data = held_part(request, card, read_split) if request.held_out else _read(request, card)
+    encoding = request.encoding or card.data.encoding
+    if request.held_out:
+        data = held_part(request, card, read_split)
+    else:
+        data = read_like(request.data, card, encoding)
     truth = numbered(data, classes)
     console.status(f"judging {len(data)} examples")
     logits, tokens = _opinions(judge, data, request)
@@ -114,23 +117,6 @@ def _opinions(
         found = [judge.opinions(texts[start : start + CHUNK]) for start in starts]
         tokens = sum(len(judge.lexicon.split(text)) for text in texts)
     return [np.concatenate(parts) for parts in zip(*found, strict=True)], tokens
-
-
-def _read(request: GradeRequest, card: Card) -> Data:
-    """The data, in the columns or the size that training used."""
-    if is_images(request.data):
-        height, width, channels = card.source.get("image_shape", (None, None, 1))
-        if height is None:
-            raise ConfigError(f"{request.data}: holds images, but {request.model} reads texts")
-        return read_images(request.data, size=(height, width), colour=channels == 3)
-    encoding = request.encoding or card.data.encoding
-    columns = tuple(card.source.get("text_columns", ()))
-    label = card.source.get("label_column")
-    try:
-        return read_table(request.data, text_columns=columns, label_column=label, encoding=encoding)
-    except DataError:
-        # Another file may name its columns otherwise; if guessing fails too, that is the error.
-        return read_table(request.data, encoding=encoding)
 
 
 def _baselines(

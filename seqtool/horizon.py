@@ -5,7 +5,7 @@ it has learned. Ids come in and nats go out, as in evaluation.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seqtool.evaluation import MAX_LOGITS, evaluating
+from seqtool.mixture import Partner
 from seqtool.models import LanguageModel
 
 PLACES = 256  # tokens predicted at each length of the past
@@ -23,13 +24,17 @@ CERTAIN = 2.0  # standard errors of a difference beyond which it is taken for re
 
 @dataclass(frozen=True)
 class Horizon:
-    """The loss on the same tokens as the visible past is cut to 1, 2, 3, 4, 6, 8, ... tokens."""
+    """The loss on the same tokens as the visible past is cut to 1, 2, 3, 4, 6, 8, ... tokens.
+
+    Of the network alone: what counts are mixed in know a few tokens and need no --bptt.
+    """
 
     lengths: tuple[int, ...]
     losses: tuple[float, ...]  # nats per token
     errors: tuple[float, ...]  # standard error of each one's distance from the last
     places: int  # how many tokens were predicted
     knee: int  # the shortest past with which the loss is as low as with all that were tried
+    mixed: "Horizon | None" = None  # the same of the network mixed with counts, if it is
 
     @property
     def ended(self) -> bool:
@@ -50,7 +55,12 @@ class Horizon:
 
 
 def memory_horizon(
-    model: LanguageModel, ids: np.ndarray, lengths: tuple[int, ...], *, places: int = PLACES
+    model: LanguageModel,
+    ids: np.ndarray,
+    lengths: tuple[int, ...],
+    *,
+    places: int = PLACES,
+    partner: Partner | None = None,
 ) -> Horizon:
     """Measure how far back the text matters to the model.
 
@@ -61,6 +71,7 @@ def memory_horizon(
         ids: The text, (n,), n above the longest length.
         lengths: How many tokens to show, rising.
         places: Tokens to predict, spread evenly over the text.
+        partner: What is mixed into the network, if anything.
 
     Raises:
         ValueError: If the text is too short.
@@ -70,18 +81,27 @@ def memory_horizon(
         raise ValueError(f"{len(ids)} tokens are too few to show {longest} and predict the next")
     targets = np.unique(np.linspace(longest, len(ids) - 1, places).astype(np.int64))
     nll = np.array([_losses(model, ids, targets, length) for length in lengths])  # (K, P)
+    mixed = None
+    if partner is not None:
+        pasts = (ids[targets[:, None] + np.arange(-length, 0)] for length in lengths)
+        costs = [
+            partner.mix_windows(row, seen, ids[targets])
+            for row, seen in zip(nll, pasts, strict=True)
+        ]
+        mixed = _curve(lengths, np.array(costs))
+    return replace(_curve(lengths, nll), mixed=mixed)
+
+
+def _curve(lengths: tuple[int, ...], nll: np.ndarray) -> Horizon:
+    """What costs (K, P) of the same P tokens at each of K lengths show."""
+    places = nll.shape[1]
     gaps = nll - nll[-1]
-    errors = gaps.std(axis=1) / math.sqrt(len(targets))
+    errors = gaps.std(axis=1) / math.sqrt(places)
     small = gaps.mean(axis=1) <= np.maximum(TOLERANCE, CERTAIN * errors)
     # From here on all are as good as the longest: after the last one that is not.
     knee = 0 if small.all() else int(np.flatnonzero(~small)[-1]) + 1
-    return Horizon(
-        lengths,
-        tuple(nll.mean(axis=1).tolist()),
-        tuple(errors.tolist()),
-        len(targets),
-        lengths[knee],
-    )
+    means, deviations = nll.mean(axis=1).tolist(), errors.tolist()
+    return Horizon(lengths, tuple(means), tuple(deviations), places, lengths[knee])
 
 
 def _losses(model: LanguageModel, ids: np.ndarray, targets: np.ndarray, length: int) -> np.ndarray:
@@ -102,31 +122,44 @@ def _losses(model: LanguageModel, ids: np.ndarray, targets: np.ndarray, length: 
 
 
 class Surprise(NamedTuple):
-    """How a token was predicted."""
+    """How a token was predicted by the model as it is used."""
 
     token: int
     bits: float  # -log2 of the probability it was given
     alternatives: tuple[tuple[int, float], ...]  # likeliest tokens and their probabilities
+    network: float | None = None  # bits for the network alone, if counts are mixed in
 
 
-def surprises(logits: Tensor, targets: np.ndarray, *, top: int = 3) -> list[Surprise]:
+def surprises(
+    logits: Tensor, targets: np.ndarray, *, top: int = 3, network: Tensor | None = None
+) -> list[Surprise]:
     """The surprisal of each token of a text, and what was expected in its place.
 
     Args:
-        logits: Before each token, (n, V).
+        logits: Before each token, (n, V); log-probabilities are logits too.
         targets: The tokens, (n,).
         top: How many alternatives to name, the likeliest first.
+        network: Logits of the network alone, (n, V), if the others are of more than that.
     """
     logs = functional.log_softmax(logits.double(), dim=-1)
-    picked = logs[torch.arange(len(targets)), torch.from_numpy(targets.astype(np.int64))]
     best = logs.topk(min(top, logs.shape[-1]), dim=-1)
+    alone = [None] * len(targets) if network is None else _bits(network, targets)
     return [
-        Surprise(token, -nats / math.log(2), tuple(zip(tokens, chances, strict=True)))
-        for token, nats, tokens, chances in zip(
+        Surprise(token, bits, tuple(zip(tokens, chances, strict=True)), network_bits)
+        for token, bits, tokens, chances, network_bits in zip(
             targets.tolist(),
-            picked.tolist(),
+            _bits(logits, targets),
             best.indices.tolist(),
             best.values.exp().tolist(),
+            alone,
             strict=True,
         )
     ]
+
+
+def _bits(logits: Tensor, targets: np.ndarray) -> list[float]:
+    """-log2 of the probability of each target, (n,), under logits (n, V)."""
+    wanted = torch.from_numpy(targets.astype(np.int64)).to(logits.device)
+    nats = functional.cross_entropy(logits.double(), wanted, reduction="none")
+    found: list[float] = (nats / math.log(2)).tolist()
+    return found

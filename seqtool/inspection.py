@@ -2,33 +2,43 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.checkpoint import Saved, check_weights, event_line, load, load_events, load_text
+from seqtool.checkpoint import (
+    Card,
+    Saved,
+    check_weights,
+    event_line,
+    load,
+    load_events,
+    load_text,
+)
 from seqtool.config import Device, OnUnknown
-from seqtool.console import Console, format_count
-from seqtool.data import Tally, encode_documents
+from seqtool.console import Console
 from seqtool.errors import CheckpointError, ConfigError, DataError
+from seqtool.findings import VIEWS, Findings, View, as_dict
+from seqtool.judge import load_judge
+from seqtool.mixture import load_partner
 from seqtool.output import emit
 from seqtool.shapes import language_shapes
 from seqtool.sheet import Sheet
+from seqtool.specimens import (
+    Reading,
+    as_shown,
+    own_labels,
+    read_beliefs,
+    read_language,
+    read_specimens,
+    sequences,
+    spread_rows,
+    windows,
+)
 from seqtool.summary import Summary, summarise
-from seqtool.text import open_text
-from seqtool.tokenizer import Tokenizer, apply_unknown_policy
-
-if TYPE_CHECKING:
-    from seqtool.findings import Findings, View
+from seqtool.tokenizer import Tokenizer
 
 TEXT_TOKENS = 100_000  # read at most, for what is measured over many places
-SETTINGS_SHOWN = (
-    *("tokenizer", "vocab_size", "valid_fraction", "embed_size", "dropout", "ngram_order"),
-    *("ngram_buckets", "tied", "optimizer", "lr", "batch_size", "bptt", "clip_norm", "clip_value"),
-    *("steps", "seed"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ def inspect(request: InspectRequest, console: Console) -> int:
         if request.json:
             emit(event_line(summary.as_dict()))
         else:
+            from seqtool.views import show_summary
+
             sheet = Sheet()
             show_summary(summary, sheet)
             sheet.flush()
@@ -75,11 +87,8 @@ def inspect(request: InspectRequest, console: Console) -> int:
             f"{request.model}: no update of its weights was ever reported; what follows "
             "is what chance has drawn; train it first"
         )
-    size = saved.card.vocab_size
-    tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model), size=size)
-    text = _read(request, saved, tokenizer, console)
-    found = _look(request, saved, tokenizer, text, console)
-    spell = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    look = _look_classifier if saved.card.task == "classify" else _look_language
+    found, spell = look(request, saved, console)
     if request.png is not None:
         from seqtool.figures import plots, save_plots
 
@@ -89,7 +98,7 @@ def inspect(request: InspectRequest, console: Console) -> int:
         from seqtool.report import write_report
 
         console.status("writing the page")
-        write_report(summary, found, request.html)
+        write_report(summary, found, spell, request.html)
     console.clear_status()
     written = [str(path) for path in (request.html, request.png) if path is not None]
     if written and not (request.views or request.units or request.json):
@@ -103,21 +112,27 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
     """Refuse what cannot be looked into.
 
     Raises:
-        ConfigError: If the model is of another task, or a layer or unit does not exist.
+        ConfigError: If the model is of a task without views, or a view, layer or unit does not
+            exist.
         CheckpointError: If its weights are not finite.
     """
     card = saved.card
-    if card.task != "generate":
+    if card.task not in VIEWS:
         raise ConfigError(
-            f"{request.model}: a model to {card.task}; views of a text are for models that "
-            f"generate; seqtool inspect {request.model} alone tells what it is"
+            f"{request.model}: a model to {card.task}; views are for models that "
+            f"{' or '.join(VIEWS)}; seqtool inspect {request.model} alone tells what it is"
+        )
+    for view in sorted(request.views - {*VIEWS[card.task]}):
+        raise ConfigError(
+            f"--{view}: nothing to see in a model to {card.task}; its views are "
+            + ", ".join(f"--{name}" for name in VIEWS[card.task])
         )
     if summary.broken:
         raise CheckpointError(
             f"{request.model}: {summary.broken}; train anew with a lower --lr or --clip-norm 0.25"
         )
-    check_weights(saved.weights, language_shapes(card.model, card.vocab_size), str(request.model))
-    layers, size = card.model.num_layers, card.model.hidden_size
+    size = card.model.hidden_size
+    layers = card.model.num_layers * (2 if card.task == "classify" else 1)
     if request.layer is not None and not 1 <= request.layer <= layers:
         raise ConfigError(f"--layer must be from 1 to {layers}, got {request.layer}")
     for unit in request.units:
@@ -125,73 +140,34 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
             raise ConfigError(f"--unit must be from 0 to {size - 1}, got {unit}")
 
 
-def _read(
-    request: InspectRequest, saved: Saved, tokenizer: Tokenizer, console: Console
-) -> np.ndarray:
-    """The ids of the text, each document after a start id: DATA, or what the model has kept.
-
-    Raises:
-        DataError: If there is none.
-        ConfigError: If it holds unknown characters and those are errors.
-    """
-    if request.data is None:
-        kept = load_text(request.model)
-        if kept is None:
-            raise DataError(f"{request.model} does not hold its training text; name DATA to read")
-        console.notice(f"no DATA given: reading the end of the text {request.model} was trained on")
-        return kept[-TEXT_TOKENS:].astype(np.int64)
-    encoding = request.encoding or saved.card.data.encoding
-    files = open_text(request.data, encoding=encoding, binary_ok=tokenizer.kind == "byte")
-    console.status(f"reading {files.name}")
-    unknown: dict[str, int] = {}
-
-    def known(document: Any) -> Any:
-        for chunk in document:
-            made, counts = apply_unknown_policy(chunk, tokenizer, request.on_unknown, files.name)
-            for character, count in counts.items():
-                unknown[character] = unknown.get(character, 0) + count
-            yield made
-
-    needed = max(TEXT_TOKENS, request.start + request.length + 1)
-    found, total = list[np.ndarray](), 0
-    documents = (known(document) for document in files.documents())
-    for ids in encode_documents(documents, tokenizer, Tally()):
-        found.append(ids.astype(np.int64))
-        total += len(ids)
-        if total > needed:
-            break
-    if total < 2:
-        raise DataError(f"{files.name}: no text to look at")
-    if unknown:
-        listed = " ".join(map(repr, islice(unknown, 12)))
-        console.warn(
-            f"{files.name}: {sum(unknown.values())} characters are not in the model's vocabulary: "
-            f"{listed}; --on-unknown nearest reads the nearest ones instead"
-        )
-    return np.concatenate(found)
+def _views(request: InspectRequest, task: str) -> frozenset[View]:
+    """What to compute: what was asked for, or everything."""
+    asked = request.views | ({"units"} if request.units else set())
+    if not asked or request.html:
+        return frozenset(VIEWS[task])
+    return frozenset(view for view in VIEWS[task] if view in asked)
 
 
-def _look(
-    request: InspectRequest,
-    saved: Saved,
-    tokenizer: Tokenizer,
-    text: np.ndarray,
-    console: Console,
-) -> "Findings":
+def _look_language(
+    request: InspectRequest, saved: Saved, console: Console
+) -> tuple[Findings, list[str]]:
+    """Look into a language model; gives the findings and the text of every token, (V,)."""
+    card = saved.card
+    where = str(request.model)
+    tokenizer = Tokenizer.from_json(saved.tokenizer_json, where, size=card.vocab_size)
+    check_weights(saved.weights, language_shapes(card.model, card.vocab_size), where)
+    views = _views(request, card.task)
+    partner = load_partner(saved, request.model) if views & {"memory", "surprisal"} else None
+    reading = _read(request, card, tokenizer, console)
     console.status("loading PyTorch")
     from seqtool.devices import set_up
-    from seqtool.findings import VIEWS, look
+    from seqtool.looking import Labels, look_language
     from seqtool.models import build_model
 
-    card = saved.card
     model = build_model(
         card.model, card.vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights
     ).to(set_up(request.device, request.threads))
-    views: frozenset[View] = frozenset(view for view in VIEWS if view in request.views)
-    if request.units:
-        views |= {"units"}
-    if not views or request.html:
-        views = frozenset(VIEWS)
+    text = reading.text
     if request.start >= len(text) - 1:
         raise ConfigError(
             f"--start must be below the length of the text, {len(text) - 1} tokens, "
@@ -204,27 +180,121 @@ def _look(
             f"single tokens are shown for {len(ids) - 1} of {size}, from token {request.start} on; "
             "--start and --length choose others"
         )
-    pieces = [tokenizer.decode([token]) for token in ids[1:].tolist()]
-    window = request.window or card.train.bptt
+    if partner is not None:
+        console.notice(
+            "health, gates and units are of the network; memory and surprisal also of the model as "
+            "it is used, mixed with counts"
+        )
+    labels = None
+    if reading.labels:
+        classes = tuple(sorted(set(reading.labels)))
+        labels = Labels(np.array([classes.index(label) for label in reading.labels]), classes)
     console.status("looking inside")
-    return look(model, ids, pieces, views, text=text, window=window)
+    found = look_language(
+        model,
+        ids,
+        [tokenizer.decode([token]) for token in ids[1:].tolist()],
+        views,
+        text=text,
+        window=request.window or card.train.bptt,
+        partner=partner,
+        documents=reading.documents,
+        labels=labels,
+    )
+    return found, [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
 
 
-def _show(
-    request: InspectRequest, summary: Summary, found: "Findings", spell: Sequence[str]
-) -> None:
-    """Print, as JSON or for people, and write the files asked for."""
-    from seqtool.findings import as_dict
+def _read(request: InspectRequest, card: Card, tokenizer: Tokenizer, console: Console) -> Reading:
+    """DATA, or what the model has kept.
+
+    Raises:
+        DataError: If there is none.
+        ConfigError: If it holds unknown characters and those are errors.
+    """
+    if request.data is not None:
+        return read_language(
+            request.data,
+            tokenizer,
+            needed=max(TEXT_TOKENS, request.start + request.length + 1),
+            encoding=request.encoding or card.data.encoding,
+            on_unknown=request.on_unknown,
+            console=console,
+        )
+    kept = load_text(request.model)
+    if kept is None:
+        raise DataError(f"{request.model} does not hold its training text; name DATA to read")
+    console.notice(f"no DATA given: reading the end of the text {request.model} was trained on")
+    return Reading(kept[-TEXT_TOKENS:].astype(np.int64))
+
+
+def _look_classifier(
+    request: InspectRequest, saved: Saved, console: Console
+) -> tuple[Findings, list[str]]:
+    """Look into a classifier; gives the findings, and no vocabulary."""
+    card = saved.card
+    if request.data is None:
+        raise ConfigError(
+            f"{request.model}: a model to classify does not keep what it was trained on; name "
+            "DATA: a table, lines of text, a text in quotes, or pictures"
+        )
+    console.status(f"reading {request.data}")
+    specimens = read_specimens(request.data, card, request.encoding or card.data.encoding)
+    if request.start >= len(specimens):
+        raise ConfigError(
+            f"--start must be below the number of examples, {len(specimens)}, got {request.start}"
+        )
+    judge, _ = load_judge(request.model)
+    console.status("reading one by one")
+    shown = read_beliefs(judge, specimens, request.start, request.length)
+    if len(shown) < len(specimens):
+        console.notice(
+            f"single examples are shown for {len(shown)} of {len(specimens)}, from number "
+            f"{request.start} on; --start and --length choose others"
+        )
+    classes = tuple(card.source["classes"])
+    rows = spread_rows(judge, specimens, TEXT_TOKENS)
+    labels = [specimens.labels[row] for row in rows]
+    views = _views(request, card.task)
+    if not set(labels) <= {*classes}:
+        labels = own_labels(judge, specimens.select(rows), classes)
+        if "units" in views:
+            console.notice("no labels are known: units are matched with the model's own answers")
+    console.status("loading PyTorch")
+    from seqtool.classifier import Classifier
+    from seqtool.devices import set_up
+    from seqtool.looking import Labels, look_classifier
+    from seqtool.models import load_arrays
+
+    _, width, channels = card.source.get("image_shape", (0, 0, 0))
+    model = Classifier(
+        card.model, len(classes), vocab_size=card.vocab_size, width=width * channels
+    ).to(set_up(request.device, request.threads))
+    load_arrays(model, saved.weights)
+    many = specimens.select(rows)
+    console.status("looking inside")
+    found = look_classifier(
+        model,
+        sequences(judge, as_shown(specimens, shown)),
+        [belief for _, belief in shown],
+        views,
+        many=sequences(judge, many),
+        windows=windows(judge, many, request.window),
+        labels=Labels(np.array([classes.index(label) for label in labels]), classes),
+    )
+    return found, []
+
+
+def _show(request: InspectRequest, summary: Summary, found: Findings, spell: Sequence[str]) -> None:
+    """Print, as JSON or for people."""
     from seqtool.views import show_findings, show_unit
 
-    layer = (request.layer or len(found.activations or ())) - 1
+    layer = (request.layer or len(found.layers)) - 1
     chosen = []
     for unit in request.units:
         assert found.activations is not None
         assert found.ranking is not None
         same = (m for m in found.ranking.by_unit if (m.layer, m.unit) == (layer, unit))
-        match = next(same, None)
-        chosen.append((unit, found.activations[layer][:, unit], match))
+        chosen.append((unit, found.activations[layer][:, unit], next(same, None)))
     if request.json:
         values = {"model": summary.name, "task": summary.task} | as_dict(found, list(spell))
         if chosen:
@@ -235,63 +305,8 @@ def _show(
         emit(event_line(values))
         return
     sheet = Sheet()
-    if chosen and not request.views:
-        for unit, values_, match in chosen:
-            show_unit(values_, found.pieces, unit, layer, match, sheet)
-    else:
+    if not chosen or request.views:
         show_findings(found, spell, sheet)
-        for unit, values_, match in chosen:
-            show_unit(values_, found.pieces, unit, layer, match, sheet)
+    for unit, values_, match in chosen:
+        show_unit(values_, found.pieces, unit, found.layers[layer], match, sheet)
     sheet.flush()
-
-
-def show_summary(summary: Summary, sheet: Sheet) -> None:
-    """What a model is, on one sheet."""
-    sheet.heading(summary.name)
-    total = sum(summary.parameters.values())
-    parts = ", ".join(f"{format_count(n)} {part}" for part, n in summary.parameters.items())
-    rows = [
-        ("task", summary.task),
-        ("network", summary.network),
-        ("parameters", f"{format_count(total)}: {parts}"),
-    ]
-    if summary.broken:
-        rows.append(("BROKEN", summary.broken))
-    if not summary.trained:
-        rows.append(("training", "none: no update was ever reported"))
-    sheet.pairs(rows)
-    sheet.heading("Data")
-    sheet.pairs(
-        [(name.replace("_", " "), f"{v}") for name, v in summary.source.items() if v is not None]
-    )
-    if summary.scores or summary.valid_curve or summary.train_curve:
-        sheet.heading("Training")
-        events = ", ".join(f"{count} {kind}" for kind, count in summary.events.items())
-        rows = [(name.replace("_", " "), _number(value)) for name, value in summary.scores.items()]
-        sheet.pairs([*rows, ("events", events)])
-        curves = [("training", summary.train_curve), ("validation", summary.valid_curve)]
-        series = [
-            (name, [float(step) for step, _ in points], [loss for _, loss in points])
-            for name, points in curves
-            if points
-        ]
-        if series:
-            sheet.curves(series, x="step", y="loss in nats")
-        for flow in summary.flow[-1:]:
-            sheet.pairs([("gradient flow", f"{flow['verdict']}: {flow['evidence']}")])
-    sheet.heading("Settings")
-    kept = {name: summary.settings[name] for name in SETTINGS_SHOWN if name in summary.settings}
-    sheet.table(
-        ["setting", "value", "from"],
-        [
-            [name, f"{value}", summary.origins.get(name, "not recorded")]
-            for name, value in kept.items()
-        ],
-    )
-    sheet.heading("Weights")
-    shapes = [[name, " x ".join(map(str, shape))] for name, shape in summary.shapes.items()]
-    sheet.table(["name", "shape"], shapes)
-
-
-def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else f"{value}"

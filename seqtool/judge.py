@@ -218,6 +218,13 @@ class ImageJudge:
         """Probabilities of all classes, (N, C)."""
         return sure(pool(self.opinions(pixels), self.powers))
 
+    def trace(self, pixels: Array) -> Array:
+        """Probabilities after each row of one image (H, W, C) of the size that training read."""
+        rows = standardised(pixels[None], self.mean, self.deviation)[0]  # (T, E)
+        lengths = np.arange(1, len(rows) + 1)
+        x = np.ascontiguousarray(np.broadcast_to(rows[:, None], (len(rows), *rows.shape)))
+        return pool([self.network.logits(x, lengths)], self.powers)
+
 
 class TextJudge:
     """Judges texts as training's model does, with calibrated probabilities."""
@@ -266,6 +273,18 @@ class TextJudge:
     def probabilities(self, texts: Sequence[str]) -> Array:
         """Probabilities of all classes, (N, C)."""
         return sure(pool(self.opinions(texts), self.powers))
+
+    def trace(self, text: str) -> tuple[list[str], Array]:
+        """Probabilities after each word of a text.
+
+        Returns:
+            The words with the space before them, T of them, and (T, C).
+        """
+        ends = self.lexicon.ends(text)
+        if not ends:
+            return [], np.empty((0, len(self.network.bias)))
+        words = [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        return words, self.probabilities([text[:end] for end in ends])
 
     def _recurrent(self, rows: Texts) -> Array:
         logits = np.empty((len(rows), len(self.network.bias)), np.float32)

@@ -198,12 +198,8 @@ class Judging:
     def _logits(
         self, compute: Callable[[Words | Tensor, Tensor], Tensor], inputs: Sequences, rows: Array
     ) -> Tensor:
-        batch, lengths = inputs.batch(rows), torch.from_numpy(inputs.lengths[rows])
-        if isinstance(batch, Words):
-            batch = Words(*(part.to(self.device) for part in batch))
-        else:
-            batch = batch.to(self.device)
-        return compute(batch, lengths.to(self.device))
+        lengths = torch.from_numpy(inputs.lengths[rows])
+        return compute(inputs.batch(rows).to(self.device), lengths.to(self.device))
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Where the batches are."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.audit import Finding, audit, compare
+from seqtool.checkpoint import Card
 from seqtool.config import LabelConfig
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, is_images, read_images
@@ -108,6 +109,27 @@ def read_data(source: str, config: LabelConfig, like: Data | None = None) -> Dat
     if isinstance(like, Table):
         columns, label = columns or like.columns.texts, label or like.columns.label
     return read_table(source, text_columns=columns, label_column=label, encoding=config.encoding)
+
+
+def read_like(source: str, card: Card, encoding: str) -> Data:
+    """Read labelled data for a classifier, in the columns or the size that training used.
+
+    Raises:
+        ConfigError: If they are images and the model reads texts.
+        DataError: If they cannot be read, or have no labels.
+    """
+    if is_images(source):
+        height, width, channels = card.source.get("image_shape", (None, None, 1))
+        if height is None:
+            raise ConfigError(f"{source}: holds images, but the model reads texts")
+        return read_images(source, size=(height, width), colour=channels == 3)
+    columns = tuple(card.source.get("text_columns", ()))
+    label = card.source.get("label_column")
+    try:
+        return read_table(source, text_columns=columns, label_column=label, encoding=encoding)
+    except DataError:
+        # Another file may name its columns otherwise; if guessing fails too, that is the error.
+        return read_table(source, encoding=encoding)
 
 
 def image_size(wanted: str) -> tuple[int, int] | None:

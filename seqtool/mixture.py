@@ -99,14 +99,28 @@ class Mixture:
         """Feed one id to each text, (B,); gives log-probabilities, (B, V), and the new state."""
         logits, after = self._network.step(ids, state[:-1])
         contexts = self._ngram.advance(state[-1][0], ids)
-        counted, depths = self._ngram.distribution(contexts)
-        weight = self._weights[depths][:, None]
-        scores = logits.astype(np.float64)
-        scores -= scores.max(axis=-1, keepdims=True)
-        network = np.exp(scores)
-        network /= network.sum(axis=-1, keepdims=True)
-        mixed = (1 - weight) * network + weight * counted
+        mixed = mix_logits(logits, self._ngram, self._weights, contexts)
         return np.log(mixed).astype(np.float32), (*after, contexts[None])
+
+
+def mix_logits(
+    logits: np.ndarray, ngram: NGram, weights: np.ndarray, contexts: np.ndarray
+) -> np.ndarray:
+    """What the mixture says may come next in each of B texts, (B, V) float64 probabilities.
+
+    Args:
+        logits: Of the network, (B, V).
+        ngram: The n-gram model.
+        weights: (order,).
+        contexts: Where it stands, (B, order).
+    """
+    counted, depths = ngram.distribution(contexts)
+    weight = weights.astype(np.float64)[depths][:, None]
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True)
+    network = np.exp(scores)
+    network /= network.sum(axis=-1, keepdims=True)
+    return np.asarray((1 - weight) * network + weight * counted)
 
 
 class Partner(NamedTuple):
@@ -114,6 +128,33 @@ class Partner(NamedTuple):
 
     ngram: NGram
     weights: np.ndarray
+
+    def mix_text(self, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Probabilities of the mixture after each token of a text, (T, V) float64.
+
+        Args:
+            logits: Of the network after each, (T, V).
+            ids: The tokens from the beginning of the text, (T,).
+        """
+        contexts = [self.ngram.start()]
+        for token in ids:
+            contexts.append(self.ngram.advance(contexts[-1][None], token[None])[0])
+        return mix_logits(logits, self.ngram, self.weights, np.stack(contexts[1:]))
+
+    def mix_windows(self, nll: np.ndarray, seen: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """What the mixture pays for the token after each of B windows, (B,), in nats.
+
+        Args:
+            nll: What the network pays, (B,).
+            seen: The windows, (B, T); before them nothing is known.
+            targets: The tokens, (B,).
+        """
+        contexts = np.tile(self.ngram.start(), (len(seen), 1))
+        for ids in seen[:, max(0, seen.shape[1] - self.ngram.order + 1) :].T:
+            contexts = self.ngram.advance(contexts, ids)
+        probs, depths = self.ngram.distribution(contexts)
+        scored = Scored(probs[np.arange(len(targets)), targets], depths, contexts)
+        return mix_nll(nll, scored, self.weights)
 
 
 def load_partner(saved: Saved, path: Path) -> Partner | None:

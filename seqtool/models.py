@@ -4,22 +4,20 @@ A model is an embedding, a stack of recurrent layers from cells, and an output l
 text and keeps no state of its own; those are for tokenizer and train.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqtool.cells import RecurrentStack, State
+from seqtool.cells import RecurrentStack, Stack, State
 from seqtool.config import ModelConfig
 from seqtool.losses import cross_entropy
 from seqtool.ngrams import NgramTables
 
 # Embeddings start small so that the first updates, not the draw, decide what a token means.
 EMBEDDING_STD = 0.1
-
-Stack = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
 class LanguageModel(nn.Module):

@@ -131,7 +131,8 @@ class ProbePatient:
         assert isinstance(model, ProbeModel)
         task = MAKERS[self.name](np.random.default_rng([self.seed, 2]), SEQUENCES, self.length)
         tape = Tape(model.stack)
-        return flow(tape, model.costs(task, tape=tape), jacobians=False)
+        costs = model.costs(task, tape=tape)
+        return flow(tape.tracks, costs, jacobians=False)
 
 
 @dataclass(frozen=True)

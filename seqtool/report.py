@@ -1,7 +1,11 @@
 """One page that shows a model from inside: self-contained, without network, for eyes and ears.
 
-Plots are SVG made by figures. The activations of all units are packed into a few bits each, so that
-a page for two layers of 512 units over 2,000 characters stays below 2 MB; the browser unpacks them.
+Plots are SVG made by matplotlib (figures): text stays text, they take the page's colours, and they
+print. A plotting library in the page would add from 50 kB to 4 MB and draw on canvases that a
+screen reader cannot see; what moves here, the slider and the marked text, needs only page.js.
+
+The activations of all units are packed into a few bits each, so that a page for two layers of 512
+units over 2,000 characters stays below 2 MB; the browser unpacks them.
 """
 
 import base64
@@ -9,13 +13,15 @@ import html
 import json
 import zlib
 from collections.abc import Sequence
+from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seqtool.errors import SeqtoolError
-from seqtool.figures import Draw, draw_history, plots, svg
+from seqtool.figures import Draw, draw_belief, draw_history, plots, svg
 from seqtool.files import write_whole
 from seqtool.findings import Findings
 from seqtool.neurons import Match
@@ -23,96 +29,17 @@ from seqtool.summary import Summary
 
 LEVELS = 16  # shades of an activation: half a byte
 HISTORY = 40  # evaluations on the slider, at most
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fdfdfb; --mark: 47 127 208; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #16181b; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .8rem .15rem 0; text-align: left; }
-td + td { overflow-wrap: anywhere; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; }
-.verdict { font-size: 1.2rem; font-weight: 600; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; font: 15px/2 ui-monospace, monospace; }
-.text span { background: rgb(var(--mark) / calc(var(--a) * .75));
-  box-shadow: inset 0 calc(var(--a) * -.5em) 0 -1px rgb(var(--mark) / .55); }
-label { margin-right: 1rem; } select, input { font: inherit; }
-:focus-visible { outline: 3px solid rgb(var(--mark)); outline-offset: 2px; }
-[hidden] { display: none; }
-"""
-
-SCRIPT = """
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = id => document.getElementById(id);
-async function unpack() {
-  const raw = Uint8Array.from(atob(byId("activations").textContent.trim()), c => c.charCodeAt(0));
-  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-function paint(levels) {
-  document.querySelectorAll("#text span").forEach((span, i) => {
-    span.style.setProperty("--a", levels[i].toFixed(3));
-  });
-}
-async function units() {
-  if (!byId("text")) return;
-  const packed = await unpack(), n = data.tokens, wide = Math.ceil(n / 2);
-  const show = () => {
-    const choice = byId("unit").value;
-    if (choice === "surprisal") {
-      const most = Math.max(...data.bits, 1e-9);
-      paint(data.bits.map(b => b / most));
-      byId("about").textContent = "Surprisal: the most is " + most.toFixed(1) + " bits.";
-      return;
-    }
-    const u = Number(choice), levels = [];
-    for (let i = 0; i < n; i++) {
-      const byte = packed[u * wide + (i >> 1)];
-      levels.push((i % 2 ? byte >> 4 : byte & 15) / 15);
-    }
-    paint(levels);
-    const best = levels.map((v, i) => [v, i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
-    const spans = document.querySelectorAll("#text span");
-    const around = best.map(([, i]) =>
-      "'" + [...spans].slice(Math.max(0, i - 8), i + 1).map(s => s.textContent).join("") + "'");
-    byId("about").textContent = data.units[u] + " Highest after " + around.join(", ") + ".";
-  };
-  const picker = byId("unit"), wanted = decodeURIComponent(location.hash).match(/^#unit=(.+)$/);
-  if (wanted && [...picker.options].some(option => option.value === wanted[1])) {
-    picker.value = wanted[1];
-  }
-  picker.addEventListener("change", () => { location.hash = "unit=" + picker.value; show(); });
-  show();
-}
-function slide() {
-  const slider = byId("when");
-  if (!slider) return;
-  const show = () => {
-    const now = Number(slider.value);
-    document.querySelectorAll("[id^='flow-']").forEach(group => {
-      group.style.display = group.id.split("-")[1] === String(now) ? "" : "none";
-    });
-    byId("step").textContent = data.history[now];
-    slider.setAttribute("aria-valuetext", data.history[now]);
-  };
-  slider.addEventListener("input", show);
-  show();
-}
-slide();
-units();
-"""
+EXAMPLES = 8  # texts or pictures whose belief is drawn
+MOST_CLASSES = 12  # that a text can be marked by
 
 
-def write_report(summary: Summary, found: Findings, path: Path) -> None:
+def write_report(summary: Summary, found: Findings, spell: Sequence[str], path: Path) -> None:
     """Write the page.
 
     Raises:
         SeqtoolError: If it cannot be written.
     """
-    page = make_page(summary, found)
+    page = make_page(summary, found, spell)
     try:
         write_whole(path, page.encode("utf-8", "replace"))
     except OSError as err:
@@ -121,64 +48,70 @@ def write_report(summary: Summary, found: Findings, path: Path) -> None:
         ) from err
 
 
-def make_page(summary: Summary, found: Findings) -> str:
-    """The page as text."""
+def make_page(summary: Summary, found: Findings, spell: Sequence[str]) -> str:
+    """The page as text.
+
+    Args:
+        summary: What the model is.
+        found: What was seen in it.
+        spell: The text of every token of the vocabulary, (V,), if there are surprises.
+    """
     made = plots(summary, found)
-    sections = [_about(summary)]
-    if "Training" in made:
-        caption = "Loss over the steps of training, lower is better."
-        sections.append(_section("Training", _plot(made["Training"], "training", caption)))
-    if found.flow is not None:
-        sections.append(_flow(summary, found, made["Gradient through time"]))
-    if found.gates is not None:
-        caption = (
-            "Each unit of each gate: how much of the time it is open (above 0.9) and shut (below "
-            "0.1). Units on the line are never in between."
-        )
-        body = _gate_table(found) + _plot(made["Saturation of the gates"], "gates", caption)
-        sections.append(_section("Gates", body))
-    if found.activations is not None:
-        sections.append(_section("Units", _units(found)))
-    if found.horizon is not None:
-        caption = (
-            "Loss as the visible past is cut to fewer tokens; the dotted line is where it stops "
-            f"falling: {found.horizon.knee}."
-        )
-        body = f"<p>{_text(found.horizon.hint)}</p>" + _plot(made["Memory"], "memory", caption)
-        rows = zip(found.horizon.lengths, found.horizon.losses, strict=True)
-        table = [[str(length), f"{loss:.3f}"] for length, loss in rows]
-        sections.append(_section("Memory", body + _details(["tokens seen", "nats"], table)))
-    body = "\n".join(sections)
-    title = _text(f"seqtool: {summary.name}")
+    series = _series(found)
+    sections = [
+        ("reader", "The text, marked", _panel(found, series)),
+        ("belief", "Belief", _beliefs(found)),
+        ("gradient", "Gradient through time", _flow(summary, found, made)),
+        ("gates", "Gates", _gates(found, made)),
+        ("units", "What units follow", _units(found)),
+        ("memory", "Memory", _memory(found, made)),
+        ("training", "Training", _training(made)),
+        ("model", "The model", _about(summary)),
+    ]
+    kept = [section for section in sections if section[2]]
+    links = " ".join(f'<a href="#{name}">{_text(title)}</a>' for name, title, _ in kept)
+    body = "\n".join(
+        f'<section id="{name}"><h2>{_text(title)}</h2>{inside}</section>'
+        for name, title, inside in kept
+    )
+    notes = "".join(f'<p class="soft">{_text(note)}</p>' for note in found.notes)
+    total = sum(summary.parameters.values())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{STYLE}</style>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
+style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{_text(f"{summary.name}, seen by seqtool")}</title>
+<style>{_asset("page.css")}</style>
 </head>
 <body>
-<main>
+<header>
 <h1>{_text(summary.name)}</h1>
+<p class="lead">{_text(f"{summary.network}, {total:,} parameters, to {summary.task}")}</p>
+<nav aria-label="Parts of this page">{links}</nav>
+</header>
+<main>
 {body}
+{notes}
 </main>
-<script type="application/json" id="data">{_data(summary, found)}</script>
+<script type="application/json" id="data">{_data(summary, found, series, spell)}</script>
 <script type="text/plain" id="activations">{_packed(found)}</script>
-<script>{SCRIPT}</script>
+<script>{_asset("page.js")}</script>
 </body>
 </html>
 """
 
 
+def _asset(name: str) -> str:
+    return files("seqtool").joinpath(name).read_text(encoding="utf-8")
+
+
 def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>{body}</section>"
+    """Escaped, and with what HTML forbids shown as the sign for it."""
+    shown = "".join(chr(0x2400 + ord(c)) if c < " " and c not in "\t\n" else c for c in str(value))
+    return html.escape(shown)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -186,7 +119,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def _details(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -199,108 +133,222 @@ def _plot(draw: Draw, name: str, caption: str) -> str:
 
 
 def _about(summary: Summary) -> str:
-    total = sum(summary.parameters.values())
     rows: list[tuple[str, object]] = [
-        ("task", summary.task),
-        ("network", summary.network),
-        ("parameters", f"{total:,}"),
+        *((f"parameters, {part}", f"{count:,}") for part, count in summary.parameters.items()),
         *((name.replace("_", " "), value) for name, value in summary.source.items()),
-        *((name.replace("_", " "), value) for name, value in summary.scores.items()),
+        *(
+            (name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else value)
+            for name, value in summary.scores.items()
+        ),
     ]
-    kept = [row for row in rows if isinstance(row[1], str | int | float)]
-    return _table(["what", "value"], kept)
+    return _table(["what", "value"], [row for row in rows if isinstance(row[1], str | int)])
 
 
-def _flow(summary: Summary, found: Findings, draw: Draw) -> str:
+def _training(made: dict[str, Draw]) -> str:
+    if "Training" not in made:
+        return ""
+    return _plot(made["Training"], "training", "Loss over the steps of training, lower is better.")
+
+
+def _flow(summary: Summary, found: Findings, made: dict[str, Draw]) -> str:
     """The verdict, the plot and, if training recorded it, a slider over its course."""
     flow = found.flow
-    assert flow is not None
+    if flow is None:
+        return ""
     verdict = flow.verdict
     advice = f" Try {verdict.advice}." if verdict.advice else ""
-    words = f"{verdict.judgement}: {verdict.evidence}.{advice}"
-    caption = (
-        "How much of the gradient of a cost reaches the state some tokens earlier; crosses: how "
-        "much a change of that state can still matter."
+    words = (
+        f'<p class="verdict {verdict.judgement}"><strong>{verdict.judgement}</strong>'
+        f"{_text(verdict.evidence)}.{_text(advice)}</p>"
     )
-    body = f'<p class="verdict">{_text(words)}</p>' + _plot(draw, "gradient", caption)
-    heads = ["lag", *(f"layer {layer.layer + 1}" for layer in flow.layers)]
+    caption = (
+        "How much of the gradient of a cost reaches the state some tokens earlier (line, ring "
+        "where 1 % is left), and how much a change of that state can still matter (crosses)."
+    )
+    heads = ["lag", *(layer.name for layer in flow.layers)]
     rows = [
         [lag, *(f"{layer.gradient[lag]:.2e}" for layer in flow.layers)]
         for lag in (0, *flow.layers[0].lags)
     ]
-    body += _details(heads, rows)
+    now = _plot(made["Gradient through time"], "now", caption) + _details(heads, rows)
     history = _history(summary)
-    if len(history) > 1:
-        caption = "The same at each evaluation during training; move the slider."
-        picture = _plot(lambda axes: draw_history(history, axes), "history", caption)
-        body += (
-            '<p><label for="when">Evaluation</label>'
-            f'<input type="range" id="when" min="0" max="{len(history) - 1}" '
-            f'value="{len(history) - 1}"> <output id="step" for="when"></output></p>{picture}'
-        )
-    return _section("Gradient through time", body)
+    if len(history) < 2:
+        return words + now
+    caption = "The same at each evaluation during training: move the slider."
+    picture = _plot(lambda axes: draw_history(history, axes), "history", caption)
+    last = len(history) - 1
+    course = (
+        f'{picture}<p class="controls"><label for="when">Evaluation</label>'
+        f'<input type="range" id="when" min="0" max="{last}" value="{last}">'
+        '<output id="step" for="when"></output></p>'
+    )
+    return f'{words}<div class="pair"><div>{now}</div><div>{course}</div></div>'
 
 
-def _history(summary: Summary) -> list[dict[str, object]]:
+def _history(summary: Summary) -> list[dict[str, Any]]:
     """The recorded gradient flows, thinned out evenly if there are many."""
     count = len(summary.flow)
     kept = sorted({round(i) for i in np.linspace(0, count - 1, min(count, HISTORY))})
     return [summary.flow[index] for index in kept]
 
 
-def _gate_table(found: Findings) -> str:
+def _gates(found: Findings, made: dict[str, Draw]) -> str:
+    if found.gates is None:
+        return ""
     rows = []
-    for layer in found.gates or ():
+    for layer in found.gates:
+        name = layer.name.removeprefix("layer ")
         for gate in layer.gates:
             rows.append(
-                [
-                    f"{layer.layer + 1}",
-                    gate.name,
-                    f"{gate.mean:.2f}",
-                    f"{gate.low:.0%}",
-                    f"{gate.high:.0%}",
-                ]
+                [name, gate.name, f"{gate.mean:.2f}", f"{gate.low:.0%}", f"{gate.high:.0%}"]
             )
         if layer.memory is not None:
             middle = f"{float(np.median(layer.memory)):.1f} tokens"
-            rows.append([f"{layer.layer + 1}", "memory 1/(1-f), median", middle, "", ""])
-    return _table(["layer", "gate", "mean", "shut", "open"], rows)
+            rows.append([name, "memory 1/(1-f), median", middle, "", ""])
+    caption = (
+        "Each unit of each gate: how much of the time it is open (above 0.9) and shut (below 0.1). "
+        "Units on the line are never in between."
+    )
+    picture = _plot(made["Saturation of the gates"], "saturation", caption)
+    table = _table(["layer", "gate", "mean", "shut", "open"], rows)
+    return f'<div class="split">{picture}{table}</div>'
 
 
 def _units(found: Findings) -> str:
-    """The picker and the text that it marks."""
-    ranking = found.ranking
-    best = ranking.by_feature if ranking is not None else []
-    options = []
-    if found.surprises is not None:
-        options.append('<option value="surprisal">surprisal</option>')
-    offsets = _offsets(found)
-    if best:
-        chosen = "".join(
-            f'<option value="{offsets[m.layer] + m.unit}">{_text(_label(m))}</option>' for m in best
-        )
-        options.insert(0, f'<optgroup label="best for each feature">{chosen}</optgroup>')
-    for layer, values in enumerate(found.activations or ()):
-        each = "".join(
-            f'<option value="{offsets[layer] + unit}">unit {unit}</option>'
-            for unit in range(values.shape[1])
-        )
-        options.append(f'<optgroup label="layer {layer + 1}">{each}</optgroup>')
-    spans = "".join(f"<span>{_text(piece)}</span>" for piece in found.pieces)
+    if found.ranking is None or not found.ranking.by_feature:
+        return ""
+    rows = [
+        [
+            match.feature,
+            found.layers[match.layer].removeprefix("layer "),
+            match.unit,
+            f"{match.measure} {match.strength:.2f}",
+            _where(match),
+        ]
+        for match in found.ranking.by_feature
+    ]
+    heads = ["feature", "layer", "unit", "strength", "there it is"]
     return (
-        '<p><label for="unit">Mark the text by</label>'
-        f'<select id="unit">{"".join(options)}</select></p>'
-        '<p id="about" role="status" aria-live="polite"></p>'
-        "<p>The higher the bar and the stronger the colour, the higher the unit.</p>"
-        f'<div class="text" id="text">{spans}</div>'
+        '<p class="soft">For each feature of the text the unit that follows it best. Chosen on one '
+        "half of the text, measured on the other. AUC: 0.5 is chance, 1 perfect; rho: rank "
+        f"correlation, 0 is chance.</p>{_table(heads, rows)}"
     )
 
 
-def _label(match: Match) -> str:
-    where = "high" if match.sign > 0 else "low"
+def _where(match: Match) -> str:
+    return "high" if match.sign > 0 else "low"
+
+
+def _memory(found: Findings, made: dict[str, Draw]) -> str:
+    horizon = found.horizon
+    if horizon is None:
+        return ""
+    caption = (
+        "Loss as the visible past is cut to fewer tokens; the dotted line is where that of the "
+        f"network stops falling: {horizon.knee}."
+    )
+    heads, columns = ["tokens seen", "network, nats"], [horizon.losses]
+    if horizon.mixed is not None:
+        heads.append("model with counts, nats")
+        columns.append(horizon.mixed.losses)
+    rows = [
+        [length, *(f"{loss:.3f}" for loss in losses)]
+        for length, *losses in zip(horizon.lengths, *columns, strict=True)
+    ]
+    picture = _plot(made["Memory"], "past", caption)
+    hint = horizon.hint[0].upper() + horizon.hint[1:]
+    beside = f"<div><p>{_text(hint)}.</p>{_table(heads, rows)}</div>"
+    return f'<div class="split">{picture}{beside}</div>'
+
+
+def _beliefs(found: Findings) -> str:
+    """The curves of the first texts or pictures, one at a time."""
+    if not found.beliefs:
+        return ""
+    options, figures = [], []
+    for index, belief in enumerate(found.beliefs[:EXAMPLES]):
+        best = found.classes[belief.top[0]]
+        truth = f", truly {belief.label}" if belief.label else ""
+        options.append(
+            f'<option value="{index}">{_text(belief.name)}: {_text(best + truth)}</option>'
+        )
+        what = "word" if belief.pixels is None else "row of pixels"
+        caption = f"{belief.name}: what the model believes after each {what}."
+        picture = _plot(
+            lambda axes, b=belief: draw_belief(b, found.classes, axes),  # type: ignore[misc]
+            f"belief{index}",
+            caption,
+        )
+        if belief.pixels is not None:
+            picture = _picture(belief.pixels, belief.name) + picture
+        shown = "" if index == 0 else " hidden"
+        figures.append(f'<div class="example" id="example-{index}"{shown}>{picture}</div>')
     return (
-        f"{match.feature}: layer {match.layer + 1}, unit {match.unit} "
-        f"({match.measure} {match.strength:.2f}, {where} there)"
+        '<p class="controls"><label for="example">Example</label>'
+        f'<select id="example">{"".join(options)}</select></p>{"".join(figures)}'
+    )
+
+
+def _picture(pixels: np.ndarray, name: str) -> str:
+    """Pixels (H, W, C) as an image inside the page."""
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
+    blob = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img class="pixels" alt="{_text(name)}" src="data:image/png;base64,{blob}">'
+
+
+def _panel(found: Findings, series: Sequence[dict[str, Any]]) -> str:
+    """The picker and the text that it marks."""
+    if not (series or found.activations) or (found.beliefs and found.beliefs[0].pixels is not None):
+        return ""
+    options = []
+    offsets = _offsets(found)
+    best = found.ranking.by_feature if found.ranking is not None else []
+    if best:
+        chosen = "".join(
+            f'<option value="unit-{offsets[m.layer] + m.unit}">{_text(_label(m, found))}</option>'
+            for m in best
+        )
+        options.append(f'<optgroup label="units that follow something">{chosen}</optgroup>')
+    if series:
+        chosen = "".join(
+            f'<option value="series-{index}">{_text(each["name"])}</option>'
+            for index, each in enumerate(series)
+        )
+        options.insert(
+            bool(best) and not found.beliefs, f'<optgroup label="the model">{chosen}</optgroup>'
+        )
+    for layer, values in enumerate(found.activations or ()):
+        each_unit = "".join(
+            f'<option value="unit-{offsets[layer] + unit}">unit {unit}</option>'
+            for unit in range(values.shape[1])
+        )
+        options.append(f'<optgroup label="{_text(found.layers[layer])}">{each_unit}</optgroup>')
+    spans = "".join(f"<span>{_text(piece)}</span>" for piece in found.pieces)
+    return (
+        '<div class="controls"><label for="unit">Mark by</label>'
+        f'<select id="unit">{"".join(options)}</select>'
+        '<button id="before" aria-label="previous">&#8592;</button>'
+        '<button id="after" aria-label="next">&#8594;</button>'
+        '<span class="legend" id="legend"><span id="low"></span><i></i><span id="high"></span>'
+        "</span></div>"
+        '<p id="about" class="soft" role="status" aria-live="polite"></p>'
+        '<div class="text" id="text" tabindex="0" role="group" aria-label="The text; arrow keys go '
+        f'from token to token" aria-describedby="reading">{spans}</div>'
+        '<p id="reading" aria-live="polite">Point at a token, or go there with the arrow keys.</p>'
+        '<p class="soft">The higher the bar below a token, the higher the value; colour repeats '
+        "it, orange for what is below zero.</p>"
+    )
+
+
+def _label(match: Match, found: Findings) -> str:
+    return (
+        f"{match.feature}: {found.layers[match.layer]}, unit {match.unit} "
+        f"({match.measure} {match.strength:.2f}, {_where(match)} there)"
     )
 
 
@@ -310,20 +358,65 @@ def _offsets(found: Findings) -> list[int]:
     return [0, *accumulate(sizes)]
 
 
-def _data(summary: Summary, found: Findings) -> str:
+def _series(found: Findings) -> list[dict[str, Any]]:
+    """What each token has a number of, apart from units."""
+    made: list[dict[str, Any]] = []
+    if found.surprises:
+        about = "Bits that each token costs the model, mixed with counts as it is used."
+        alone = [surprise.network for surprise in found.surprises]
+        bits = [round(surprise.bits, 2) for surprise in found.surprises]
+        if alone[0] is None:
+            about = "Bits that each token costs the model."
+        made.append({"name": "surprisal", "about": about, "values": bits})
+        if alone[0] is not None:
+            made.append(
+                {
+                    "name": "surprisal of the network alone",
+                    "about": "Bits that each token costs without counts.",
+                    "values": [round(value or 0.0, 2) for value in alone],
+                }
+            )
+    if found.beliefs:
+        p = np.concatenate([belief.probabilities for belief in found.beliefs])  # (n, C)
+        for index in np.argsort(-p.max(axis=0), kind="stable")[:MOST_CLASSES]:
+            made.append(
+                {
+                    "name": f"belief in {found.classes[index]}",
+                    "about": "How probable the model finds it after each word.",
+                    "values": p[:, index].round(3).tolist(),
+                    "high": 1,
+                }
+            )
+    return made
+
+
+def _data(
+    summary: Summary, found: Findings, series: Sequence[dict[str, Any]], spell: Sequence[str]
+) -> str:
     """What the script needs, as JSON that cannot end its element."""
-    names = []
     matches = found.ranking.by_unit if found.ranking is not None else []
     known = {(match.layer, match.unit): match for match in matches}
+    units, ranges = [], []
     for layer, values in enumerate(found.activations or ()):
-        for unit in range(values.shape[1]):
+        lows, highs = values.min(axis=0).tolist(), values.max(axis=0).tolist()
+        for unit, (low, high) in enumerate(zip(lows, highs, strict=True)):
             match = known.get((layer, unit))
-            about = f"Follows {_label(match)}." if match else f"Layer {layer + 1}, unit {unit}."
-            names.append(about)
+            name = f"{found.layers[layer]}, unit {unit}"
+            about = f"Follows {_label(match, found)}." if match else f"{name}."
+            units.append([f"unit {unit}", about])
+            ranges.append([round(low, 3), round(high, 3)])
+    expected = [
+        [part for token, p in surprise.alternatives for part in (token, round(p, 3))]
+        for surprise in found.surprises or ()
+    ]
+    used = {token for tokens in expected for token in tokens[::2]}
     values_ = {
         "tokens": len(found.pieces),
-        "units": names,
-        "bits": [round(surprise.bits, 2) for surprise in found.surprises or ()],
+        "units": units,
+        "ranges": ranges,
+        "series": series,
+        "expected": expected,
+        "spell": {int(token): spell[int(token)] for token in sorted(used)},
         "history": [f"step {event['step']}: {event['verdict']}" for event in _history(summary)],
     }
     return json.dumps(values_).replace("<", "\\u003c")

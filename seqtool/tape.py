@@ -22,6 +22,7 @@ class Track:
     respect to them is the one with respect to what they were added to, at that time alone.
     """
 
+    name: str  # of the layer, for people
     kind: str  # key of cells.STEPS
     weights: Weights
     ux: Tensor  # what the input adds to the gates, (T, B, G*H)
@@ -49,9 +50,16 @@ class Tape:
     Pass it to ``LanguageModel.through``, or call it with an input of one's own.
     """
 
-    def __init__(self, stack: RecurrentStack) -> None:
+    def __init__(self, stack: RecurrentStack, names: Sequence[str] = ()) -> None:
+        """Stand before a run.
+
+        Args:
+            stack: What to run.
+            names: Of its layers, where they are not just numbered.
+        """
         assert not stack.bidirectional, "a backward layer has no past to look at"
         self.stack = stack
+        self.names = names or [f"layer {layer}" for layer in range(1, stack.num_layers + 1)]
         self.tracks: list[Track] = []
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -67,14 +75,14 @@ class Tape:
         self.tracks = []
         x = x.transpose(0, 1)  # (T, B, E)
         for layer, start in enumerate(zip(*(part.unbind() for part in state), strict=True)):
-            track = self._run_layer(self.stack.weights(layer), x, start)
+            track = self._run_layer(layer, x, start)
             self.tracks.append(track)
             x = track.stacked()
         ends = zip(*(track.states[-1] for track in self.tracks), strict=True)
         return x.transpose(0, 1), tuple(torch.stack(parts) for parts in ends)
 
-    def _run_layer(self, weights: Weights, x: Tensor, state: State) -> Track:
-        step = STEPS[self.stack.kind]
+    def _run_layer(self, layer: int, x: Tensor, state: State) -> Track:
+        step, weights = STEPS[self.stack.kind], self.stack.weights(layer)
         ux = functional.linear(x, weights.weight_ih, weights.bias_ih)
         grad = torch.is_grad_enabled()
         nudges = tuple(part.new_zeros(len(x), *part.shape).requires_grad_(grad) for part in state)
@@ -84,7 +92,8 @@ class Tape:
             after = step(ux_t, state, weights.weight_hh, weights.bias_hh + push)
             state = tuple(part + zero for part, zero in zip(after, nudge, strict=True))
             states.append(state)
-        return Track(self.stack.kind, weights, ux, states, nudges, pushes)
+        name, kind = self.names[layer], self.stack.kind
+        return Track(name, kind, weights, ux, states, nudges, pushes)
 
 
 def gradients(cost: Tensor, tracks: Sequence[Track]) -> list[tuple[Tensor, Tensor]]:

@@ -1,19 +1,83 @@
-"""The views of ``inspect`` on a sheet: what was found, as tables, curves and words."""
+"""The views of ``inspect`` on a sheet: what a model is and what was found, as tables and curves."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seqtool.console import format_count, printable
-from seqtool.diagnostics import Flow
-from seqtool.findings import Findings
-from seqtool.gates import LONGEST, LayerGates
-from seqtool.horizon import Horizon, Surprise
+from seqtool.findings import Belief, Findings
 from seqtool.neurons import Match
 from seqtool.sheet import Series, Sheet
+from seqtool.summary import Summary
+
+if TYPE_CHECKING:
+    from seqtool.diagnostics import Flow
+    from seqtool.gates import LayerGates
+    from seqtool.horizon import Horizon, Surprise
 
 STARTLING = 8  # tokens listed
+FEATURE_WIDTH = 24  # characters of a feature's name
+SHOWN_BELIEFS = 6  # texts or pictures shown one by one
+INK = " .:-=+*#%@"  # of pixels, dark to bright
+SETTINGS_SHOWN = (
+    *("tokenizer", "vocab_size", "valid_fraction", "embed_size", "dropout", "ngram_order"),
+    *("ngram_buckets", "tied", "optimizer", "lr", "batch_size", "bptt", "clip_norm", "clip_value"),
+    *("steps", "seed"),
+)
 NOTHING = "-"
+
+
+def show_summary(summary: Summary, sheet: Sheet) -> None:
+    """What a model is, on one sheet."""
+    sheet.heading(summary.name)
+    total = sum(summary.parameters.values())
+    parts = ", ".join(f"{format_count(n)} {part}" for part, n in summary.parameters.items())
+    rows = [
+        ("task", summary.task),
+        ("network", summary.network),
+        ("parameters", f"{format_count(total)}: {parts}"),
+    ]
+    if summary.broken:
+        rows.append(("BROKEN", summary.broken))
+    if not summary.trained:
+        rows.append(("training", "none: no update was ever reported"))
+    sheet.pairs(rows)
+    sheet.heading("Data")
+    sheet.pairs(
+        [(name.replace("_", " "), f"{v}") for name, v in summary.source.items() if v is not None]
+    )
+    if summary.scores or summary.valid_curve or summary.train_curve:
+        sheet.heading("Training")
+        events = ", ".join(f"{count} {kind}" for kind, count in summary.events.items())
+        rows = [(name.replace("_", " "), _number(value)) for name, value in summary.scores.items()]
+        sheet.pairs([*rows, ("events", events)])
+        curves = [("training", summary.train_curve), ("validation", summary.valid_curve)]
+        series = [
+            (name, [float(step) for step, _ in points], [loss for _, loss in points])
+            for name, points in curves
+            if points
+        ]
+        if series:
+            sheet.curves(series, x="step", y="loss in nats")
+        for flow in summary.flow[-1:]:
+            sheet.pairs([("gradient flow", f"{flow['verdict']}: {flow['evidence']}")])
+    sheet.heading("Settings")
+    kept = {name: summary.settings[name] for name in SETTINGS_SHOWN if name in summary.settings}
+    sheet.table(
+        ["setting", "value", "from"],
+        [
+            [name, f"{value}", summary.origins.get(name, "not recorded")]
+            for name, value in kept.items()
+        ],
+    )
+    sheet.heading("Weights")
+    shapes = [[name, " x ".join(map(str, shape))] for name, shape in summary.shapes.items()]
+    sheet.table(["name", "shape"], shapes)
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
 
 
 def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:
@@ -28,11 +92,13 @@ def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:
         show_horizon(found.horizon, sheet)
     if found.surprises:
         show_surprises(found.surprises, spell, sheet)
+    if found.beliefs:
+        show_beliefs(found.beliefs, found.classes, sheet)
     for note in found.notes:
         sheet.paragraph(note)
 
 
-def show_flow(flow: Flow, sheet: Sheet) -> None:
+def show_flow(flow: "Flow", sheet: Sheet) -> None:
     """The verdict on gradients through time, and what it rests on."""
     verdict = flow.verdict
     sheet.heading("Gradient through time")
@@ -42,14 +108,12 @@ def show_flow(flow: Flow, sheet: Sheet) -> None:
     rows.append(("looked at", f"{flow.windows} places, {flow.window} tokens back from each"))
     sheet.pairs(rows)
     lags = list(range(flow.window + 1))
-    gradients: list[Series] = [
-        (f"layer {layer.layer + 1}", lags, layer.gradient.tolist()) for layer in flow.layers
-    ]
+    gradients: list[Series] = [(layer.name, lags, layer.gradient.tolist()) for layer in flow.layers]
     sheet.line()
     sheet.curves(gradients, x="lag T-t in tokens", y="|dC_T/ds_t|", log=True)
     for layer in flow.layers:
         sheet.line()
-        sheet.line((f"  layer {layer.layer + 1}", "bold"))
+        sheet.line((f"  {layer.name}", "bold"))
         heads = ["lag", "|dC/ds_t|", "|dC/dW at t|", "|ds_T/ds_t|"]
         heads += ["bound"] if layer.bound is not None else []
         table = [_flow_row(0, layer.gradient[0], layer.terms[0], None, layer.bound is not None)]
@@ -82,11 +146,11 @@ def _shares(values: dict[str, float], form: str) -> str:
     return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
 
 
-def show_gates(layers: Sequence[LayerGates], sheet: Sheet) -> None:
+def show_gates(layers: Sequence["LayerGates"], sheet: Sheet) -> None:
     """How open the gates are, how saturated, and how long the cells remember."""
     sheet.heading("Gates")
     for layer in layers:
-        sheet.line((f"  layer {layer.layer + 1}", "bold"))
+        sheet.line((f"  {layer.name}", "bold"))
         rows = [
             [
                 gate.name,
@@ -110,6 +174,8 @@ def show_gates(layers: Sequence[LayerGates], sheet: Sheet) -> None:
 
 
 def _tokens(value: float) -> str:
+    from seqtool.gates import LONGEST
+
     return "endless" if value >= LONGEST else format_count(value)
 
 
@@ -118,7 +184,7 @@ def show_units(matches: Sequence[Match], sheet: Sheet) -> None:
     sheet.heading("Hidden units that follow something")
     rows = [
         [
-            match.feature,
+            printable(match.feature)[:FEATURE_WIDTH],
             f"{match.layer + 1}",
             f"{match.unit}",
             f"{match.measure} {match.strength:.2f}",
@@ -138,12 +204,12 @@ def show_unit(
     values: np.ndarray,
     pieces: Sequence[str],
     unit: int,
-    layer: int,
+    layer: str,
     match: Match | None,
     sheet: Sheet,
 ) -> None:
     """A text marked by the activation of one unit, (n,)."""
-    sheet.heading(f"Unit {unit} of layer {layer + 1}")
+    sheet.heading(f"Unit {unit} of {layer}")
     if match is not None:
         what = "high" if match.sign > 0 else "low"
         sheet.paragraph(
@@ -160,22 +226,36 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def show_horizon(horizon: Horizon, sheet: Sheet) -> None:
+def show_horizon(horizon: "Horizon", sheet: Sheet) -> None:
     """The loss by the length of the past that the model may see."""
     sheet.heading("Memory: loss as the visible past is cut")
+    curves = [("network", horizon)]
+    if horizon.mixed is not None:
+        curves.insert(0, ("model, with counts", horizon.mixed))
     steps = [float(np.log2(length)) for length in horizon.lengths]
-    sheet.curves([("loss", steps, horizon.losses)], x="log2 of tokens seen", y="nats per token")
+    series: list[Series] = [(name, steps, curve.losses) for name, curve in curves]
+    sheet.curves(series, x="log2 of tokens seen", y="nats per token")
+    heads = ["tokens seen", *(name.split(",")[0] for name, _ in curves), "network above its last"]
     rows = [
-        [str(length), f"{loss:.3f}", f"{loss - horizon.losses[-1]:+.3f} ±{error:.3f}"]
-        for length, loss, error in zip(horizon.lengths, horizon.losses, horizon.errors, strict=True)
+        [
+            str(length),
+            *(f"{curve.losses[index]:.3f}" for _, curve in curves),
+            f"{horizon.losses[index] - horizon.losses[-1]:+.3f} ±{horizon.errors[index]:.3f}",
+        ]
+        for index, length in enumerate(horizon.lengths)
     ]
-    sheet.table(["tokens seen", "nats", "above the last"], rows)
-    sheet.pairs([("hint", horizon.hint), ("measured on", f"{horizon.places} tokens")])
+    sheet.table(heads, rows)
+    notes = [("hint", horizon.hint), ("measured on", f"{horizon.places} tokens")]
+    if (mixed := horizon.mixed) is not None:
+        reach = f"{mixed.knee} tokens" if mixed.ended else f"{mixed.knee} tokens or more"
+        notes.insert(1, ("with counts", f"what is seen matters up to {reach}"))
+    sheet.pairs(notes)
 
 
-def show_surprises(surprises: Sequence[Surprise], spell: Sequence[str], sheet: Sheet) -> None:
+def show_surprises(surprises: Sequence["Surprise"], spell: Sequence[str], sheet: Sheet) -> None:
     """The text marked by surprisal, and the tokens that surprised most."""
-    sheet.heading("Surprisal")
+    mixed = surprises[0].network is not None
+    sheet.heading("Surprisal" + (" (of the model as it is used, mixed with counts)" * mixed))
     most = max(surprise.bits for surprise in surprises)
     pieces = [spell[surprise.token] for surprise in surprises]
     levels = [surprise.bits / max(most, 1e-9) for surprise in surprises]
@@ -183,20 +263,68 @@ def show_surprises(surprises: Sequence[Surprise], spell: Sequence[str], sheet: S
     startling = sorted(range(len(surprises)), key=lambda i: -surprises[i].bits)[:STARTLING]
     rows = []
     for index in startling:
+        surprise = surprises[index]
         before = "".join(pieces[max(0, index - 12) : index])
         expected = "  ".join(
-            f"{_quoted(spell[token])} {chance:.0%}"
-            for token, chance in surprises[index].alternatives
+            f"{_quoted(spell[token])} {chance:.0%}" for token, chance in surprise.alternatives
         )
-        rows.append(
-            [
-                _quoted(pieces[index]),
-                f"{surprises[index].bits:.1f}",
-                printable(before).replace("\n", "⏎"),
-                expected,
-            ]
+        alone = [] if surprise.network is None else [f"{surprise.network:.1f}"]
+        after = printable(before).replace("\n", "⏎")
+        rows.append([_quoted(pieces[index]), f"{surprise.bits:.1f}", *alone, after, expected])
+    sheet.table(["token", "bits", *["network"] * mixed, "after", "expected"], rows)
+    means = [("mean", f"{np.mean([surprise.bits for surprise in surprises]):.3f} bits a token")]
+    if mixed:
+        network = float(np.mean([surprise.network or 0.0 for surprise in surprises]))
+        means.append(("network", f"{network:.3f} bits a token alone"))
+    sheet.pairs(means)
+
+
+def show_beliefs(beliefs: Sequence[Belief], classes: Sequence[str], sheet: Sheet) -> None:
+    """How the judgement of texts or pictures moves while they are read."""
+    sheet.heading("Belief: what the model thinks after each " + _element(beliefs[0]))
+    for belief in beliefs[:SHOWN_BELIEFS]:
+        best = belief.top[0]
+        path = belief.probabilities[:, best]
+        truth = f", truly {belief.label}" if belief.label else ""
+        sheet.line()
+        sheet.paragraph(f"{belief.name}: {classes[best]} {path[-1]:.2f}{truth}")
+        if belief.pixels is not None:
+            _show_rows(belief, classes, sheet)
+            continue
+        sheet.shaded(belief.line, path.tolist(), f"not {classes[best]}", classes[best])
+        if turns := _turns(belief, classes):
+            sheet.pairs([("turns", turns)])
+    if len(beliefs) > SHOWN_BELIEFS:
+        sheet.paragraph(
+            f"and {len(beliefs) - SHOWN_BELIEFS} more: --start N chooses, --json has all"
         )
-    sheet.table(["token", "bits", "after", "expected"], rows)
+
+
+def _element(belief: Belief) -> str:
+    return "word" if belief.pixels is None else "row of pixels"
+
+
+def _turns(belief: Belief, classes: Sequence[str]) -> str:
+    """The words at which another class became the likeliest."""
+    best = belief.probabilities.argmax(axis=1)
+    return ", ".join(
+        f"{_quoted(belief.pieces[t].strip())} to {classes[best[t]]}"
+        for t in range(1, len(best))
+        if best[t] != best[t - 1]
+    )
+
+
+def _show_rows(belief: Belief, classes: Sequence[str], sheet: Sheet) -> None:
+    """A picture, and beside each row what is believed once it is read."""
+    assert belief.pixels is not None
+    grey = belief.pixels.mean(axis=2)  # (H, W)
+    room = max(8, sheet.width - 30)
+    columns = np.unique(np.linspace(0, grey.shape[1] - 1, min(room, grey.shape[1])).astype(int))
+    for row, p in zip(grey[:, columns], belief.probabilities, strict=True):
+        drawn = "".join(INK[int(value * len(INK) / 256)] for value in row)
+        best = int(p.argmax())
+        name = printable(classes[best])[:12]
+        sheet.line(f"  {drawn}  {name:<12} {p[best]:.2f} {sheet.bars([float(p[best])])}")
 
 
 def _quoted(text: str) -> str:

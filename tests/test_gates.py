@@ -54,9 +54,9 @@ def test_memory_is_the_mean_life_of_what_is_kept() -> None:
 
 
 def test_open_and_closed_gates_are_described() -> None:
-    found = describe(track("lstm", gate0=-20.0, gate1=20.0), layer=1)
+    found = describe([track("lstm", gate0=-20.0, gate1=20.0)])
     stats = {gate.name: gate for gate in found.gates}
-    assert found.layer == 1
+    assert found.name == "layer 1"
     assert stats["input"].low == 1
     assert stats["input"].histogram == (1.0, *[0.0] * 9)
     assert stats["forget"].high == 1
@@ -68,7 +68,7 @@ def test_open_and_closed_gates_are_described() -> None:
 
 
 def test_a_simple_layer_has_its_state_and_no_memory_of_a_gate() -> None:
-    found = describe(track("rnn"), layer=0)
+    found = describe([track("rnn")])
     assert [gate.name for gate in found.gates] == ["state"]
     assert found.gates[0].span == (-1, 1)
     assert found.memory is None
@@ -85,7 +85,7 @@ def test_relu_units_that_never_fire_are_dead() -> None:
     tape(torch.randn(B, T, E, dtype=torch.float64) + 3, stack.init_state(B))
     dead = (tape.tracks[0].stacked() == 0).all(0).all(0)
     assert dead[:2].all()
-    assert describe(tape.tracks[0], 0).dead == float(dead.double().mean())
+    assert describe(tape.tracks[:1]).dead == float(dead.double().mean())
     assert saturated(tape.tracks[0]) == {}
 
 

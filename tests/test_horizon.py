@@ -1,14 +1,17 @@
 """The memory horizon of predictors whose memory is known, and surprisal by hand."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from seqtool.backoff import NGram
 from seqtool.config import ModelConfig
 from seqtool.horizon import memory_horizon, surprises
+from seqtool.mixture import Mixture, Partner
 from seqtool.models import LanguageModel
 
 V = 4
@@ -92,3 +95,65 @@ def test_surprisal_and_alternatives() -> None:
     assert found[1].bits == pytest.approx(-math.log2(0.1))
     assert [token for token, _ in found[0].alternatives] == [0, 1]
     assert found[1].alternatives[0][1] == pytest.approx(0.4)
+
+
+def mixed_model() -> tuple[LanguageModel, Partner]:
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(hidden_size=5, embed_size=3, ngram_order=1), 7).eval()
+    text = np.random.default_rng(0).integers(1, 7, 300)
+    ngram = NGram(text, 7, order=4)
+    return model, Partner(ngram, np.linspace(0.2, 0.6, ngram.order).astype(np.float32))
+
+
+class Stepping:
+    """A language model behind the numpy contract, slowly."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.vocab_size = model.vocab_size
+
+    def init_state(self, batch: int) -> tuple[np.ndarray, ...]:
+        return tuple(part.numpy() for part in self.model.init_state(batch))
+
+    @torch.no_grad()
+    def step(
+        self, ids: np.ndarray, state: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        logits, after = self.model.step(torch.from_numpy(ids), tuple(map(torch.from_numpy, state)))
+        return logits.numpy(), tuple(part.numpy() for part in after)
+
+
+def mixed_nll(model: LanguageModel, partner: Partner, ids: np.ndarray) -> list[float]:
+    """What the mixture that writes pays for each token but the first, in nats."""
+    mixture = Mixture(Stepping(model), *partner)
+    state, costs = mixture.init_state(1), []
+    for token, target in pairwise(ids):
+        logs, state = mixture.step(np.array([token]), state)
+        costs.append(-float(logs[0, target]))
+    return costs
+
+
+def test_surprisal_of_a_mixture_is_that_of_the_model_that_writes() -> None:
+    model, partner = mixed_model()
+    ids = np.random.default_rng(1).integers(1, 7, 30)
+    with torch.no_grad():
+        network = model(torch.from_numpy(ids[None, :-1]))[0][0]
+    mixed = torch.from_numpy(partner.mix_text(network.numpy(), ids[:-1])).log()
+    found = surprises(mixed, ids[1:], network=network)
+    expected = np.array(mixed_nll(model, partner, ids)) / math.log(2)
+    np.testing.assert_allclose([s.bits for s in found], expected, rtol=1e-5)
+    alone = -torch.log_softmax(network, dim=-1)[np.arange(29), ids[1:]] / math.log(2)
+    assert [s.network for s in found] == pytest.approx(alone.tolist(), rel=1e-5)
+
+
+def test_memory_of_a_mixture_sees_no_more_than_it_is_shown() -> None:
+    model, partner = mixed_model()
+    ids = np.random.default_rng(2).integers(1, 7, 60)
+    found = memory_horizon(model, ids, (1, 3, 8), places=5, partner=partner)
+    assert found.mixed is not None
+    assert found.mixed.lengths == found.lengths
+    targets = np.unique(np.linspace(8, 59, 5).astype(int))
+    for length, loss in zip(found.lengths, found.mixed.losses, strict=True):
+        costs = [mixed_nll(model, partner, ids[t - length : t + 1])[-1] for t in targets]
+        assert loss == pytest.approx(np.mean(costs), rel=1e-5)
+    assert memory_horizon(model, ids, (1, 3, 8), places=5).mixed is None

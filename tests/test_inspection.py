@@ -8,18 +8,50 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Run, error_line, train_tiny
+from PIL import Image
 
 from seqtool import checkpoint
 from seqtool.checkpoint import Card, ModelDir, load
+from seqtool.cli import main
 from seqtool.sheet import Sheet
 
 VIEWS = ("health", "gates", "units", "memory", "surprisal")
+SMALL = ("--hidden-size", 8, "--embed-size", 8, "--part-buckets", 64, "--batch-size", 8, "-q")
 
 
 @pytest.fixture(scope="session")
 def gru_model(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "gru"
     return train_tiny(text_file, out, "--cell", "gru", "--layers", 2)
+
+
+def make_reviews(path: Path, count: int, seed: int) -> Path:
+    """Sentences of ten words, one of which tells the label."""
+    rng = np.random.default_rng(seed)
+    words = ["the", "a", "soup", "room", "was", "and", "tea"]
+    telling = {"good": ["lovely", "fine", "great"], "bad": ["awful", "dull", "grim"]}
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("text,label\n")
+        for _ in range(count):
+            label = str(rng.choice(["good", "bad"]))
+            said = [str(word) for word in rng.choice(words, 9)]
+            said.insert(int(rng.integers(10)), str(rng.choice(telling[label])))
+            file.write(f"{' '.join(said)},{label}\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_reviews(tmp_path_factory.mktemp("data") / "reviews.csv", 160, 1)
+
+
+@pytest.fixture(scope="session")
+def judge(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "judge"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(reviews), "-o", str(out), "--steps", "60", *map(str, SMALL)])
+    assert stop.value.code == 0
+    return out
 
 
 def values_of(run: Run, *argv: object) -> dict[str, Any]:
@@ -103,10 +135,11 @@ def test_surprisal_adds_up_to_the_score(run: Run, model: Path, text_file: Path) 
     found = values_of(run, model, text_file, "--surprisal", "--length", 10_000)["surprisal"]
     code, out, _ = run("evaluate", model, text_file, "--json", "--no-baselines")
     assert code == 0
-    scores = json.loads(out)["network"]  # what is inspected; counts have no units
+    scores = json.loads(out)
     assert "".join(token["token"] for token in found) == text_file.read_text()
-    mean = sum(token["bits"] for token in found) / len(found)
-    assert mean == pytest.approx(scores["bits_per_char"], rel=1e-4)
+    for key, part in (("bits", "scores"), ("network_bits", "network")):
+        mean = sum(token[key] for token in found) / len(found)
+        assert mean == pytest.approx(scores[part]["bits_per_char"], rel=1e-4)
     for token in found[:50]:
         chances = [chance for _, chance in token["expected"]]
         assert chances == sorted(chances, reverse=True)
@@ -157,15 +190,16 @@ def test_curves_leave_out_what_cannot_be_drawn(capsysbinary: pytest.CaptureFixtu
     assert "nothing to draw" in out
 
 
-def test_another_task_is_refused_in_one_line(run: Run, text_file: Path, tmp_path: Path) -> None:
-    other, table = tmp_path / "other", tmp_path / "a.csv"
-    table.write_text("text,label\n" + "".join(f"word{i} a,x\nword{i} b,y\n" for i in range(20)))
-    code, _, err = run("train", table, "--steps", 2, "--hidden-size", 4, "-o", other, "-q")
-    assert code == 0, err
-    code, out, err = run("inspect", other, text_file, "--health")
+def test_a_view_of_another_task_is_refused_in_one_line(
+    run: Run, judge: Path, model: Path, reviews: Path, text_file: Path
+) -> None:
+    code, out, err = run("inspect", judge, reviews, "--surprisal", "-q")
     assert (code, out) == (2, "")
-    assert "a model to classify" in error_line(err)
-    assert run("inspect", other)[0] == 0
+    assert "--surprisal: nothing to see in a model to classify" in error_line(err)
+    assert "--belief" in err
+    code, out, err = run("inspect", model, text_file, "--belief", "-q")
+    assert (code, out) == (2, "")
+    assert "nothing to see in a model to generate" in error_line(err)
 
 
 def test_a_diverged_model_says_since_when(
@@ -238,3 +272,115 @@ def test_a_text_of_one_character_has_what_it_can_have(run: Run, model: Path) -> 
     code, _, err = run("inspect", model, "-", "-q", stdin="")
     assert code == 1
     assert "empty" in error_line(err)
+
+
+def test_memory_tells_of_the_model_as_it_is_used_and_of_the_network(
+    run: Run, model: Path, text_file: Path
+) -> None:
+    found = values_of(run, model, text_file, "--memory")["memory"]
+    assert found["mixed"]["lengths"] == found["lengths"]
+    assert found["mixed"]["losses"] != found["losses"]
+    code, out, err = run("inspect", model, text_file, "--memory")
+    assert code == 0
+    assert "mixed with counts" in err
+    assert "with counts" in out
+
+
+def test_units_of_a_language_model_are_matched_with_labels(
+    run: Run, model: Path, reviews: Path, text_file: Path, tmp_path: Path
+) -> None:
+    found = values_of(run, model, reviews, "--units", "-l", 300)["units"]
+    labels = [match for match in found["by_feature"] if match["feature"] == "label good"]
+    assert [match["measure"] for match in labels] == ["AUC"]
+    plain = values_of(run, model, text_file, "--units", "-l", 300)["units"]
+    assert not any(match["feature"].startswith("label") for match in plain["by_feature"])
+    other = tmp_path / "verses.csv"  # a table by its name, without labels
+    other.write_text("The cat sat on a mat.\nThe hens saw rain.\n" * 9)
+    code, _, err = run("inspect", model, other, "--units", "-l", 50)
+    assert code == 0
+    assert "read as plain text" in err
+
+
+def test_belief_is_what_classify_says(run: Run, judge: Path, reviews: Path) -> None:
+    text = "the soup was lovely and the tea awful"
+    (belief,) = values_of(run, judge, text, "--belief")["belief"]
+    traced = json.loads(run("classify", judge, text, "--trace", "--json")[1])
+    assert belief["label"] == traced["label"]
+    assert [step["token"].strip() for step in belief["trace"]] == text.split()
+    for mine, theirs in zip(belief["trace"], traced["trace"], strict=True):
+        assert mine["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-6)
+    found = values_of(run, judge, reviews, "--belief", "--start", 3, "-l", 25)["belief"]
+    assert [belief["truth"] for belief in found] == [
+        line.rsplit(",")[1] for line in reviews.read_text().splitlines()[4:7]
+    ]
+    assert [len(belief["trace"]) for belief in found] == [10, 10, 5]
+
+
+@pytest.mark.parametrize("view", ["health", "gates", "units", "belief"])
+def test_each_view_of_a_classifier_alone(run: Run, judge: Path, reviews: Path, view: str) -> None:
+    found = values_of(run, judge, reviews, f"--{view}", "-l", 100)
+    assert {"health", "gates", "units", "belief"} & found.keys() == {view}
+    if view == "health":
+        assert [layer["name"] for layer in found["health"]["layers"]] == [
+            *("layer 1 (onward)", "layer 2 (back)")
+        ]
+        assert found["health"]["window"] == 9
+        assert "--bptt" not in found["health"]["verdict"]["advice"]
+    if view == "units":  # trained to tell the labels, so its units do
+        assert "label good" in {match["feature"] for match in found["units"]["by_feature"]}
+
+
+def test_all_views_of_a_classifier_fit_a_narrow_terminal(
+    run: Run, judge: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(f"lovely soup and tea {i}" for i in range(30)))
+    for data in (reviews, lines):
+        code, out, err = run("inspect", judge, data, "-l", 60)
+        assert code == 0, err
+        for head in ("Gradient through time", "Gates", "Belief"):
+            assert head in out
+        assert max(map(len, out.splitlines())) <= 60
+        assert "\x1b" not in out
+    assert "own answers" in err
+    page = tmp_path / "page.html"
+    code, out, _ = run("inspect", judge, reviews, "-l", 60, "--html", page)
+    assert (code, out) == (0, f"{page}\n")
+    assert "belief in good" in page.read_text("utf-8")
+
+
+def test_a_classifier_has_no_text_of_its_own(run: Run, judge: Path) -> None:
+    assert run("inspect", judge)[0] == 0
+    code, out, err = run("inspect", judge, "--units", "-q")
+    assert (code, out) == (2, "")
+    assert "name DATA" in error_line(err)
+    code, out, err = run("inspect", judge, "missing/file.csv", "-q")
+    assert (code, out) == (1, "")
+    assert "no such file" in error_line(err)
+    code, out, err = run("inspect", judge, "one text only", "--start", 1, "-q")
+    assert (code, out) == (2, "")
+    assert "--start must be below the number of examples, 1" in error_line(err)
+
+
+def test_a_classifier_of_pictures(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("dark", "bright"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.integers(0, 90, (6, 5)) + 160 * (label == "bright")
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"data/{label}/{i}.png")
+    out = tmp_path / "model"
+    train = ("--steps", 60, "--hidden-size", 8, "--batch-size", 8, "-q")
+    assert run("train", tmp_path / "data", "-o", out, *train)[0] == 0
+    found = values_of(run, out, tmp_path / "data", "-l", 40)
+    belief = found["belief"][0]
+    assert len(belief["trace"]) == 6
+    said = run("classify", out, tmp_path / "data" / belief["name"], "--json")[1]
+    assert belief["label"] == json.loads(said)["label"]
+    probability = belief["trace"][-1]["probabilities"][belief["label"]]
+    assert probability == pytest.approx(json.loads(said)["probability"], abs=1e-6)
+    assert {match["feature"] for match in found["units"]["by_feature"]} >= {"row of the picture"}
+    code, shown, _ = run("inspect", out, tmp_path / "data", "-l", 12, "--belief")
+    assert code == 0
+    assert shown.count("1.00") + shown.count("0.") >= 12

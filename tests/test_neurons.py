@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqtool.neurons import FEATURES, features, rank_units
+from seqtool.neurons import FEATURES, Ranking, Sample, features, labelled, rank_units
 
 
 def follow(name: str, text: str) -> list[float]:
@@ -37,6 +37,10 @@ def test_a_token_of_many_characters_has_the_features_of_its_last() -> None:
     assert found["position in line"].tolist() == [3, 5, 0]
 
 
+def rank(layers: list[np.ndarray], pieces: list[str]) -> Ranking:
+    return rank_units([Sample(layers, features(pieces))])
+
+
 def planted() -> tuple[list[str], np.ndarray, np.ndarray]:
     """A text, its bracket depth, and noise."""
     rng = np.random.default_rng(0)
@@ -51,7 +55,7 @@ def test_planted_units_are_found() -> None:
     layer = noise * 0.3
     layer[:, 2] += 3 * quotes
     layer[:, 4] -= 2 * depth
-    found = rank_units([noise, layer], pieces)
+    found = rank([noise, layer], pieces)
     units = {(match.layer, match.unit): match for match in found.by_unit}
     assert units[1, 2].feature == "inside quotes"
     assert units[1, 2].sign == 1
@@ -68,7 +72,7 @@ def test_planted_units_are_found() -> None:
 def test_chance_is_not_taken_for_skill() -> None:
     pieces, _, _ = planted()
     noise = np.random.default_rng(1).normal(size=(len(pieces), 200))
-    found = rank_units([noise], pieces)
+    found = rank([noise], pieces)
     assert np.mean([match.excess for match in found.by_unit]) < 0.05
 
 
@@ -77,7 +81,7 @@ def test_the_auc_is_that_of_all_pairs() -> None:
     rng = np.random.default_rng(3)
     values = rng.integers(0, 4, size=(len(pieces), 1)).astype(float)  # many equal values
     half = len(pieces) // 2
-    found = rank_units([values], pieces)
+    found = rank([values], pieces)
     match = found.by_unit[0]
     if match.measure == "AUC":
         inside = features(pieces)[match.feature][half:] == 1
@@ -90,6 +94,37 @@ def test_the_auc_is_that_of_all_pairs() -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "aaaa"])
 def test_a_text_without_any_feature_ranks_nothing(text: str) -> None:
-    found = rank_units([np.zeros((len(text), 3))], list(text))
+    found = rank([np.zeros((len(text), 3))], list(text))
     assert found.by_unit == []
     assert found.by_feature == []
+
+
+def test_a_unit_that_tells_the_label_of_whole_texts_is_found() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 300)
+    means = rng.normal(size=(300, 5))
+    means[:, 3] -= 2.5 * labels
+    pieces, _, noise = planted()
+    whole = labelled([means], labels, ("bad", "good"))
+    found = rank_units([Sample([noise[:, :5]], features(pieces)), whole])
+    best = found.by_feature[0]
+    assert (best.feature, best.unit, best.sign, best.measure) == ("label good", 3, -1, "AUC")
+    half = labels[150:] == 1
+    unit = -means[150:, 3]
+    pairs = unit[half][:, None] > unit[~half][None]
+    assert best.strength == pytest.approx(pairs.mean())
+    assert found.by_unit[3].feature == "label good"
+
+
+def test_of_three_labels_each_is_told_from_the_others() -> None:
+    labels = np.arange(300) % 3
+    means = np.eye(3)[labels] + np.random.default_rng(0).normal(size=(300, 3)) * 0.1
+    found = rank_units([labelled([means], labels, ("a", "b", "c"))])
+    assert {(m.feature, m.unit) for m in found.by_feature} == {
+        *(("label a", 0), ("label b", 1), ("label c", 2))
+    }
+
+
+def test_few_texts_tell_nothing_of_labels() -> None:
+    labels = np.arange(60) % 2  # 15 of each in each half
+    assert rank_units([labelled([np.zeros((60, 3))], labels, ("a", "b"))]).by_unit == []

@@ -1,0 +1,146 @@
+"use strict";
+// What is drawn comes from the page's own JSON; it is only ever set as text.
+const byId = id => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+
+async function unpack() {
+  const raw = Uint8Array.from(atob(byId("activations").textContent.trim()), c => c.charCodeAt(0));
+  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+const quoted = text => "‘" + text.replaceAll("\n", "⏎") + "’";
+const percent = part => Math.round(100 * part) + " %";
+
+// A choice gives for each token how it is coloured: {values, low, high, name, about}.
+function unitChoice(packed, unit) {
+  const [low, high] = data.ranges[unit], wide = Math.ceil(data.tokens / 2), values = [];
+  for (let i = 0; i < data.tokens; i++) {
+    const byte = packed[unit * wide + (i >> 1)];
+    values.push(low + (high - low) * (i % 2 ? byte >> 4 : byte & 15) / 15);
+  }
+  const signed = Math.min(-low, high) > 0.1 * (high - low);  // it is on both sides of zero
+  return {values, low, high, signed, name: data.units[unit][0], about: data.units[unit][1]};
+}
+function seriesChoice(series) {
+  const high = series.high ?? Math.max(...series.values, 1e-9);
+  return {...series, low: 0, high, signed: false};
+}
+
+async function textPanel() {
+  if (!byId("text")) return;
+  const packed = data.ranges.length ? await unpack() : null;
+  const picker = byId("unit"), spans = [...document.querySelectorAll("#text span")];
+  let choice, here = -1;
+
+  const paint = () => {
+    const most = Math.max(Math.abs(choice.low), Math.abs(choice.high), 1e-9);
+    spans.forEach((span, i) => {
+      const value = choice.values[i];
+      const height = (value - choice.low) / Math.max(choice.high - choice.low, 1e-9);
+      const strength = choice.signed ? Math.abs(value) / most : height;
+      span.style.setProperty("--a", strength.toFixed(3));
+      span.style.setProperty("--h", height.toFixed(3));
+      span.classList.toggle("low", choice.signed && value < 0);
+    });
+    byId("low").textContent = choice.low.toFixed(2);
+    byId("high").textContent = choice.high.toFixed(2);
+    byId("legend").classList.toggle("plain", !choice.signed);
+  };
+  const around = i => quoted(spans.slice(Math.max(0, i - 8), i + 1).map(s => s.textContent).join(""));
+  const describe = () => {
+    const order = choice.values.map((value, i) => [value, i]).sort((a, b) => b[0] - a[0]);
+    const best = order.slice(0, 4).map(([, i]) => around(i)).join(", ");
+    byId("about").textContent = choice.about + " Highest after " + best + ".";
+  };
+  const read = () => {
+    const parts = [quoted(spans[here].textContent) + ": " + choice.name + " " +
+      choice.values[here].toFixed(2)];
+    for (const series of data.series) {
+      if (series.name !== choice.name && !series.quiet) {
+        parts.push(series.name + " " + series.values[here].toFixed(2));
+      }
+    }
+    const expected = data.expected[here];
+    if (expected) {
+      const names = [];
+      for (let k = 0; k < expected.length; k += 2) {
+        names.push(quoted(data.spell[expected[k]]) + " " + percent(expected[k + 1]));
+      }
+      parts.push("expected here " + names.join(", "));
+    }
+    byId("reading").textContent = parts.join("; ");
+  };
+  const go = to => {
+    if (here >= 0) spans[here].classList.remove("here");
+    here = Math.max(0, Math.min(spans.length - 1, to));
+    spans[here].classList.add("here");
+    spans[here].scrollIntoView({block: "nearest"});
+    read();
+  };
+  const pick = () => {
+    const [kind, number] = picker.value.split("-");
+    choice = kind === "unit" ? unitChoice(packed, Number(number)) : seriesChoice(data.series[number]);
+    paint();
+    describe();
+    if (here >= 0) read();
+  };
+  const turn = by => {
+    const count = picker.options.length;
+    picker.selectedIndex = (picker.selectedIndex + by + count) % count;
+    picker.dispatchEvent(new Event("change"));
+  };
+
+  const wanted = decodeURIComponent(location.hash).match(/^#mark=(.+)$/);
+  if (wanted && [...picker.options].some(option => option.value === wanted[1])) {
+    picker.value = wanted[1];
+  }
+  picker.addEventListener("change", () => {
+    location.replace("#mark=" + picker.value);
+    pick();
+  });
+  byId("before").addEventListener("click", () => turn(-1));
+  byId("after").addEventListener("click", () => turn(1));
+  byId("text").addEventListener("keydown", event => {
+    const step = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity}[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    go(here < 0 ? 0 : here + step);
+  });
+  for (const kind of ["pointerover", "click"]) {
+    byId("text").addEventListener(kind, event => {
+      const at = spans.indexOf(event.target);
+      if (at >= 0) go(at);
+    });
+  }
+  pick();
+}
+
+function slider() {
+  const when = byId("when");
+  if (!when) return;
+  const show = () => {
+    const now = Number(when.value);
+    document.querySelectorAll("[id^='flow-']").forEach(group => {
+      group.style.display = group.id.split("-")[1] === String(now) ? "" : "none";
+    });
+    byId("step").textContent = data.history[now];
+    when.setAttribute("aria-valuetext", data.history[now]);
+  };
+  when.addEventListener("input", show);
+  show();
+}
+
+function examples() {
+  const picker = byId("example");
+  if (!picker) return;
+  const show = () => document.querySelectorAll(".example").forEach(figure => {
+    figure.hidden = figure.id !== "example-" + picker.value;
+  });
+  picker.addEventListener("change", show);
+  show();
+}
+
+slider();
+examples();
+textPanel().then(() => document.documentElement.dataset.ready = "yes");

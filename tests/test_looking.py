@@ -1,0 +1,155 @@
+"""Looking in batches sees what looking at one text after the other sees."""
+
+import numpy as np
+import pytest
+import torch
+
+from seqtool.classifier import Classifier
+from seqtool.config import ClassifierConfig, ModelConfig
+from seqtool.findings import Belief
+from seqtool.judging import ImageSequences, TextSequences
+from seqtool.lexicon import Lexicon
+from seqtool.looking import Labels, look_classifier, look_language
+from seqtool.models import LanguageModel
+
+TEXTS = ["a b c d e", "b", "c c a", "e d", "a b", "d d d d d d", "b a"] * 8
+CLASSES = ("x", "y")
+
+
+def make_classifier(layers: int = 1) -> tuple[Classifier, TextSequences]:
+    torch.manual_seed(1)
+    config = ClassifierConfig(
+        hidden_size=4, embed_size=3, num_layers=layers, part_buckets=0, cell="gru"
+    )
+    lexicon = Lexicon("word", list("abcde"), lower=True, buckets=0)
+    model = Classifier(config, 2, vocab_size=lexicon.size)
+    return model.eval(), TextSequences(lexicon.encode(TEXTS), lexicon.table)
+
+
+def beliefs(count: int) -> list[Belief]:
+    return [
+        Belief(f"{row}", TEXTS[row].split(), np.full((len(TEXTS[row].split()), 2), 0.5), "")
+        for row in range(count)
+    ]
+
+
+def outputs(model: Classifier, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """What both directions say at each word of one text, in its order, each (T, H)."""
+    _, sequences = make_classifier()
+    with torch.no_grad():
+        assert model.vectors is not None
+        x = model.vectors(sequences.batch(np.array([row])))
+        onward, back = model.onward(x)[0], model.back(x.flip(1))[0].flip(1)
+    return onward[0].numpy(), back[0].numpy()
+
+
+def test_units_stand_at_the_words_they_have_read() -> None:
+    model, sequences = make_classifier()
+    labels = Labels(np.arange(len(TEXTS)) % 2, CLASSES)
+    found = look_classifier(
+        model,
+        sequences,
+        beliefs(3),
+        frozenset({"units"}),
+        many=sequences,
+        windows=sequences,
+        labels=labels,
+    )
+    assert found.activations is not None
+    assert found.layers == ("layer 1 (onward)", "layer 2 (back)")
+    assert "".join(found.pieces) == "abcde\nb\ncca\n"
+    for layer in (0, 1):
+        expected = np.concatenate([outputs(model, row)[layer] for row in range(3)])
+        np.testing.assert_allclose(found.activations[layer], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_labels_are_matched_with_means_over_whole_texts() -> None:
+    model, sequences = make_classifier()
+    means = np.array([outputs(model, row)[1].mean(axis=0) for row in range(len(TEXTS))])
+    # What unit 2 of the layer that reads back says is the label.
+    numbers = (means[:, 2] > np.median(means[:, 2])).astype(np.int64)
+    rows = np.random.default_rng(0).permutation(len(TEXTS) * 4) % len(TEXTS)
+    lexicon = Lexicon("word", list("abcde"), lower=True, buckets=0)
+    many = TextSequences(lexicon.encode([TEXTS[row] for row in rows]), lexicon.table)
+    found = look_classifier(
+        model,
+        sequences,
+        beliefs(2),
+        frozenset({"units"}),
+        many=many,
+        windows=sequences,
+        labels=Labels(numbers[rows], CLASSES),
+    )
+    assert found.ranking is not None
+    (match,) = [match for match in found.ranking.by_feature if match.feature == "label y"]
+    assert match.strength == 1.0
+    (planted,) = [m for m in found.ranking.by_unit if (m.layer, m.unit) == (1, 2)]
+    assert planted.feature == "label y"
+
+
+def test_documents_of_a_language_model_are_labelled() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(hidden_size=6, embed_size=4, ngram_order=1), 8)
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(1, 8, rng.integers(2, 9)) for _ in range(120)]
+    with torch.no_grad():
+        means = np.array(
+            [
+                model.stack(model.embedding(torch.from_numpy(ids))[None])[0][0, :, 3].mean()
+                for ids in documents
+            ]
+        )
+    numbers = (means > np.median(means)).astype(np.int64)
+    text = np.concatenate(documents)
+    found = look_language(
+        model,
+        text[:50],
+        ["x"] * 49,
+        frozenset({"units"}),
+        text=text,
+        window=4,
+        documents=documents,
+        labels=Labels(numbers, CLASSES),
+    )
+    assert found.ranking is not None
+    (match,) = [match for match in found.ranking.by_feature if match.feature == "label y"]
+    # The state h and what is looked at, tanh(c), rise together.
+    assert match.strength > 0.9
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_gradient_flow_of_a_classifier_equals_autograds(layers: int) -> None:
+    torch.manual_seed(2)
+    config = ClassifierConfig(hidden_size=4, num_layers=layers, cell="rnn", ngram_order=0)
+    model = Classifier(config, 3, width=6).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 6, 1), np.uint8)
+    sequences = ImageSequences(pixels, 128.0, 60.0)
+    shown = [Belief("0", [""] * 5, np.full((5, 3), 1 / 3), "", pixels[0])]
+    found = look_classifier(
+        model,
+        sequences,
+        shown,
+        frozenset({"health"}),
+        many=sequences,
+        windows=sequences,
+        labels=Labels(np.zeros(3, np.int64), ("a", "b", "c")),
+    )
+    assert found.flow is not None
+    assert len(found.flow.layers) == 2 * layers
+    inputs = sequences.batch(np.arange(3))
+    grads: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, object]:
+        output, after = model.onward(x, state)
+        output.retain_grad()
+        grads.append(output)
+        return output, after
+
+    logits = model.through(inputs, torch.full((3,), 5), keep, model.back)  # type: ignore[arg-type]
+    torch.nn.functional.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
+    # At lag 0 nothing has passed through time: dC/ds_T of the top layer is that of its output.
+    last = grads[0].grad
+    assert last is not None
+    expected = np.median(last[:, -1].norm(dim=-1).numpy())
+    top = found.flow.layers[layers - 1]
+    assert top.gradient[0] == pytest.approx(expected, rel=1e-4)
