@@ -21,6 +21,7 @@ from seqtool.config import (
     ModelConfig,
     Nonlinearity,
     Optimizer,
+    PairConfig,
     Task,
     TokenizerKind,
     TrainConfig,
@@ -46,10 +47,15 @@ LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
 ABOUT_RUN = ("out", "valid", "target", "valid_target", "init_from", "device", "threads")
 
 
-def guess_task(data: str) -> Task:
-    """What can be learned from data: labels of texts or of words, or how to write such texts.
+def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") -> Task:
+    """What can be learned from data: labels of texts or of words, translations, or more such text.
 
     A directory with texts right inside is a text, whatever else is there.
+
+    Args:
+        data: What the user named.
+        labelled: Columns of texts and labels are named too, so a table holds no translations.
+        encoding: Of the text.
     """
     path = Path(data)
     if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
@@ -65,11 +71,12 @@ def guess_task(data: str) -> Task:
     if is_images(data):
         return "classify"
     with suppress(DataError):  # what is wrong with it is told when it is read
-        if path.is_file() and is_treebank(open_text(data, encoding="utf-8", binary_ok=True)):
+        if path.is_file() and is_treebank(open_text(data, encoding=encoding, binary_ok=True)):
             return "tag"
-    if guess_format(data) == "lines":
+    if guess_format(data, encoding=encoding) == "lines":
         return "generate"
-    return "translate" if guess_pairs(data) else "classify"
+    pairs = not labelled and guess_pairs(data, encoding=encoding)
+    return "translate" if pairs else "classify"
 
 
 def new_task(name: Task) -> "TrainTask":
@@ -442,7 +449,10 @@ def train(
         raise ConfigError(f"--source {source} needs its translations, named by --target")
     if no_attention and attention not in (None, "none"):
         raise ConfigError(f"--no-attention contradicts --attention {attention}; give one")
-    task = task or ("translate" if target is not None else guess_task(data))
+    if any((target, source_column, target_column, separator)):
+        task = task or "translate"
+    labelled = bool(text_column or label_column)
+    task = task or guess_task(data, labelled=labelled, encoding=encoding or PairConfig.encoding)
     kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
     known = {field.name for kind in kinds for field in fields(kind)}
     # On a terminal that shows the events too, a live view would be drawn over them.

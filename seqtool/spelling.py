@@ -31,7 +31,7 @@ SHARED = 0.5  # of the target's letters stand in sources too: then one vocabular
 # Pieces: 4,000 for the 30,000 pairs (700,000 words) of Multi30k; they grow as word types do, with
 # the square root of the text (Heaps 1978; Sennrich & Zhang 2019, arXiv:1905.11901, for few pairs).
 PIECES_PER_ROOT = 4.8
-FEWEST_PIECES, MOST_PIECES = 1000, 16_000
+FEWEST_PIECES, MOST_PIECES = 2000, 16_000
 MOST_WORDS = 20_000
 CHOSEN = ("tokenizer", "target_tokenizer", "joint", "vocab_size")
 

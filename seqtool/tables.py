@@ -182,13 +182,13 @@ def read_columns(
 def sample_rows(
     source: str, *, encoding: str = "utf-8", is_header: Judge = looks_like_header
 ) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
-    """The names of a table's columns and rows from all over it; no names where a format has none.
+    """The names of a table's columns and some of its first rows; no names where a format has none.
 
     Raises:
         ConfigError, DataError: As ``read_table``.
     """
     opened = _open(source, (), None, False, encoding, False, is_header)
-    return (opened.names, _sample(opened)) if opened.columns is None else ((), [])
+    return (opened.names, _sample(opened, 20 * _SAMPLE)) if opened.columns is None else ((), [])
 
 
 def guess_format(source: str, *, encoding: str = "utf-8") -> Format:

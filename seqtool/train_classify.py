@@ -14,7 +14,7 @@ from seqtool.examples import Examples, pixel_statistics
 from seqtool.images import Images
 from seqtool.judge import check_saved
 from seqtool.labelled import Split, read_split, shares, strings
-from seqtool.lexicon import Lexicon
+from seqtool.lexicon import SHORT_TEXT, Lexicon, mean_words
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows, starred
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from seqtool.judging import Judging
-
-SHORT_TEXT = 2.5  # words; texts shorter than this on average are read by characters
 
 
 class LabelTask(Task):
@@ -175,9 +173,7 @@ def _unit(settings: Settings, split: Split, console: Console) -> Settings:
     if unit == "row":
         raise ConfigError(f"--tokenizer row is for images, {split.train.name} holds texts")
     if unit is None:
-        splitter = Lexicon("word", [], lower=False, buckets=0)
-        sample = strings(split.train)[:2000]
-        mean = sum(len(splitter.split(text)) for text in sample) / len(sample)
+        mean = mean_words(strings(split.train)[:2000])
         unit = "word" if mean >= SHORT_TEXT else "char"
         if unit == "char":
             console.notice(f"texts of {mean:.1f} words on average: read by characters")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from seqtool import storage
+from seqtool.cli_train import guess_task
 from seqtool.errors import ConfigError, DataError
 from seqtool.pairs import answers, find_shift, guess_pairs, read_pairs
 
@@ -161,3 +162,13 @@ def test_parquet_gives_the_same_pairs(tmp_path, nested):
     pairs = read_pairs(path, source_column=names[0], target_column=names[1])
     assert list(pairs.texts) == ROWS
     assert len(guess_pairs(path)) > 0
+
+
+def test_the_task_follows_from_data_and_named_columns(tmp_path):
+    latin = write(
+        tmp_path / "a.csv", "".join(f"über {n},grün {n}\n" for n in range(9)).encode("latin-1")
+    )
+    assert guess_task(latin, encoding="latin-1") == "translate"
+    assert guess_task(latin, encoding="latin-1", labelled=True) == "classify"
+    with pytest.raises(DataError, match="--encoding latin-1"):
+        guess_task(latin)

@@ -130,14 +130,14 @@ def test_choices_follow_the_data_and_can_be_used(name):
 
 def test_more_text_gets_more_pieces():
     few, some = (choose_spelling(make(SENTENCES * n), {})[0]["vocab_size"] for n in (1, 200))
-    assert few == 1000
+    assert few == 2000
     assert 4000 < some < 5000
 
 
 @pytest.mark.parametrize(
     ("given", "chosen"),
     [
-        ({"tokenizer": "bpe"}, {"target_tokenizer": None, "vocab_size": 1000}),
+        ({"tokenizer": "bpe"}, {"target_tokenizer": None, "vocab_size": 2000}),
         ({"joint": True}, {"tokenizer": "char", "target_tokenizer": None}),
         ({"target_tokenizer": "byte"}, {"tokenizer": "char", "joint": False}),
         ({"vocab_size": 700, "tokenizer": "bpe"}, {"vocab_size": 700}),
