@@ -191,7 +191,8 @@ def train(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, option("Streams side by side.", "--batch-size", "-b", auto=True)
+        int | None,
+        option("Streams side by side; translate: tokens.", "--batch-size", "-b", auto=True),
     ] = None,
     bptt: Annotated[
         int | None, option("Time steps a gradient goes back.", "--bptt", auto=True)
@@ -270,7 +271,11 @@ def train(
     ] = None,
     attention: Annotated[
         Attention | None,
-        option("translate: how a source is looked at.", "--attention", shown="dot"),
+        option(
+            "translate: how a source is looked at.",
+            "--attention",
+            shown=TranslatorConfig.attention,
+        ),
     ] = None,
     no_attention: Annotated[
         bool,
@@ -367,9 +372,9 @@ def train(
     max_length: Annotated[
         int | None,
         option(
-            "classify: words of a text that are read.",
+            "classify: words of a text that are read; translate: tokens of the longest pair.",
             "--max-length",
-            shown=LabelConfig.max_length,
+            shown=f"{LabelConfig.max_length}, {PairConfig.max_length}",
         ),
     ] = None,
     source: Annotated[
@@ -431,7 +436,7 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a model that writes text like DATA, or that judges or tags as its labels do.
+    """Train a model that writes like DATA, or that judges, tags or translates as it shows.
 
     Example: seqtool train book.txt --budget 5m -o book, or seqtool train reviews.csv -o reviews
     """

@@ -124,7 +124,7 @@ class TrainConfig:
     """How to train. Saved in every model directory."""
 
     steps: int = 1000  # updates in all; the schedule lands on its floor at the last
-    batch_size: int = 16  # streams of text side by side
+    batch_size: int = 16  # streams or sequences side by side; of a translator, tokens
     bptt: int = 64  # time steps per update; gradients stop at this distance
     # Where the length of the run was changed while the rate fell: update, and length until then.
     bends: tuple[tuple[int, int], ...] = ()

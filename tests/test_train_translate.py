@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from seqtool.spelling import Spelling
 SMALL = ("--hidden-size", 12, "--embed-size", 8, "--batch-size", 60, "-q")
 
 
-def make_pairs(count: int, seed: int) -> list[tuple[str, str]]:
-    """Different strings of three to seven letters, and what they are from their end."""
+def make_pairs(
+    count: int, seed: int, *, letters: str = "abcdefg", longest: int = 7
+) -> list[tuple[str, str]]:
+    """Different strings of three letters and more, and what they are from their end."""
     rng = random.Random(seed)
     words = dict[str, str]()
     while len(words) < count:
-        word = "".join(rng.choices("abcdefg", k=rng.randint(3, 7)))
+        word = "".join(rng.choices(letters, k=rng.randint(3, longest)))
         if word != word[::-1]:
             words[word] = word[::-1]
     return [*words.items()]
@@ -163,3 +166,15 @@ def test_a_sample_shows_source_translation_and_right_answer(run, table, tmp_path
     source, said, right = (line.split(":", 1)[1].strip() for line in text.splitlines())
     assert right == source[::-1]
     assert isinstance(said, str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("longest", "options"), [(20, ()), (10, ("--no-attention",))])
+def test_strings_are_reversed_without_a_fault_within_two_minutes(run, tmp_path, longest, options):
+    """Two minutes of two quiet cores, counted in updates."""
+    pairs = make_pairs(20_000, 1, letters=ascii_lowercase, longest=longest)
+    table = write_table(tmp_path / "pairs.tsv", pairs)
+    shape = ("--hidden-size", 192, "--embed-size", 128, "--dropout", 0.15, "--steps", 2300)
+    code, _, err = run("train", table, "-o", tmp_path / "m", "-q", *shape, *options)
+    assert code == 0, err
+    assert load(tmp_path / "m").card.extra["best"]["valid_exact"] == 1.0
