@@ -4,7 +4,7 @@ What tagger computes, from the arrays of a model file, by the compiled loops of 
 sets how many sentences are computed side by side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Annotator:
         scheme: Scheme,
         power: float = 1.0,
         batch_size: int = 64,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over weights that fit the config; check_weights is the caller's business.
 
@@ -57,19 +58,22 @@ class Annotator:
             scheme: Of spans, which says what may follow what.
             power: That probabilities are raised to, from calibration.
             batch_size: Sentences computed side by side.
+            announce: Called if code has to be compiled, which takes seconds, once.
         """
-        from seqtool.layers import Layer  # loads numba
+        from seqtool.compiled import announced  # these load numba
+        from seqtool.layers import Layer
 
         self.lexicon = lexicon
         self.labels = list(labels)
         self.vectors = Vectors(lexicon, weights, side_by_side=True)
-        self.layers = [
-            [
-                Layer(config, weights, "stack", f"l{layer}{suffix}", backward=suffix != "")
-                for suffix in SUFFIXES
+        with announced(announce):
+            self.layers = [
+                [
+                    Layer(config, weights, "stack", f"l{layer}{suffix}", backward=suffix != "")
+                    for suffix in SUFFIXES
+                ]
+                for layer in range(config.num_layers)
             ]
-            for layer in range(config.num_layers)
-        ]
         self._team = Team()
         self.weight, self.bias = weights["output.weight"], weights["output.bias"]
         self.scores = neighbours(labels, scheme, weights if config.crf else None)
@@ -132,8 +136,15 @@ def weight_shapes(
     return shapes
 
 
-def load_annotator(path: Path, batch_size: int = 64) -> tuple[Annotator, Card]:
+def load_annotator(
+    path: Path, batch_size: int = 64, announce: Callable[[], None] = lambda: None
+) -> tuple[Annotator, Card]:
     """Read a tagger from its directory.
+
+    Args:
+        path: The directory.
+        batch_size: Sentences computed side by side.
+        announce: Called if code has to be compiled, which takes seconds, once.
 
     Raises:
         CheckpointError: As ``checkpoint.load``.
@@ -153,6 +164,7 @@ def load_annotator(path: Path, batch_size: int = 64) -> tuple[Annotator, Card]:
         scheme=card.source["scheme"],
         power=card.extra["best"].get("power", 1.0),
         batch_size=batch_size,
+        announce=announce,
     )
     return annotator, card
 

@@ -22,6 +22,9 @@ from seqtool.options import (
 )
 from seqtool.settings import given, origin
 
+# Options of evaluate that only a language model has a use for.
+OF_TEXTS = ("per_token", "dynamic", "on_unknown", "state", "save_state", "device", "precision")
+
 
 def _stop_texts(ctx: typer.Context, texts: list[str] | None) -> list[str] | None:
     """SEQTOOL_STOP holds one text; typer cuts what is for a list at white space."""
@@ -104,6 +107,7 @@ def generate(
 
 
 def evaluate(
+    ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model directory.")],
     data: Annotated[
         str, typer.Argument(help="Text, or labelled texts, to score: file, directory, or -.")
@@ -160,6 +164,12 @@ def evaluate(
                 encoding=encoding,
                 json=as_json,
             )
+            for name in OF_TEXTS:
+                if origin(ctx, name) == "flag":
+                    raise ConfigError(
+                        f"--{name.replace('_', '-')} is for models that generate, but {model} was "
+                        f"trained to {task}; leave it out"
+                    )
             judge = grade if task == "classify" else appraise
             raise typer.Exit(judge(grading, console))
         from seqtool.scoring import ScoreRequest

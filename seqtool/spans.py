@@ -47,8 +47,8 @@ def take_apart(label: str) -> Marked:
 def find_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
     """How the labels of some sentences mark spans, or that they do not.
 
-    They do if each is O or has a mark and a type, and there is an I or an E among them: labels
-    such as B and S alone may mean anything.
+    They do if each is O or has a mark and a type, and O, I or E is among them: labels such as B-1
+    and S-2 alone may mean anything.
     """
     marks: set[str] = set()
     bare = 0  # spans that begin with I
@@ -68,7 +68,7 @@ def find_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
                 bare += now.mark == "I"
                 begun += now.mark == "B"
             before = now
-    if not marks & {"I", "E"}:
+    if marks == {OUTSIDE} or not marks & {OUTSIDE, "I", "E"}:
         return ""
     if marks & _ENDS:
         return "IOBES"

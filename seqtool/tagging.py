@@ -58,7 +58,11 @@ def tag(request: TagRequest, console: Console) -> int:
     """
     if request.inline and request.json:
         raise ConfigError("--inline and --json exclude each other; give one of them")
-    annotator, card = load_annotator(request.model, min(64, request.batch_size))
+    annotator, card = load_annotator(
+        request.model,
+        min(64, request.batch_size),
+        lambda: console.status("compiling for this processor, once"),
+    )
     columns = _columns(request, card)
     source = request.source or "-"
     text = given_text(source)

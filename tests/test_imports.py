@@ -143,7 +143,17 @@ ALLOWED: dict[str, set[str]] = {
     "crf": set(),
     "tagger": {"cells", "classifier", "config", "crf"},
     "annotator": {
-        *("batches", "checkpoint", "config", "judge", "layers", "lexicon", "shapes", "spans"),
+        *(
+            "batches",
+            "checkpoint",
+            "compiled",
+            "config",
+            "judge",
+            "layers",
+            "lexicon",
+            "shapes",
+            "spans",
+        ),
         *("team", "viterbi"),
     },
     "annotating": {

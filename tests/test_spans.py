@@ -101,7 +101,8 @@ def test_precision_recall_and_f1_by_hand():
         (["NOUN VERB"], ""),
         (["B-x I-x NOUN"], ""),
         (["O O"], ""),
-        (["B-x O"], ""),  # without an I nothing shows what it means
+        (["B-x O"], "IOB2"),  # spans of one token each
+        (["B-x S-y"], ""),  # this may mean anything
         (["B I O"], ""),
     ],
 )

@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import error_line, interrupted_at, start
+from test_imports import command, loaded
 
 from seqtool.appraising import bootstrap
 from seqtool.checkpoint import load, load_last
@@ -243,3 +244,17 @@ def test_labels_of_the_held_out_alone_are_told_and_never_given(run, spans, tmp_p
     assert code == 0
     assert "label 'B-DAY' never met in" in err
     assert "B-DAY" not in load(tmp_path / "m").card.source["classes"]
+
+
+def test_tag_and_evaluate_load_no_torch(tagger, spans):
+    for argv in (("tag", tagger, "saw Ann"), ("evaluate", tagger, spans, "--no-baselines")):
+        assert loaded(command(*argv), "torch", "sklearn", "datasets", "tokenizers") == []
+
+
+def test_options_of_texts_are_refused(run, tagger, spans):
+    code, _, err = run("evaluate", tagger, spans, "--per-token", "-q")
+    assert code == 2
+    assert "--per-token is for models that generate" in error_line(err)
+    code, _, err = run("generate", tagger, "-q")
+    assert code == 2
+    assert "use seqtool tag" in error_line(err)
