@@ -4,6 +4,9 @@
     f, b = recurrent layers that read x from its first and from its last element
     y    = W [max_t h_t, mean_t h_t, f_last, b_first] + c,    h_t = [f_t, b_t]
 
+or with other ways of pooling, among them attention: the mean of h_t weighted by what each says
+of itself. A language model's hashed n-gram tables may add to x_t, as they do in the model.
+
 Sequences of a batch are padded at their ends. Nothing that is learned or answered depends on that:
 the layers that read backwards get every sequence turned around within its own length, and pooling
 leaves padding out.
@@ -17,6 +20,7 @@ from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, Stack
 from seqtool.config import ClassifierConfig, TaggerConfig
+from seqtool.ngrams import NgramTables
 
 EMBEDDING_STD = 0.1
 
@@ -76,6 +80,28 @@ class WordVectors(nn.Module):
         return functional.embedding(words.places, vectors)
 
 
+class AttentionPool(nn.Module):
+    """One vector of many: a mean weighted by the softmax over time of u . tanh(W h_t + b).
+
+    Source: Yang et al. 2016, "Hierarchical attention networks", equations 5 to 7.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        """Take outputs of ``size`` numbers; ``width`` is the number of rows of W."""
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, size)))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.query = nn.Parameter(torch.zeros(width))  # at first a plain mean
+
+    def forward(self, h: Tensor, inside: Tensor) -> Tensor:
+        """Pool (B, T, S) where ``inside`` (B, T) holds; gives (B, S)."""
+        scores = torch.tanh(functional.linear(h, self.weight, self.bias)) @ self.query
+        shares = scores.masked_fill(~inside, -torch.inf).softmax(dim=1)
+        # Padding may hold anything, and 0 times that must be 0.
+        kept = h.masked_fill(~inside[:, :, None], 0)
+        return (shares[:, :, None] * kept).sum(dim=1)
+
+
 class Classifier(nn.Module):
     """Reads sequences in both directions and judges them."""
 
@@ -97,7 +123,17 @@ class Classifier(nn.Module):
         cell, nonlinearity, dropout = config.cell, config.nonlinearity, config.dropout
         self.onward = RecurrentStack(*shape, cell=cell, nonlinearity=nonlinearity, dropout=dropout)
         self.back = RecurrentStack(*shape, cell=cell, nonlinearity=nonlinearity, dropout=dropout)
-        self.output = nn.Linear(6 * config.hidden_size, num_classes)
+        self.tables: NgramTables | None = None
+        if config.table_order > 1:
+            self.tables = NgramTables(
+                config.table_order, config.table_buckets, config.embed_size, 0
+            )
+            self.tables.requires_grad_(False)  # few labels would only teach them by heart
+        both = 2 * config.hidden_size
+        self.attention: AttentionPool | None = None
+        if "attention" in config.pools:
+            self.attention = AttentionPool(both, config.hidden_size)
+        self.output = nn.Linear(len(config.pools) * both, num_classes)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, inputs: Words | Tensor, lengths: Tensor) -> Tensor:
@@ -126,11 +162,7 @@ class Classifier(nn.Module):
                 state before to the output (B, T, H) and the state after.
             back: The same for those that read from the last.
         """
-        if isinstance(inputs, Words):
-            assert self.vectors is not None, "this model reads numbers, not words"
-            x: Tensor = self.vectors(inputs)  # (B, T, E)
-        else:
-            x = inputs
+        x = self._read(inputs) if isinstance(inputs, Words) else inputs  # (B, T, E)
         x = functional.dropout(x, self.config.embed_dropout, self.training)
         steps = torch.arange(x.shape[1], device=x.device)
         inside = steps < lengths[:, None]  # (B, T)
@@ -139,11 +171,34 @@ class Classifier(nn.Module):
         start = self.onward.init_state(len(x))
         f, _ = onward(x, start)  # (B, T, H)
         b, _ = back(x.gather(1, turned.expand_as(x)), start)
-        last = (lengths - 1)[:, None, None].expand(-1, 1, f.shape[2])
-        ends = [f.gather(1, last)[:, 0], b.gather(1, last)[:, 0]]  # 2 x (B, H)
-        # Pooling does not mind that the backward outputs stand in the order of reading.
+        # Pooling does not mind that the backward outputs stand in the order of reading, but that
+        # what is weighted together belongs to one place.
         h = torch.cat([f, b], dim=2)  # (B, T, 2H)
-        highest = h.masked_fill(~inside[:, :, None], -torch.inf).amax(dim=1)
-        mean = h.masked_fill(~inside[:, :, None], 0).sum(dim=1) / lengths[:, None]
-        logits: Tensor = self.output(torch.cat([highest, mean, *ends], dim=1))
+        pooled = [self._pool(how, h, inside, lengths, turned) for how in self.config.pools]
+        logits: Tensor = self.output(torch.cat(pooled, dim=1))
         return logits
+
+    def _read(self, words: Words) -> Tensor:
+        """Vectors of words, (B, T, E), with what n-grams that end there add."""
+        assert self.vectors is not None, "this model reads numbers, not words"
+        x: Tensor = self.vectors(words)
+        if self.tables is not None:
+            ids = words.ids[words.places]
+            recent = ids.new_zeros(1, len(ids), self.tables.context)
+            x = x + self.tables(ids, recent, drop=False)[0]
+        return x
+
+    def _pool(self, how: str, h: Tensor, inside: Tensor, lengths: Tensor, turned: Tensor) -> Tensor:
+        """One vector of each sequence, (B, 2H)."""
+        if how == "max":
+            return h.masked_fill(~inside[:, :, None], -torch.inf).amax(dim=1)
+        if how == "mean":
+            return h.masked_fill(~inside[:, :, None], 0).sum(dim=1) / lengths[:, None]
+        if how == "last":  # of both directions what has read all
+            last = (lengths - 1)[:, None, None].expand(-1, 1, h.shape[2])
+            return h.gather(1, last)[:, 0]
+        assert self.attention is not None
+        f, b = h.chunk(2, dim=2)
+        aligned = torch.cat([f, b.gather(1, turned.expand_as(b))], dim=2)
+        attended: Tensor = self.attention(aligned, inside)
+        return attended

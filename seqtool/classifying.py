@@ -21,6 +21,7 @@ from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
 from seqtool.labelled import BETWEEN
+from seqtool.labelsets import HALF
 from seqtool.output import cell, emit
 from seqtool.pipes import batches, given_text, read_lines
 
@@ -50,7 +51,7 @@ class ClassifyRequest:
 class Answer:
     """What is said of one text."""
 
-    label: str  # or several, joined by |, or "unsure"
+    label: str  # or several, joined by |, or "unsure"; "" for an empty set
     probability: float
     ranked: list[tuple[str, float]]  # the labels asked for
 
@@ -111,10 +112,20 @@ class Answerer:
         """Take the options and what the card knows.
 
         Raises:
-            ConfigError: If a coverage is asked for and nothing was held out to know it from.
+            ConfigError: If a coverage is asked for and nothing was held out to know it from, or
+                where it means nothing.
         """
         self.request = request
         self.classes: list[str] = card.source["classes"]
+        self.thresholds: list[float] | None = None  # of labels of which any number may be right
+        if card.data.multi_label:
+            if request.coverage is not None:
+                raise ConfigError(
+                    f"--coverage is for models that give one label, {request.model} gives any "
+                    "number; use --threshold"
+                )
+            known = (card.extra.get("best") or {}).get("thresholds", [HALF] * len(self.classes))
+            self.thresholds = [request.threshold or least for least in known]
         self.least = 0.0  # probability of a label in the set
         if request.coverage is not None:
             scores = (card.extra.get("best") or {}).get("set_scores", [])
@@ -130,6 +141,8 @@ class Answerer:
         order = np.argsort(-p, kind="stable")
         chosen = range(len(p)) if self.request.proba else order[: self.request.top]
         ranked = [(self.classes[i], float(p[i])) for i in chosen]
+        if self.thresholds is not None:
+            return self._set(p, order, ranked)
         best = int(order[0])
         if self.request.coverage is not None:
             members = [int(i) for i in order if p[i] >= self.least]
@@ -139,6 +152,12 @@ class Answerer:
             return Answer(UNSURE, float(p[best]), ranked)
         sure = p[best] >= self.request.threshold
         return Answer(self.classes[best] if sure else UNSURE, float(p[best]), ranked)
+
+    def _set(self, p: Array, order: Array, ranked: list[tuple[str, float]]) -> Answer:
+        """All labels above their thresholds, and how probable it is that it is just these."""
+        given = p >= np.asarray(self.thresholds)
+        labels = [self.classes[i] for i in order if given[i]]
+        return Answer("|".join(labels), float(np.where(given, p, 1 - p).prod()), ranked)
 
     def line(self, answer: Answer | None, file: str = "") -> str:
         """An answer as a line, with the file that it is for, if named; none as an empty one."""
@@ -154,8 +173,11 @@ class Answerer:
 
     def _object(self, answer: Answer | None) -> dict[str, Any]:
         if answer is None:
-            return {"label": None}
+            return {"label": None} if self.thresholds is None else {"labels": None}
         found: dict[str, Any] = {"label": answer.label, "probability": answer.probability}
+        if self.thresholds is not None:
+            del found["label"]
+            found = {"labels": answer.label.split("|") if answer.label else []} | found
         if self.request.proba or self.request.top > 1:
             found["probabilities"] = dict(answer.ranked)
         return found

@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from seqtool import STARTED
 from seqtool.config import (
     CONFIGS,
+    POOLS,
     Attention,
     Cell,
     ClassifierConfig,
@@ -22,6 +23,7 @@ from seqtool.config import (
     Nonlinearity,
     Optimizer,
     PairConfig,
+    Steps,
     Task,
     TokenizerKind,
     TrainConfig,
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from seqtool.tasks import Task as TrainTask
 
 LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
-ABOUT_RUN = ("out", "valid", "target", "valid_target", "init_from", "device", "threads")
+ABOUT_RUN = (
+    *("out", "valid", "target", "valid_target", "init_from", "embeddings", "device", "threads"),
+)
 
 
 def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") -> Task:
@@ -62,7 +66,7 @@ def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") ->
         return "generate"  # a pipe can be looked at but once; what is missing is told there
     from seqtool.images import is_images
     from seqtool.pairs import guess_pairs
-    from seqtool.tables import guess_format
+    from seqtool.tables import guess_format, holds_labels
     from seqtool.text import SUFFIXES, open_text
     from seqtool.treebank import is_treebank
 
@@ -75,8 +79,9 @@ def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") ->
             return "tag"
     if guess_format(data, encoding=encoding) == "lines":
         return "generate"
-    pairs = not labelled and guess_pairs(data, encoding=encoding)
-    return "translate" if pairs else "classify"
+    if not labelled and guess_pairs(data, encoding=encoding):
+        return "translate"
+    return "classify" if labelled or holds_labels(data, encoding=encoding) else "generate"
 
 
 def new_task(name: Task) -> "TrainTask":
@@ -334,6 +339,10 @@ def train(
             auto=True,
         ),
     ] = None,
+    multi_label: Annotated[
+        bool | None,
+        option("classify: a text may have any number of labels.", "--multi-label"),
+    ] = None,
     lower: Annotated[
         bool | None,
         option("classify: whether case is ignored.", "--lower/--cased", env="lower", auto=True),
@@ -342,12 +351,24 @@ def train(
         str | None,
         option("classify: pixels of an image, 28x28 [default: the commonest].", "--image-size"),
     ] = None,
+    by: Annotated[
+        Steps | None,
+        option("classify: what a step of an image is.", "--by", shown=LabelConfig.by),
+    ] = None,
     skip_bad: Annotated[
         bool | None, option("classify: leave out images that cannot be read.", "--skip-bad")
     ] = None,
     class_weights: Annotated[
         str | None,
         option("classify: balanced, or how much a class counts, A=5,B=1.", "--class-weights"),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        option(
+            f"classify: what is made of all steps, some of {','.join(POOLS)}.",
+            "--pool",
+            shown=ClassifierConfig.pool,
+        ),
     ] = None,
     embed_dropout: Annotated[
         float | None,
@@ -423,6 +444,13 @@ def train(
     init_from: Annotated[
         Path | None, option("Start from this model's weights.", "--init-from")
     ] = None,
+    embeddings: Annotated[
+        str | None,
+        option(
+            "classify: start from vectors of words in a text file (GloVe, word2vec, fastText).",
+            "--embeddings",
+        ),
+    ] = None,
     force: Annotated[bool, option("Replace the model in --out.", "--force")] = False,
     seed: Annotated[int | None, option("Of all chance.", "--seed", shown=TrainConfig.seed)] = None,
     config: ConfigFile = None,
@@ -456,6 +484,11 @@ def train(
         raise ConfigError(f"--no-attention contradicts --attention {attention}; give one")
     if any((target, source_column, target_column, separator)):
         task = task or "translate"
+    guessed = task is None and not resume
+    if task is None and resume:
+        from seqtool.checkpoint import task_of
+
+        task = cast("Task", task_of(out or default_out(data)))
     labelled = bool(text_column or label_column)
     task = task or guess_task(data, labelled=labelled, encoding=encoding or PairConfig.encoding)
     kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
@@ -477,8 +510,10 @@ def train(
             epochs=epochs if length == "epochs" else None,
             resume=resume,
             init_from=init_from,
+            embeddings=embeddings,
             force=force,
             show_config=show_config,
+            guessed=guessed,
             device=device,
             threads=threads,
             json=json_lines,

@@ -116,6 +116,13 @@ def choose_columns(
     return Columns(texts, label if labelled else None, reason)
 
 
+def looks_labelled(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> bool:
+    """Whether one column of some rows is of labels, which come back, beside one of texts."""
+    profiles = [_profile(sample, column) for column in range(len(names))]
+    labels = {p for p in profiles if p.may_be_label and 1 < p.distinct <= p.filled / 2}
+    return bool(labels) and any(p.may_be_text for p in profiles if p not in labels)
+
+
 def check_column(name: str, names: Sequence[str], where: str) -> None:
     """See that a column that the user has named is there, once.
 

@@ -17,7 +17,10 @@ TokenizerKind = Literal["char", "byte", "word", "bpe"]
 Task = Literal["generate", "classify", "tag", "translate"]
 Attention = Literal["dot", "additive", "none"]
 Tying = Literal["all", "target", "none"]  # of a translator's embeddings and output
-Unit = Literal["word", "char", "row"]  # what a classifier reads one by one; row: of pixels
+# What a classifier reads one by one; row: of an image.
+Unit = Literal["word", "char", "byte", "bpe", "row"]
+Steps = Literal["row", "pixel", "block"]  # of an image, from the top left; a block is 2 x 2 pixels
+POOLS = ("max", "mean", "last", "attention")  # ways to make one vector of a sequence
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "int8"]
@@ -231,12 +234,24 @@ class ClassifierConfig:
     label_smoothing: float = 0.0  # share of the target that goes to all classes alike
     part_buckets: int = 16384  # rows for the character n-grams inside words, 0 = none
     ngram_order: int = 2  # longest n-gram of the linear classifier beside, 0 = none
+    pool: str = "max,mean,last"  # what is made of the outputs of all steps; some of POOLS
+    # Hashed tables of the last 2..n tokens that feed the input, 1 = off: a language model's, kept.
+    table_order: int = 1
+    table_buckets: int = 16384  # rows of each
 
     def __post_init__(self) -> None:
         _check_reader(self)
         smooth = self.label_smoothing
         _check(0 <= smooth < 1, "--label-smoothing", smooth, "at least 0 and below 1")
         _check(0 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 0 (off) to 8")
+        pools = self.pools
+        known = bool(pools) and set(pools) <= {*POOLS} and len({*pools}) == len(pools)
+        _check(known, "--pool", self.pool, f"some of {','.join(POOLS)} with commas between")
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Ways of pooling, in the order in which their vectors stand side by side."""
+        return tuple(self.pool.split(","))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +259,8 @@ class LabelConfig:
     """How labelled texts become sequences and which of them are held out."""
 
     tokenizer: Unit = "word"  # what an element of a sequence is
+    by: Steps = "row"  # what an element of an image is
+    multi_label: bool = False  # whether any number of labels may be right at once
     lower: bool = True  # whether case is ignored
     vocab_size: int = 50_000  # at most this many words get a vector of their own
     max_length: int = 400  # elements of a sequence that are read: its beginning and its end
@@ -257,6 +274,7 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         _check_choice("--tokenizer", self.tokenizer, Unit)
+        _check_choice("--by", self.by, Steps)
         _check(self.vocab_size >= 1, "--vocab-size", self.vocab_size, "at least 1")
         _check(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
         fraction = self.valid_fraction

@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.checkpoint import Saved
 from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
+from seqtool.embeddings import Vectors
 from seqtool.images import Images
-from seqtool.labelled import Split, class_weights, strings
+from seqtool.labelled import Split, class_counts, class_weights, strings
 from seqtool.lexicon import Lexicon
 from seqtool.linear import fit as fit_linear
 from seqtool.linear import ngram_keys
 from seqtool.linear import score as score_linear
+from seqtool.pixels import step_count, step_width
+from seqtool.pretrained import (
+    lexicon_of,
+    place_language_model,
+    place_vectors,
+    with_vectors,
+)
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -28,16 +37,26 @@ EMPTY_TOKENIZER = "{}"  # kept with models that read no text
 class Examples:
     """Labelled data as numbers, ready to be learned from."""
 
-    def __init__(self, split: Split, data: LabelConfig, lexicon: Lexicon | None = None) -> None:
-        """Count the words of texts, unless a lexicon is given."""
-        self.split, self.data = split, data
+    def __init__(
+        self,
+        split: Split,
+        data: LabelConfig,
+        lexicon: Lexicon | None = None,
+        *,
+        parent: Saved | None = None,
+    ) -> None:
+        """Count the words of texts, unless a lexicon is given or a language model to start from."""
+        self.split, self.data, self.parent = split, data, parent
         self.parts = [split.train, *([split.held_out] if split.held_out is not None else [])]
         self.labels = [split.labels(part) for part in self.parts]
-        self.class_counts = np.bincount(self.labels[0], minlength=len(split.classes))
+        self.class_counts = class_counts(self.labels[0], len(split.classes))
         self.class_weights = class_weights(data.class_weights, split.classes, self.class_counts)
         self.features: list[tuple[Array, Array]] = []  # n-grams of each part
+        self.vectors: Vectors | None = None
         self.lexicon = lexicon
-        if lexicon is None and not isinstance(split.train, Images):
+        if parent is not None:
+            self.lexicon = lexicon_of(parent, "--init-from")
+        elif lexicon is None and not isinstance(split.train, Images):
             self.lexicon = Lexicon.learn(
                 strings(split.train),
                 data.tokenizer,
@@ -63,8 +82,9 @@ class Examples:
     @property
     def lengths(self) -> Array:
         """Elements of the sequences to train on, as far as they are read, (N,)."""
-        if isinstance(self.split.train, Images):
-            return np.full(len(self.split.train), self.split.train.pixels.shape[1])
+        train = self.split.train
+        if isinstance(train, Images):
+            return np.full(len(train), step_count(train.pixels.shape[1:], self.data.by))
         return np.minimum(self.texts[0].lengths, self.data.max_length)
 
     def tokenizer_json(self) -> str:
@@ -74,11 +94,32 @@ class Examples:
     def take_parts(self, buckets: int) -> None:
         """Let words have parts."""
         if self.lexicon is not None and buckets:
-            words = [*self.lexicon.ids]
-            self.lexicon = Lexicon(
-                self.lexicon.unit, words, lower=self.lexicon.lower, buckets=buckets
-            )
+            self.lexicon = self.lexicon.with_parts(buckets)
             self._encode()
+
+    def take_vectors(self, source: str) -> str:
+        """Start words from the vectors of a file; says how many have one.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        assert self.lexicon is not None, "only texts have words"
+        words = [*self.lexicon.table.rows]
+        counts = np.bincount(self.texts[0].words, minlength=len(words))
+        seen = [word for word, count in zip(words, counts, strict=True) if count]
+        self.lexicon, self.vectors = with_vectors(self.lexicon, seen, source, self.data.vocab_size)
+        self._encode()
+        found, vectors = self.vectors.rows, self.vectors
+        covered = sum(word in found for word in seen)
+        read = sum(int(counts[i]) for i, word in enumerate(words) if word in found)
+        note = (
+            f"{vectors.total:,} words of {vectors.width} numbers; {covered:,} of the "
+            f"{len(seen):,} different words here have one, {read / max(1, counts.sum()):.1%} of "
+            "all that are read"
+        )
+        if vectors.announced not in (None, vectors.total):
+            note += f" (its first line announces {vectors.announced:,} words)"
+        return note
 
     def count_ngrams(self, order: int) -> None:
         """Find the n-grams of every text, for the linear classifier."""
@@ -91,11 +132,16 @@ class Examples:
         self.count_ngrams(order)
         if not self.features:
             return {}
-        nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64)), np.zeros(0, np.int64)
+        none = np.zeros((0, *self.labels[0].shape[1:]), np.int64)
+        nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64)), none
         held_out = (self.features[1], self.labels[1]) if len(self.labels) > 1 else nothing
-        weights = self.class_weights[self.labels[0]]
+        labels = self.labels[0]
+        if labels.ndim == 2:  # what is weighted is that a label is there
+            weights = np.where(labels > 0, self.class_weights, 1.0)
+        else:
+            weights = self.class_weights[labels]
         classes = len(self.split.classes)
-        return fit_linear(self.features[0], self.labels[0], weights, classes, *held_out)
+        return fit_linear(self.features[0], labels, weights, classes, *held_out)
 
     def objective(
         self,
@@ -113,9 +159,13 @@ class Examples:
         torch.manual_seed(config.seed % 2**64)
         width = 0
         if isinstance(self.split.train, Images):
-            width = int(np.prod(self.split.train.pixels.shape[2:]))
+            width = step_width(self.split.train.pixels.shape[1:], self.data.by)
         classes = len(self.split.classes)
         model = Classifier(model_config, classes, vocab_size=self.vocab_size, width=width)
+        if self.parent is not None:
+            place_language_model(model, self.parent)
+        if self.vectors is not None and self.lexicon is not None:
+            place_vectors(model, self.lexicon, self.vectors)
         sets = [
             Labelled(inputs, labels)
             for inputs, labels in zip(self._sequences(), self.labels, strict=True)
@@ -139,9 +189,10 @@ class Examples:
             return [TextSequences(texts.cut(self.data.max_length), table) for texts in self.texts]
         mean, deviation = pixel_statistics(train)
         shift = min(train.pixels.shape[1:3]) // SHIFT
-        found: list[Sequences] = [ImageSequences(train.pixels, mean, deviation, shift=shift)]
+        numbers = self.data.by, mean, deviation
+        found: list[Sequences] = [ImageSequences(train.pixels, *numbers, shift=shift)]
         if isinstance(self.split.held_out, Images):
-            found.append(ImageSequences(self.split.held_out.pixels, mean, deviation))
+            found.append(ImageSequences(self.split.held_out.pixels, *numbers))
         return found
 
 

@@ -1,18 +1,20 @@
 """The ``evaluate`` command for classifiers: how often they are right, beside cheap methods."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seqtool.calibration import calibration_error, nll, pool
+from seqtool.calibration import calibration_error, nll
 from seqtool.checkpoint import Card, event_line
 from seqtool.console import Console
 from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.images import Images
 from seqtool.judge import ImageJudge, TextJudge, load_judge, sure
 from seqtool.labelled import Data, numbered, read_like, read_split, strings
+from seqtool.labelsets import HALF, Powers, label_counts, label_scores, probabilities
 from seqtool.output import cell, emit
 from seqtool.scorecard import (
     LEVEL,
@@ -56,19 +58,28 @@ def grade(request: GradeRequest, console: Console) -> int:
     truth = numbered(data, classes)
     console.status(f"judging {len(data)} examples")
     logits, tokens = _opinions(judge, data, request)
-    p = sure(pool(logits, judge.powers))
-    guess = p.argmax(axis=1)
-    confusion = confusion_matrix(truth, guess, len(classes))
-    low, high = bootstrap(truth == guess, seed=0)
+    p = sure(probabilities(logits, judge.powers))
+    if card.data.multi_label:
+        least = (card.extra.get("best") or {}).get("thresholds", [HALF] * len(classes))
+        answers = (p >= np.asarray(least)).astype(np.int64)
+        right = (answers == truth).all(axis=1)
+        found = label_scores(p, truth, least)
+        details: dict[str, Any] = {"classes": per_label(answers > 0, truth, least, classes)}
+    else:
+        answers = p.argmax(axis=1)
+        right = answers == truth
+        confusion = confusion_matrix(truth, answers, len(classes))
+        found = scores(p, truth)
+        details = {"classes": per_class(confusion, classes), "confusion": confusion.tolist()}
+    low, high = bootstrap(right, seed=0)
     report = {
         "task": card.task,
         "tokens": tokens,
         "rows": len(data),
-        "scores": scores(p, truth) | {"accuracy_low": low, "accuracy_high": high},
-        "classes": per_class(confusion, classes),
-        "confusion": confusion.tolist(),
+        "scores": found | {"accuracy_low": low, "accuracy_high": high},
+        **details,
         "baselines": _baselines(request, card, logits, data, truth, console),
-        "mistakes": _mistakes(p, truth, data, classes),
+        "mistakes": _mistakes(p, truth, answers, data, classes),
     }
     console.clear_status()
     emit(event_line(report) if request.json else _text(report, classes))
@@ -84,6 +95,24 @@ def scores(p: Array, truth: Array) -> dict[str, float]:
         "macro_f1": macro_f1(confusion_matrix(truth, guess, p.shape[1])),
         "ece": calibration_error(p, truth),
         "nats": nll(p, truth),
+    }
+
+
+def per_label(
+    given: Array, truth: Array, least: Sequence[float], classes: list[str]
+) -> dict[str, dict[str, float]]:
+    """What ``per_class`` tells, of labels of which any number may be right; their thresholds."""
+    right, guessed, there = label_counts(given, truth)
+    columns = {
+        "precision": right / np.maximum(guessed, 1),
+        "recall": right / np.maximum(there, 1),
+        "f1": 2 * right / np.maximum(guessed + there, 1),
+        "count": there,
+        "threshold": np.asarray(least),
+    }
+    return {
+        label: {name: column[i].item() for name, column in columns.items()}
+        for i, label in enumerate(classes)
     }
 
 
@@ -130,11 +159,17 @@ def _baselines(
     """What cheap methods reach on the same texts."""
     if not request.baselines:
         return {}
+    several = card.data.multi_label
     shares = np.array(card.source["class_counts"], float)
-    p = np.tile(shares / shares.sum(), (len(truth), 1))
-    found = {"majority": scores(p, truth)}
+    shares /= card.source["train_rows"] if several else shares.sum()
+
+    def measured(p: Array) -> dict[str, float]:
+        return label_scores(p, truth, [HALF] * len(shares)) if several else scores(p, truth)
+
+    found = {"majority": measured(np.tile(shares, (len(truth), 1)))}
     if len(logits) > 1:
-        found["nb_linear"] = scores(pool(logits[1:], [1.0]), truth)
+        alone: Powers = [[1.0, 0.0]] * len(shares) if several else [1.0]
+        found["nb_linear"] = measured(probabilities(logits[1:], alone))
     if isinstance(data, Images):
         return found
     # A model from elsewhere may name anything: nothing is fetched, no pipe is waited for.
@@ -156,37 +191,59 @@ def _baselines(
     assert not isinstance(train, Images)
     texts, labels = list(strings(train)), split.labels(train)
     p = _tfidf(texts, labels, list(strings(data)), len(split.classes))
-    return found | {"tfidf_logreg": scores(p, truth)}
+    return found | {"tfidf_logreg": measured(p)}
 
 
 def _tfidf(texts: list[str], labels: Array, test: list[str], classes: int) -> Array:
-    """Probabilities (N, C) of what scikit-learn's users try first: TF-IDF of words and pairs."""
+    """Probabilities (N, C) of what scikit-learn's users try first: TF-IDF of words and pairs.
+
+    Where texts may have several labels, ``labels`` (n, C), there is one model for each.
+    """
     from sklearn.feature_extraction import text
     from sklearn.linear_model import LogisticRegression
 
     vectorizer = text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
-    features = vectorizer.fit_transform(texts)
-    model = LogisticRegression(C=10.0, max_iter=200).fit(features, labels)
+    features, tested = vectorizer.fit_transform(texts), vectorizer.transform(test)
     p = np.zeros((len(test), classes))
-    p[:, model.classes_] = model.predict_proba(vectorizer.transform(test))
+    if labels.ndim == 1:
+        model = LogisticRegression(C=10.0, max_iter=200).fit(features, labels)
+        p[:, model.classes_] = model.predict_proba(tested)
+        return p
+    for c in range(classes):
+        if 0 < labels[:, c].sum() < len(labels):
+            model = LogisticRegression(C=10.0, max_iter=200).fit(features, labels[:, c])
+            p[:, c] = model.predict_proba(tested)[:, 1]
+        else:
+            p[:, c] = labels[:, c].mean()
     return p
 
 
-def _mistakes(p: Array, truth: Array, data: Data, classes: list[str]) -> list[dict[str, Any]]:
-    """The texts whose truth was given the least probability."""
-    given = p[np.arange(len(truth)), truth]
-    wrong = np.flatnonzero(p.argmax(axis=1) != truth)
+def _mistakes(
+    p: Array, truth: Array, answers: Array, data: Data, classes: list[str]
+) -> list[dict[str, Any]]:
+    """The texts whose truth was given the least probability; truth and answers as ``numbered``."""
+    if truth.ndim == 2:
+        given = np.where(truth > 0, p, 1 - p).prod(axis=1)
+        wrong = np.flatnonzero((answers != truth).any(axis=1))
+    else:
+        given = p[np.arange(len(truth)), truth]
+        wrong = np.flatnonzero(answers != truth)
     worst = wrong[np.argsort(given[wrong], kind="stable")][:WORST]
     texts = None if isinstance(data, Images) else strings(data)
+
+    def named(labels: Array) -> str:
+        chosen = np.flatnonzero(labels) if labels.ndim else [labels]
+        return "|".join(classes[i] for i in chosen)
+
     return [
         {
-            "row": f"{data.name}:{data.place(int(row))}",
-            "label": classes[truth[row]],
-            "predicted": classes[int(p[row].argmax())],
+            "row": f"{data.name}:{data.place(row)}",
+            "label": named(truth[row]),
+            "predicted": named(answers[row]),
             "probability": float(given[row]),
-            "text": "" if texts is None else texts[int(row)],
+            "text": "" if texts is None else texts[row],
         }
-        for row in worst
+        for row in map(int, worst)
     ]
 
 
@@ -194,14 +251,17 @@ def _text(report: dict[str, Any], classes: list[str]) -> str:
     """The report for people."""
     mine = report["scores"]
     lines = [f"{report['rows']} examples, {len(classes)} classes", ""]
-    lines.append(f"{'':<20}{'accuracy':>10}{'macro-F1':>10}{'ECE':>10}{'nats':>10}")
+    columns = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "ECE", "nats": "nats"}
+    if "micro_f1" in mine:  # any number of labels: accuracy is that of the whole set
+        columns = {"micro_f1": "micro-F1"} | columns | {"accuracy": "exact"}
+    lines.append(" " * 20 + "".join(f"{column:>10}" for column in columns.values()))
     for name, row in [("model", mine), *((SHOWN[n], r) for n, r in report["baselines"].items())]:
-        cells = (f"{row[key]:>10.4f}" for key in ("accuracy", "macro_f1", "ece", "nats"))
-        lines.append(f"{name:<20}" + "".join(cells))
+        lines.append(f"{name:<20}" + "".join(f"{row[key]:>10.4f}" for key in columns))
     low, high = mine["accuracy_low"], mine["accuracy_high"]
-    lines += [f"accuracy of the model from {low:.4f} to {high:.4f} ({LEVEL:.0%} interval)", ""]
+    measure = columns["accuracy"]
+    lines += [f"{measure} of the model from {low:.4f} to {high:.4f} ({LEVEL:.0%} interval)", ""]
     lines += class_lines("class", report["classes"])
-    if len(classes) <= 12:
+    if len(classes) <= 12 and "confusion" in report:
         width = first_width(classes)
         lines += ["", "truth down, answers across"]
         lines.append(" " * width + "".join(f"{cell(label)[:8]:>9}" for label in classes))

@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.batches import by_length
-from seqtool.calibration import pool
 from seqtool.checkpoint import CONFIG, Card, Saved, check_weights, load, load_counts
-from seqtool.config import ClassifierConfig
+from seqtool.config import ClassifierConfig, Steps
 from seqtool.errors import CheckpointError
+from seqtool.hashing import hash_rows
+from seqtool.labelsets import Powers, probabilities
 from seqtool.lexicon import Lexicon, Texts
 from seqtool.linear import check_linear, ngram_keys, score
+from seqtool.pixels import image_steps, step_width
 from seqtool.shapes import layer_shapes, vector_shapes
 from seqtool.team import Team
 
@@ -62,16 +64,23 @@ class Vectors:
     """The vectors of all words in a lexicon's table, worked out as the table grows."""
 
     def __init__(
-        self, lexicon: Lexicon, weights: Mapping[str, Array], *, side_by_side: bool = False
+        self,
+        lexicon: Lexicon,
+        weights: Mapping[str, Array],
+        *,
+        side_by_side: bool = False,
+        buckets: int = 1,
     ) -> None:
-        """As classifier's WordVectors, with an empty table."""
+        """As classifier's WordVectors, with an empty table; ``buckets`` are of n-gram tables."""
         self.lexicon, self.table = lexicon, lexicon.table
         self.words = weights["vectors.words.weight"]
         self.parts = weights.get("vectors.parts")
+        self.ngrams, self.buckets = weights.get("tables.weight"), buckets
         self.side_by_side = side_by_side and self.parts is not None
         width = self.words.shape[1] * (2 if self.side_by_side else 1)
         self.known = Rows(np.zeros((1, width), np.float32))  # what tells nothing, then the words
         self.hashes = Rows(np.zeros(0, np.int64))
+        self.ids = Rows(np.zeros(1, np.int64))  # in the vocabulary, as ``known``
 
     def complete(self) -> None:
         """Work out the vectors of the words that are new in the table."""
@@ -80,10 +89,12 @@ class Vectors:
             self.table = table
             self.known.cut(1)
             self.hashes.cut(0)
+            self.ids.cut(1)
         old = len(self.hashes)
         if old == len(table.ids):
             return
-        new, grams = self.words[np.array(table.ids[old:])], table.grams[old:]
+        ids, grams = np.array(table.ids[old:], np.int64), table.grams[old:]
+        new = self.words[ids]
         if self.parts is not None:
             counts = np.array([len(parts) for parts in grams])
             flat = np.array([bucket for parts in grams for bucket in parts])
@@ -91,6 +102,7 @@ class Vectors:
             new = np.concatenate([new, mean], axis=1) if self.side_by_side else new + mean
         self.known.extend(new)
         self.hashes.extend(np.array(table.hashes[old:], np.int64))
+        self.ids.extend(ids)
 
     def sequences(self, rows: Texts, lengths: Array) -> Floats:
         """Some rows of words as sequences of vectors, (T, B, E), zero behind their ends.
@@ -102,7 +114,17 @@ class Vectors:
         places = np.zeros((len(rows), lengths.max()), np.int64)
         places[np.arange(places.shape[1]) < rows.lengths[:, None]] = rows.words + 1
         found: Floats = self.known.values[places.T]
+        if self.ngrams is not None:
+            found += self._of_ngrams(self.ngrams, self.ids.values[places]).swapaxes(0, 1)
         return found
+
+    def _of_ngrams(self, tables: Floats, ids: Array) -> Floats:
+        """What the n-grams that end at each of some tokens (B, T) add, (B, T, E)."""
+        steps, context = ids.shape[1], len(tables) // self.buckets
+        past = np.pad(ids, ((0, 0), (context, 0)))
+        previous = [past[:, context - k : context - k + steps] for k in range(1, context + 1)]
+        total: Floats = sum(tables[rows] for rows in hash_rows(ids, previous, self.buckets))
+        return total
 
 
 class Network:
@@ -132,6 +154,10 @@ class Network:
                 ]
                 for name in DIRECTIONS
             ]
+        self.pools = config.pools
+        if "attention" in self.pools:
+            names = ("weight", "bias", "query")
+            self.attention = [weights[f"attention.{name}"] for name in names]
         self.weight, self.bias = weights["output.weight"], weights["output.bias"]
         self._team = Team()
 
@@ -146,19 +172,35 @@ class Network:
             (B, C), each row the same to the bit whatever the others are.
         """
         outside = np.arange(len(x))[:, None] >= lengths  # (T, B)
-        highest, means, ends = [], [], []
+        outputs: list[Floats] = []
+        pooled: dict[str, list[Floats]] = {"max": [], "mean": [], "last": []}
         for onward, stack in zip((True, False), self.stacks, strict=True):
             h = x
             for layer in stack:
                 states = layer.run(h, lengths, self._team)
                 h = states[1:] if onward else states[:-1]
-            ends.append((states[-1] if onward else states[0]).copy())
+            pooled["last"].append((states[-1] if onward else states[0]).copy())
             h[outside] = 0
-            means.append(h.sum(axis=0) / lengths[:, None].astype(np.float32))
+            if "attention" in self.pools:
+                outputs.append(h.copy())
+            pooled["mean"].append(h.sum(axis=0) / lengths[:, None].astype(np.float32))
             h[outside] = -np.inf
-            highest.append(h.max(axis=0))
-        pooled = np.concatenate([*highest, *means, *ends], axis=1)  # (B, 6H)
-        return linear_map(pooled, self.weight, self.bias)
+            pooled["max"].append(h.max(axis=0))
+        if outputs:
+            pooled["attention"] = [self._attend(np.concatenate(outputs, axis=2), outside)]
+        parts = [part for how in self.pools for part in pooled[how]]
+        return linear_map(np.concatenate(parts, axis=1), self.weight, self.bias)
+
+    def _attend(self, h: Floats, outside: Array) -> Floats:
+        """The mean of outputs (T, B, 2H), zero outside, weighted by attention: (B, 2H)."""
+        weight, bias, query = self.attention
+        scores = np.einsum("tbk,k->tb", np.tanh(linear_map(h, weight, bias)), query)
+        scores[outside] = -np.inf
+        shares = np.exp(scores - scores.max(axis=0))
+        # A running sum: numpy's own depends on how many sequences stand side by side.
+        shares /= shares.cumsum(axis=0)[-1]
+        result: Floats = (shares[:, :, None] * h).sum(axis=0)
+        return result
 
 
 def linear_map(h: Floats, weight: Floats, bias: Floats) -> Floats:
@@ -170,12 +212,6 @@ def linear_map(h: Floats, weight: Floats, bias: Floats) -> Floats:
     return result
 
 
-def standardised(pixels: Array, mean: float, deviation: float) -> Floats:
-    """Images (N, H, W, C) as sequences of rows of pixels, (N, H, W*C), of mean 0 and variance 1."""
-    rows = pixels.reshape(*pixels.shape[:2], -1).astype(np.float32)
-    return (rows - np.float32(mean)) / np.float32(deviation)
-
-
 class ImageJudge:
     """Judges images as training's model does, with calibrated probabilities."""
 
@@ -183,8 +219,9 @@ class ImageJudge:
         self,
         config: ClassifierConfig,
         weights: Mapping[str, Array],
-        powers: Sequence[float],
+        powers: Powers,
         *,
+        by: Steps,
         mean: float,
         deviation: float,
         announce: Callable[[], None] = lambda: None,
@@ -195,35 +232,39 @@ class ImageJudge:
             config: The model's shape.
             weights: By name.
             powers: Of the one opinion, from calibration.
+            by: What a step is.
             mean: Of the pixels that training read.
             deviation: Of the same.
             announce: Called if code has to be compiled, which takes seconds, once.
         """
         self.network = Network(config, weights, announce)
-        self.powers, self.mean, self.deviation = powers, mean, deviation
+        self.powers, self.by, self.mean, self.deviation = powers, by, mean, deviation
 
     def opinions(self, pixels: Array) -> list[Array]:
         """Logits (N, C) of images (N, H, W, C), brought to the size that training read."""
-        parts = [
-            self.network.logits(
-                standardised(part, self.mean, self.deviation).swapaxes(0, 1),
-                np.full(len(part), part.shape[1]),
-            )
-            for start in range(0, len(pixels), BATCH)
-            if len(part := pixels[start : start + BATCH])
-        ]
+        parts = []
+        for start in range(0, len(pixels), BATCH):
+            part = pixels[start : start + BATCH]
+            steps = image_steps(part, self.by, self.mean, self.deviation).swapaxes(0, 1)
+            parts.append(self.network.logits(steps, np.full(len(part), len(steps))))
         return [np.concatenate(parts)]
 
     def probabilities(self, pixels: Array) -> Array:
         """Probabilities of all classes, (N, C)."""
-        return sure(pool(self.opinions(pixels), self.powers))
+        return sure(probabilities(self.opinions(pixels), self.powers))
 
     def trace(self, pixels: Array) -> Array:
-        """Probabilities after each row of one image (H, W, C) of the size that training read."""
-        rows = standardised(pixels[None], self.mean, self.deviation)[0]  # (T, E)
-        lengths = np.arange(1, len(rows) + 1)
-        x = np.ascontiguousarray(np.broadcast_to(rows[:, None], (len(rows), *rows.shape)))
-        return pool([self.network.logits(x, lengths)], self.powers)
+        """Probabilities after each step of one image (H, W, C) of the size that training read."""
+        steps = image_steps(pixels[None], self.by, self.mean, self.deviation)[0]  # (T, E)
+        parts = []
+        for start in range(0, len(steps), BATCH):
+            lengths = np.arange(start + 1, min(start + BATCH, len(steps)) + 1)
+            read = steps[: lengths[-1], None]
+            x = np.ascontiguousarray(
+                np.broadcast_to(read, (len(read), len(lengths), read.shape[2]))
+            )
+            parts.append(self.network.logits(x, lengths))
+        return probabilities([np.concatenate(parts)], self.powers)
 
 
 class TextJudge:
@@ -234,7 +275,7 @@ class TextJudge:
         config: ClassifierConfig,
         lexicon: Lexicon,
         weights: Mapping[str, Array],
-        powers: Sequence[float],
+        powers: Powers,
         *,
         max_length: int,
         linear: Mapping[str, Array] | None = None,
@@ -253,7 +294,7 @@ class TextJudge:
         """
         self.lexicon = lexicon
         self.order = config.ngram_order
-        self.vectors = Vectors(lexicon, weights)
+        self.vectors = Vectors(lexicon, weights, buckets=config.table_buckets)
         self.network = Network(config, weights, announce)
         self.linear = dict(linear or {})
         self.powers = powers
@@ -272,7 +313,7 @@ class TextJudge:
 
     def probabilities(self, texts: Sequence[str]) -> Array:
         """Probabilities of all classes, (N, C)."""
-        return sure(pool(self.opinions(texts), self.powers))
+        return sure(probabilities(self.opinions(texts), self.powers))
 
     def trace(self, text: str) -> tuple[list[str], Array]:
         """Probabilities after each word of a text.
@@ -321,7 +362,14 @@ def weight_shapes(
         for layer in range(config.num_layers):
             below = width if layer == 0 else config.hidden_size
             shapes |= layer_shapes(config, f"{name}.", f"l{layer}", below)
-    shapes["output.weight"] = (num_classes, 6 * config.hidden_size)
+    size = config.hidden_size
+    if config.table_order > 1:
+        rows = (config.table_order - 1) * config.table_buckets
+        shapes["tables.weight"] = (rows, config.embed_size)
+    if "attention" in config.pools:
+        shapes["attention.weight"] = (size, 2 * size)
+        shapes["attention.bias"] = shapes["attention.query"] = (size,)
+    shapes["output.weight"] = (num_classes, len(config.pools) * 2 * size)
     shapes["output.bias"] = (num_classes,)
     return shapes
 
@@ -344,13 +392,17 @@ def load_judge(
     card = saved.card
     # Without examples held out nothing is known of the opinions: then they count alike.
     opinions, best = _opinions(card), card.extra.get("best") or {}
-    powers = best.get("powers", [1 / opinions] * opinions)
+    alike: Powers = [1 / opinions] * opinions
+    if card.data.multi_label:
+        alike = [[*alike, 0.0]] * len(card.source["classes"])
+    powers = best.get("powers", alike)
     if card.data.tokenizer == "row":
         mean, deviation = card.source["pixel_mean"], card.source["pixel_deviation"]
         image_judge = ImageJudge(
             card.model,
             saved.weights,
             powers,
+            by=card.data.by,
             mean=mean,
             deviation=deviation,
             announce=announce,
@@ -396,23 +448,33 @@ def check_saved(saved: Saved, where: str) -> None:
             and _are(source.get("class_counts"), int, count=len(classes))
             and _are(shape, int, count=3)
             and _are(pixels, int, float)
-            and _are(best.get("powers", [1.0] * opinions), int, float, count=opinions)
             and _are(best.get("set_scores", []), int, float)
+            and _fits(best, opinions, len(classes) if card.data.multi_label else 0)
         )
     if not sound:
         raise CheckpointError(
             f"{where}: {CONFIG} does not say what a classifier has to know; copy the whole "
             "directory again"
         )
-    expected = weight_shapes(
-        card.model, len(classes), vocab_size=card.vocab_size, width=shape[1] * shape[2]
-    )
+    width = step_width(shape, card.data.by)
+    expected = weight_shapes(card.model, len(classes), vocab_size=card.vocab_size, width=width)
     check_weights(saved.weights, expected, where)
 
 
 def _opinions(card: Card) -> int:
     """How many a classifier has: images have no n-grams."""
     return 2 if card.model.ngram_order and card.data.tokenizer != "row" else 1
+
+
+def _fits(best: dict[str, Any], opinions: int, labels: int) -> bool:
+    """Whether powers, and thresholds of labels of which several may be right, are all there."""
+    if not labels:
+        return _are(best.get("powers", [1.0] * opinions), int, float, count=opinions)
+    powers = best.get("powers", [[1.0] * (opinions + 1)] * labels)
+    right = _are(powers, list, count=labels) and _are(
+        best.get("thresholds", [1.0] * labels), int, float, count=labels
+    )
+    return right and all(_are(row, int, float, count=opinions + 1) for row in powers)
 
 
 def _are(values: Any, *kinds: type, count: int | None = None) -> bool:

@@ -18,10 +18,11 @@ from torch.nn import functional
 from seqtool.batches import Shuffled, by_length
 from seqtool.calibration import calibration_error, fit_powers, nll, pool, set_scores
 from seqtool.classifier import Classifier, Words
-from seqtool.config import TrainConfig
+from seqtool.config import Steps, TrainConfig
 from seqtool.distributed import divide, replicate
-from seqtool.judge import standardised
+from seqtool.labelsets import fit_label_powers, label_scores, label_thresholds, probabilities
 from seqtool.lexicon import Table, Texts
+from seqtool.pixels import image_steps, step_count
 from seqtool.trainer import Look
 
 Array = npt.NDArray[Any]
@@ -66,47 +67,51 @@ class TextSequences:
 
 
 class ImageSequences:
-    """Images as sequences of rows of pixels, from the top."""
+    """Images as sequences of rows of pixels, of pixels or of blocks of them."""
 
-    def __init__(self, pixels: Array, mean: float, deviation: float, *, shift: int = 0) -> None:
+    def __init__(
+        self, pixels: Array, by: Steps, mean: float, deviation: float, *, shift: int = 0
+    ) -> None:
         """Take images.
 
         Args:
             pixels: (N, H, W, C) uint8.
+            by: What a step is.
             mean: Of the pixels that training reads.
             deviation: Of the same.
             shift: Pixels by which an image may be moved in each direction, at random.
         """
-        self.pixels, self.mean, self.deviation, self.shift = pixels, mean, deviation, shift
-        self.lengths = np.full(len(pixels), pixels.shape[1])
+        self.pixels, self.by, self.mean, self.deviation = pixels, by, mean, deviation
+        self.shift = shift
+        self.lengths = np.full(len(pixels), step_count(pixels.shape[1:], by))
 
     def batch(self, rows: Array) -> Tensor:
-        """Some images, (B, H, W*C) float32."""
+        """Some images, (B, T, D) float32."""
         images = self.pixels[rows]
-        x = torch.from_numpy(standardised(images, self.mean, self.deviation))
         if self.shift:
             count, height, width, _ = images.shape
-            x = x.view(images.shape)
-            edges = 4 * (self.shift,)  # what comes in is like the edge
-            x = functional.pad(x.movedim(3, 1), edges, mode="replicate").movedim(1, 3)
-            corners = torch.randint(2 * self.shift + 1, (2, count, 1))  # torch's: kept by resume
-            down = corners[0] + torch.arange(height)  # (B, H)
-            right = corners[1] + torch.arange(width)
-            places = torch.arange(count)[:, None, None]
-            x = x[places, down[:, :, None], right[:, None, :]].flatten(2)
-        return x
+            # torch's chance: resume keeps it. What comes in is like the edge.
+            moves = torch.randint(-self.shift, self.shift + 1, (2, count, 1)).numpy()
+            down = (moves[0] + np.arange(height)).clip(0, height - 1)  # (B, H)
+            right = (moves[1] + np.arange(width)).clip(0, width - 1)
+            images = images[np.arange(count)[:, None, None], down[:, :, None], right[:, None, :]]
+        return torch.from_numpy(image_steps(images, self.by, self.mean, self.deviation))
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Sequences and their classes, (N,) int64."""
+    """Sequences and their classes: (N,) int64, or 1 for each that a sequence has, (N, C)."""
 
     inputs: Sequences
     labels: Array
 
 
 class Judging:
-    """The objective of a classifier: cross entropy of the labels."""
+    """The objective of a classifier: cross entropy of the labels.
+
+    Where a sequence may have several, every label is a question of its own, and the loss the mean
+    over all questions.
+    """
 
     def __init__(
         self,
@@ -125,7 +130,8 @@ class Judging:
             train: To learn from.
             held_out: To look at; their order should mean nothing.
             config: ``batch_size`` and ``seed``.
-            class_weights: How much a sequence of each class counts, (C,).
+            class_weights: How much a sequence of each class counts, (C,); of several labels, how
+                much it counts that a sequence has it.
             second: Logits of another classifier on those held out, (M, C).
         """
         self.model = model
@@ -151,17 +157,23 @@ class Judging:
         return self.batches.num_rows / len(self.train.labels)
 
     def loss(self) -> Tensor:
-        """Mean loss of the next batch, nats per sequence."""
+        """Mean loss of the next batch, nats per sequence, or per label if there are several."""
         batch = self.batches.next()
+        several = self.labels.ndim == 2
         counts = np.ones(len(batch))
-        if self.weights is not None:
+        if self.weights is not None and not several:
             counts = self.weights[self.labels[batch]].numpy(force=True)
         rows, weight = divide(batch, counts)
+        logits = self._logits(self.compute, self.train.inputs, rows)
+        labels, smoothing = self.labels[rows].to(self.device), self.model.config.label_smoothing
+        if several:
+            targets = labels * (1 - smoothing) + smoothing / 2
+            loss = functional.binary_cross_entropy_with_logits(
+                logits, targets, pos_weight=self.weights
+            )
+            return loss * weight
         loss = functional.cross_entropy(
-            self._logits(self.compute, self.train.inputs, rows),
-            self.labels[rows].to(self.device),
-            weight=self.weights,
-            label_smoothing=self.model.config.label_smoothing,
+            logits, labels, weight=self.weights, label_smoothing=smoothing
         )
         return loss * weight
 
@@ -173,7 +185,7 @@ class Judging:
     def evaluate(self, limit: int) -> Look:
         """How probable the labels held out are, all opinions together and calibrated on them."""
         if self.held_out is None:
-            return Look(None, {"val_loss": None, "val_accuracy": None})
+            return Look(None, {"val_loss": None})
         inputs, labels = self.held_out.inputs, self.held_out.labels
         count = max(1, int(np.searchsorted(np.cumsum(inputs.lengths), limit, side="right")))
         labels = labels[:count]
@@ -182,18 +194,7 @@ class Judging:
         for rows in by_length(inputs.lengths[:count], BATCH):
             logits[rows] = self._logits(self.model, inputs, rows).float().numpy(force=True)
         opinions = [logits] if self.second is None else [logits, self.second[:count]]
-        powers = fit_powers(opinions, labels)
-        probabilities = pool(opinions, powers)
-        loss = nll(probabilities, labels)
-        accuracy = float((probabilities.argmax(axis=1) == labels).mean())
-        card = {
-            "valid_nats": loss,
-            "valid_accuracy": accuracy,
-            "valid_ece": calibration_error(probabilities, labels),
-            "powers": powers,
-            "set_scores": set_scores(probabilities, labels),
-        }
-        return Look(loss, {"val_loss": loss, "val_accuracy": accuracy}, card)
+        return _look_at_sets(opinions, labels) if labels.ndim == 2 else _look(opinions, labels)
 
     def _logits(
         self, compute: Callable[[Words | Tensor, Tensor], Tensor], inputs: Sequences, rows: Array
@@ -208,3 +209,37 @@ class Judging:
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave."""
         self.batches.load_state_dict(counters["batches"])
+
+
+def _look(opinions: list[Array], labels: Array) -> Look:
+    """How good opinions, logits (N, C) each, are where exactly one label is right."""
+    powers = fit_powers(opinions, labels)
+    p = pool(opinions, powers)
+    loss = nll(p, labels)
+    accuracy = float((p.argmax(axis=1) == labels).mean())
+    card = {
+        "valid_nats": loss,
+        "valid_accuracy": accuracy,
+        "valid_ece": calibration_error(p, labels),
+        "powers": powers,
+        "set_scores": set_scores(p, labels),
+    }
+    return Look(loss, {"val_loss": loss, "val_accuracy": accuracy}, card)
+
+
+def _look_at_sets(opinions: list[Array], truth: Array) -> Look:
+    """The same where any number of labels may be right, (N, C)."""
+    powers = fit_label_powers(opinions, truth)
+    p = probabilities(opinions, powers)
+    least = label_thresholds(p, truth)
+    found = label_scores(p, truth, least)
+    card = {
+        "valid_nats": found["nats"],
+        "valid_accuracy": found["accuracy"],
+        "valid_micro_f1": found["micro_f1"],
+        "valid_ece": found["ece"],
+        "powers": powers,
+        "thresholds": least,
+    }
+    scores = {"val_loss": found["nats"], "val_micro_f1": found["micro_f1"]}
+    return Look(found["nats"], scores, card)

@@ -33,25 +33,42 @@ class Split:
     note: str  # how they were split, for people
 
     def labels(self, data: Data) -> npt.NDArray[np.int64]:
-        """Numbers of the labels, (n,)."""
+        """As ``numbered``."""
         return numbered(data, self.classes)
 
 
 def numbered(data: Data, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Numbers of the labels of some data, (n,).
+    """The labels of some data as numbers.
+
+    Returns:
+        Those of the classes, (n,); where a row may have several, 1 for each that it has, (n, C).
 
     Raises:
-        DataError: For a label that is not among the classes, or none.
+        DataError: For a label that is not among the classes, or where one is needed for none.
     """
     number = {label: i for i, label in enumerate(classes)}
-    for row, label in enumerate(data.labels):
-        if label not in number:
-            shown = f"label {label!r}" if label else "no label"
-            raise DataError(
-                f"{data.name}:{data.place(row)}: {shown}, but the model knows {listed(classes)}; "
-                "correct it or leave the row out"
-            )
-    return np.array([number[str(label)] for label in data.labels], np.int64)
+    sets = [(label,) if isinstance(label, str) else label for label in data.labels]
+    for row, labels in enumerate(sets):
+        for label in labels:
+            if label not in number:
+                shown = f"label {label!r}" if label else "no label"
+                raise DataError(
+                    f"{data.name}:{data.place(row)}: {shown}, but the model knows "
+                    f"{listed(classes)}; correct it or leave the row out"
+                )
+    if not data.multi_label:
+        return np.array([number[label] for (label,) in sets], np.int64)
+    found = np.zeros((len(sets), len(classes)), np.int64)
+    for row, labels in enumerate(sets):
+        found[row, [number[label] for label in labels]] = 1
+    return found
+
+
+def class_counts(labels: Array, classes: int) -> Array:
+    """Rows that have each class, (C,), from labels as numbers."""
+    if labels.ndim == 2:
+        return np.asarray(labels.sum(axis=0))
+    return np.bincount(labels, minlength=classes)
 
 
 def strings(table: Table) -> Sequence[str]:
@@ -97,6 +114,8 @@ def read_data(source: str, config: LabelConfig, like: Data | None = None) -> Dat
         DataError: If they cannot be read, or have no labels.
     """
     if is_images(source):
+        if config.multi_label:
+            raise ConfigError("--multi-label is for texts; an image has the label of its folder")
         size, colour = image_size(config.image_size), None
         if isinstance(like, Images):
             size, colour = like.pixels.shape[1:3], like.pixels.shape[3] == 3
@@ -108,7 +127,13 @@ def read_data(source: str, config: LabelConfig, like: Data | None = None) -> Dat
     label = config.label_column or None
     if isinstance(like, Table):
         columns, label = columns or like.columns.texts, label or like.columns.label
-    return read_table(source, text_columns=columns, label_column=label, encoding=config.encoding)
+    return read_table(
+        source,
+        text_columns=columns,
+        label_column=label,
+        multi_label=config.multi_label,
+        encoding=config.encoding,
+    )
 
 
 def read_like(source: str, card: Card, encoding: str) -> Data:
@@ -123,13 +148,21 @@ def read_like(source: str, card: Card, encoding: str) -> Data:
         if height is None:
             raise ConfigError(f"{source}: holds images, but the model reads texts")
         return read_images(source, size=(height, width), colour=channels == 3)
-    columns = tuple(card.source.get("text_columns", ()))
-    label = card.source.get("label_column")
+
+    def read(columns: tuple[str, ...], label: str | None) -> Data:
+        return read_table(
+            source,
+            text_columns=columns,
+            label_column=label,
+            multi_label=card.data.multi_label,
+            encoding=encoding,
+        )
+
     try:
-        return read_table(source, text_columns=columns, label_column=label, encoding=encoding)
+        return read(tuple(card.source.get("text_columns", ())), card.source.get("label_column"))
     except DataError:
         # Another file may name its columns otherwise; if guessing fails too, that is the error.
-        return read_table(source, encoding=encoding)
+        return read((), None)
 
 
 def image_size(wanted: str) -> tuple[int, int] | None:
@@ -167,8 +200,7 @@ def read_split(source: str, valid: str | None, config: LabelConfig, seed: int) -
         return Split(data, held_out, data.classes, findings, f"{held_out.name} held out")
     if config.valid_fraction == 0:
         return Split(data, None, data.classes, found.findings, "nothing held out")
-    labels = [str(label) for label in data.labels]
-    kept, held = hold_out(data.keys(), labels, config.valid_fraction, seed, data.name)
+    kept, held = hold_out(data.keys(), data.labels, config.valid_fraction, seed, data.name)
     note = f"{config.valid_fraction:.0%} of each class held out"
     # In random order: an evaluation may look at the first ones only.
     apart = data.select(held[shuffled(len(held), seed)].tolist())

@@ -2,7 +2,8 @@
 
 A word that training saw too rarely for an embedding of its own is known by the hashed character
 n-grams inside it, as in fastText (Bojanowski et al. 2017, arXiv:1607.04606, section 3.2). Texts
-that are single words, such as names, are split into characters instead.
+that are single words, such as names, are split into characters instead. Bytes, pieces of words
+(BPE) and whatever a language model reads come from its own kind of tokenizer.
 
 No tensors and no model here. The vocabulary is stored as a Hugging Face ``tokenizer.json``, which
 splits exactly as this module does.
@@ -19,7 +20,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.config import TokenizerKind
 from seqtool.errors import CheckpointError
+from seqtool.tokenizer import Tokenizer, text_bytes
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +39,7 @@ PATTERNS: dict[str, str] = {
     "char": r"[\s\S]",
     "token": r"\S+",
 }
+_BORROWED: dict[str, TokenizerKind] = {"byte": "byte", "bpe": "bpe"}  # units split by Tokenizer
 UNKNOWN = "[UNK]"
 GRAMS = (3, 5)  # shortest and longest character n-gram inside a word, its borders included
 MAX_GRAMS = 32  # of one word: what is longer is hardly a word
@@ -108,7 +112,15 @@ class Table:
 class Lexicon:
     """Splits texts into words; knows the frequent ones by number and all by their parts."""
 
-    def __init__(self, unit: str, vocabulary: Sequence[str], *, lower: bool, buckets: int) -> None:
+    def __init__(
+        self,
+        unit: str,
+        vocabulary: Sequence[str],
+        *,
+        lower: bool,
+        buckets: int,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         """Take what ``learn`` found.
 
         Args:
@@ -116,19 +128,40 @@ class Lexicon:
             vocabulary: Words with an id, the first gets 1; 0 is for the others.
             lower: Whether case is ignored.
             buckets: Rows of the table of character n-grams, 0 = words have no parts.
+            tokenizer: What splits texts, if not the pattern of the unit; its ids are then those
+                of the vocabulary.
         """
         self.unit = unit
         self.lower = lower
         self.buckets = buckets
         self.ids = {word: number for number, word in enumerate(vocabulary, 1)}
-        self._pattern = re.compile(PATTERNS[unit])
+        self.tokenizer = tokenizer
+        self._pattern = re.compile(PATTERNS.get(unit, ""))
         self.table = Table()
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, *, buckets: int = 0) -> Self:
+        """One that splits and numbers as a tokenizer does; id 0, which no text has, is unknown."""
+        words = tokenizer.tokens[1:]
+        return cls(tokenizer.kind, words, lower=False, buckets=buckets, tokenizer=tokenizer)
+
+    def with_parts(self, buckets: int) -> "Lexicon":
+        """The same, with a table of so many rows for the character n-grams of words."""
+        return Lexicon(
+            self.unit, [*self.ids], lower=self.lower, buckets=buckets, tokenizer=self.tokenizer
+        )
 
     @classmethod
     def learn(
         cls, texts: Iterable[str], unit: str, *, lower: bool, buckets: int, size: int
     ) -> Self:
-        """Take words seen twice or more, the most frequent ones, at most ``size``."""
+        """Take words seen twice or more, the most frequent ones, at most ``size``.
+
+        Bytes and BPE read texts as they are, whatever ``lower`` and ``buckets`` say.
+        """
+        if kind := _BORROWED.get(unit):
+            lines = [text + "\n" for text in texts]
+            return cls.of(Tokenizer.train(kind, lambda: iter(lines), vocab_size=size))
         lexicon = cls(unit, [], lower=lower, buckets=buckets)
         frequent = frequent_words(map(lexicon.split, texts), size)
         return cls(unit, frequent, lower=lower, buckets=buckets)
@@ -140,11 +173,19 @@ class Lexicon:
 
     def split(self, text: str) -> list[str]:
         """The words of a text, in order."""
+        if self.tokenizer is not None:
+            tokens = self.tokenizer.tokens
+            return [tokens[i] for i in self.tokenizer.encode(text).tolist()]
         found: list[str] = self._pattern.findall(text.lower() if self.lower else text)
         return found
 
     def ends(self, text: str) -> list[int]:
-        """Where each word of a text ends, in characters."""
+        """Where each word of a text ends, in whole characters."""
+        if self.tokenizer is not None and self.unit != "char":
+            sizes = [len(token) for token in self.split(text)]  # one sign for each byte
+            begins = np.cumsum([0, *(len(text_bytes(character)) for character in text)])
+            places: list[int] = np.searchsorted(begins, np.cumsum(sizes), side="right").tolist()
+            return [place - 1 for place in places]
         return [match.end() for match in self._pattern.finditer(text)]
 
     def encode(self, texts: Iterable[str]) -> Texts:
@@ -198,6 +239,8 @@ class Lexicon:
 
     def to_json(self) -> str:
         """A Hugging Face tokenizer that splits and numbers as this lexicon does."""
+        if self.tokenizer is not None:
+            return self.tokenizer.to_json()
         vocabulary = {UNKNOWN: 0} | self.ids
         split = {
             "type": "Split",
@@ -232,6 +275,8 @@ class Lexicon:
         """
         try:
             values = json.loads(text)
+            if values["pre_tokenizer"]["type"] == "Sequence":
+                return cls.of(Tokenizer.from_json(text, where), buckets=buckets)
             pattern = values["pre_tokenizer"]["pattern"]["Regex"]
             unit = next(unit for unit, known in PATTERNS.items() if known == pattern)
             words = sorted(values["model"]["vocab"].items(), key=lambda item: item[1])

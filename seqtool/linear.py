@@ -2,7 +2,8 @@
 
 Which n-grams stand in a text, each weighted by a logistic regression whose features are scaled by
 the naive Bayes log-count ratios (Wang & Manning 2012, "Baselines and bigrams", section 2.3, for any
-number of classes one against the rest). It is trained by itself, to its optimum, and then serves as
+number of classes one against the rest). Where a text may have several labels, each is a logistic
+regression of its own. It is trained by itself, to its optimum, and then serves as
 the second opinion beside the recurrent one.
 """
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from seqtool.calibration import nll, pool
 from seqtool.errors import CheckpointError
+from seqtool.labelsets import label_nll, sigmoid
 from seqtool.lexicon import Texts
 
 Array = npt.NDArray[Any]
@@ -95,14 +97,18 @@ def ratios(places: Array, labels: Array, features: int, classes: int) -> Array:
 
     Args:
         places: Feature of each n-gram in a text, (K,).
-        labels: Class of that text, (K,).
+        labels: Class of that text, (K,), or for each class whether the text has it, (K, C).
         features: F.
         classes: C.
     """
-    counts = np.bincount(places * classes + labels, minlength=features * classes)
-    counts = counts.reshape(features, classes).astype(np.float64)
+    if labels.ndim == 2:
+        columns = [np.bincount(places, labels[:, c], minlength=features) for c in range(classes)]
+        counts = np.stack(columns, axis=1)
+    else:
+        counts = np.bincount(places * classes + labels, minlength=features * classes)
+        counts = counts.reshape(features, classes).astype(np.float64)
     inside = counts + 1  # as if every n-gram had been seen once more with each class
-    outside = counts.sum(axis=1, keepdims=True) - counts + 1
+    outside = np.bincount(places, minlength=features)[:, None] - counts + 1
     shares = inside / inside.sum(axis=0), outside / outside.sum(axis=0)
     return np.asarray(np.log(shares[0]) - np.log(shares[1]))
 
@@ -119,11 +125,11 @@ def fit(
 
     Args:
         features: Keys and rows of N texts, from ``ngram_keys``.
-        labels: Of these texts, (N,).
-        weights: How much each text counts, (N,).
+        labels: Of these texts, (N,), or 1 for each that a text has, (N, C).
+        weights: How much each text counts, or each of its labels; as ``labels``.
         classes: C.
         held_out: Keys and rows of M other texts; with M = 0 the middle strength is taken.
-        held_out_labels: Of those, (M,).
+        held_out_labels: Of those, (M,) or (M, C).
 
     Returns:
         ``keys`` (F,) uint64, sorted; ``weight`` (F, C) and ``bias`` (C,).
@@ -146,7 +152,10 @@ def fit(
         loss = -np.inf
         if len(held_out_labels):
             logits = score(found, *held_out, len(held_out_labels))
-            loss = nll(pool([logits], [1.0]), held_out_labels)
+            if labels.ndim == 2:
+                loss = label_nll(sigmoid(logits), held_out_labels)
+            else:
+                loss = nll(pool([logits], [1.0]), held_out_labels)
         if loss < lowest:
             best, lowest = found, loss
     return best
@@ -175,7 +184,12 @@ def _factors(
     def closure() -> float:
         optimizer.zero_grad()
         logits = functional.embedding_bag(indices, ratio * factors, starts, mode="sum") + bias
-        losses = functional.cross_entropy(logits, targets, reduction="none")
+        if targets.ndim == 2:
+            losses = functional.binary_cross_entropy_with_logits(
+                logits, targets.float(), reduction="none"
+            )
+        else:
+            losses = functional.cross_entropy(logits, targets, reduction="none")
         penalty = strength / 2 / len(labels) * (factors - PRIOR).square().sum()
         loss = (losses * share).sum() + penalty
         loss.backward()  # type: ignore[no-untyped-call]

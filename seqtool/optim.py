@@ -127,6 +127,8 @@ class RowAdagrad(torch.optim.Optimizer):
 class Updater:
     """Moves a model's weights after ``backward`` and keeps their running average.
 
+    Weights that require no gradient stay as they are.
+
     Dense matrices have decoupled weight decay, vectors none. Embedding tables with sparse gradients
     are moved by Adagrad on the rows they touch, at ``table_lr``, whatever moves the rest.
     The average is exponential; its horizon shrinks with the learning rate, because it is there to
@@ -136,8 +138,11 @@ class Updater:
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self.config = config
-        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self.names: dict[Tensor, str] = {
+            p: name for name, p in model.named_parameters() if p.requires_grad
+        }
         tables = {m.weight for m in model.modules() if isinstance(m, NgramTables)}
+        tables &= self.names.keys()
         self.dense = [p for p in self.names if p not in tables]
         self.matrices = [p for p in self.dense if p.ndim > 1]
         self.optimizers = [_dense_optimizer(self.dense, config)]

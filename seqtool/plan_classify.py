@@ -30,7 +30,7 @@ def choose_classifier(
     Args:
         examples: Sequences to train on.
         tokens: Elements in all of them, as far as they are read.
-        unit: "word", "char" or "row".
+        unit: "word", "bpe", "char", "byte" or "row".
         seconds: Budget; None if a number of steps or epochs is given.
         gflops: From ``measure_gflops``.
         given: Settings that the user fixed, by field name.
@@ -39,7 +39,8 @@ def choose_classifier(
     train: dict[str, Any] = {}
     reasons: list[str] = []
     cell = given.get("cell", ClassifierConfig.cell)
-    embed = given.get("embed_size", 100 if unit == "word" else 32)
+    worded = unit in ("word", "bpe")  # few tokens of many kinds
+    embed = given.get("embed_size", 100 if worded else 32)
     if "embed_size" not in given and unit != "row":
         model["embed_size"] = embed
     if "hidden_size" not in given:
@@ -51,17 +52,17 @@ def choose_classifier(
         model["part_buckets"] = 16384 if unit == "word" else 0
     if "ngram_order" not in given:
         # Two words make a phrase; it takes more characters to make anything.
-        model["ngram_order"] = {"word": 2, "char": 5}.get(unit, 0)
-    if unit != "word":
+        model["ngram_order"] = {"word": 2, "bpe": 3, "char": 5, "byte": 5}.get(unit, 0)
+    if not worded:
         model |= {name: 0.0 for name in ("word_dropout", "embed_dropout") if name not in given}
     if "dropout" not in given:
-        model["dropout"] = 0.5 if unit == "word" else 0.25
+        model["dropout"] = 0.5 if worded else 0.25
     batch = given.get("batch_size", max(8, min(64, round(math.sqrt(examples) / 2))))
     if "batch_size" not in given:
         train["batch_size"] = batch
     if "lr" not in given:
         # Words make a large table that is soon known by heart; then slower is better.
-        train["lr"] = (1e-3 if unit == "word" else 2e-3) * (1.0 if cell != "rnn" else 0.3)
+        train["lr"] = (1e-3 if worded else 2e-3) * (1.0 if cell != "rnn" else 0.3)
         reasons.append(f"learning rate {train['lr']:.1e} for this cell")
     return Plan(model, train, reasons)
 
@@ -92,11 +93,20 @@ def fitting_size(
     return max(size for size in SIZES if size <= most)
 
 
+def choose_pieces(characters: int) -> int:
+    """How many pieces of words (BPE) a text of some length can teach.
+
+    The vocabulary of a text grows about as the root of its length (Heaps' law); pieces that come
+    often enough to be learned are a like share of it.
+    """
+    return round(min(16_000, max(500, 2 * math.sqrt(characters))))
+
+
 def most_steps(examples: int, batch_size: int, unit: str) -> int:
     """Updates after which more would only learn the data by heart.
 
     Words are soon known by heart, characters and rows of pixels less so; a small set needs more
     passes for the same number of updates.
     """
-    epochs = max(5.0 if unit == "word" else 12.0, 1000 * batch_size / examples)
+    epochs = max(5.0 if unit in ("word", "bpe") else 12.0, 1000 * batch_size / examples)
     return max(20, round(min(epochs, 60.0) * examples / batch_size))

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,8 +43,10 @@ class TrainRequest:
     epochs: float | None
     resume: bool
     init_from: Path | None
+    embeddings: str | None  # a file of vectors of words
     force: bool
     show_config: bool
+    guessed: bool  # nobody has named the task
     device: Device
     threads: int | None
     json: bool
@@ -195,12 +197,28 @@ def shown_settings(settings: Settings, others: Settings, seconds: float | None) 
     if seconds is not None:
         others = others.add({"budget": f"{seconds:g}s"}, "default")
     left_out = {"bends"}  # of one run on one day
+    left_out |= {"table_order", "table_buckets"}  # they come with --init-from
     left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
     if seconds is not None:  # these follow from the first timed steps
         rhythm = ("report_every", "eval_every", "eval_tokens")
         left_out |= {name for name in rhythm if settings.origins[name] == "default"}
     kept = {name: value for name, value in settings.values.items() if name not in left_out}
     return Settings(others.values | kept, others.origins | settings.origins)
+
+
+def inherit(settings: Settings, shape: Mapping[str, Any], origin: str) -> Settings:
+    """Take over what weights from elsewhere settle; a flag may not differ.
+
+    Raises:
+        ConfigError: If one does.
+    """
+    for name, value in shape.items():
+        given = settings.values.get(name, value)
+        if given != value:
+            raise ConfigError(
+                f"{flag(name)} {given} does not fit {origin}, which has {value}; leave it out"
+            )
+    return settings.add(dict(shape), origin)
 
 
 def flag(name: str) -> str:

@@ -79,12 +79,15 @@ def held_part(request: GradeRequest, card: Card, read_split: Callable[..., Any])
 
 
 def class_lines(title: str, table: dict[str, dict[str, float]]) -> list[str]:
-    """Precision, recall, F1 and count of classes as lines of a table."""
+    """Precision, recall, F1, count and, if there are any, thresholds as lines of a table."""
     width = first_width(table)
-    lines = [f"{title:<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'count':>10}"]
+    more = ["threshold"] if all("threshold" in row for row in table.values()) else []
+    columns = ["precision", "recall", "F1", "count", *more]
+    lines = [f"{title:<{width}}" + "".join(f"{column:>10}" for column in columns)]
     for label, row in zip(map(cell, table), table.values(), strict=True):
-        cells = (f"{row[key]:>10.4f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{label:<{width}}" + "".join(cells) + f"{row['count']:>10}")
+        cells = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1")]
+        cells += [str(row["count"]), *(f"{row[key]:.4f}" for key in more)]
+        lines.append(f"{label:<{width}}" + "".join(f"{number:>10}" for number in cells))
     return lines
 
 

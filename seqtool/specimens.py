@@ -20,6 +20,7 @@ from seqtool.images import read_images
 from seqtool.judge import ImageJudge, TextJudge
 from seqtool.labelled import read_like, strings
 from seqtool.pipes import given_text
+from seqtool.pixels import step_count
 from seqtool.tables import Table, guess_format, read_table
 from seqtool.text import open_text
 from seqtool.tokenizer import Tokenizer, apply_unknown_policy
@@ -147,7 +148,7 @@ class Specimens:
         """Words or rows that are read of each, (N,)."""
         if isinstance(judge, ImageJudge):
             assert self.pixels is not None
-            return np.full(len(self), self.pixels.shape[1])
+            return np.full(len(self), step_count(self.pixels.shape[1:], judge.by))
         return np.clip(judge.lexicon.encode(self.texts).lengths, 1, judge.max_length)
 
 
@@ -210,7 +211,8 @@ def read_beliefs(
         if isinstance(judge, ImageJudge):
             assert specimens.pixels is not None
             pixels = specimens.pixels[row]
-            belief = Belief(name, [""] * len(pixels), judge.trace(pixels), label, pixels)
+            p = judge.trace(pixels)
+            belief = Belief(name, [""] * len(p), p, label, pixels)
         else:
             most = min(length, judge.max_length)
             words, probabilities = judge.trace(_beginning(judge, specimens.texts[row], most))
@@ -266,8 +268,11 @@ def sequences(
 
     if isinstance(judge, ImageJudge):
         assert specimens.pixels is not None
-        pixels = specimens.pixels[:, :longest]
-        return ImageSequences(pixels, judge.mean, judge.deviation)
+        pixels = specimens.pixels
+        if longest is not None:  # whole rows of pixels only
+            height, count = pixels.shape[1], step_count(pixels.shape[1:], judge.by)
+            pixels = pixels[:, : max(1, longest * height // count)]
+        return ImageSequences(pixels, judge.by, judge.mean, judge.deviation)
     texts = judge.lexicon.encode(specimens.texts).cut(longest or judge.max_length)
     return TextSequences(texts, judge.lexicon.table)
 

@@ -18,7 +18,7 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from seqtool.columns import Columns, choose_columns, looks_like_header
+from seqtool.columns import Columns, choose_columns, looks_labelled, looks_like_header
 from seqtool.delimited import LONGEST, Judge, find_layout, read_rows
 from seqtool.errors import DataError
 from seqtool.hub import TRANSLATION, Rows, hub_name, open_hub, open_parquet
@@ -205,6 +205,22 @@ def guess_format(source: str, *, encoding: str = "utf-8") -> Format:
     return _file_format(open_text(source, encoding=encoding))
 
 
+def holds_labels(source: str, *, encoding: str = "utf-8") -> bool:
+    """Whether a source is one of labelled texts: by its format, or by what stands in its columns.
+
+    A file whose name does not say that it is a table may have a tab on every line for other
+    reasons; then one column has to look like labels.
+
+    Raises:
+        ConfigError, DataError: As ``guess_format``.
+    """
+    kind = guess_format(source, encoding=encoding)
+    if kind in ("csv", "tsv") and _named_format(source) is None:
+        names, sample = sample_rows(source, encoding=encoding)
+        return looks_labelled(names, sample)
+    return kind != "lines"
+
+
 def _open(
     source: str,
     text_columns: Sequence[str],
@@ -238,12 +254,17 @@ def _open(
     )
 
 
-def _file_format(files: TextFiles) -> Format:
-    suffixes = [suffix.lower() for suffix in Path(files.name).suffixes]
+def _named_format(name: str) -> Format | None:
+    """What the end of a file's name says, below compression."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     while suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
-    if suffixes and suffixes[-1] in _SUFFIX_FORMATS:
-        return _SUFFIX_FORMATS[suffixes[-1]]
+    return _SUFFIX_FORMATS.get(suffixes[-1]) if suffixes else None
+
+
+def _file_format(files: TextFiles) -> Format:
+    if named := _named_format(files.name):
+        return named
     blocks = files.blocks(files.paths[0] if files.paths else None)
     if next(blocks, b"").startswith(b"PAR1"):
         return "parquet"

@@ -61,6 +61,7 @@ class Task(ABC):
     name: ClassVar[str]  # a key of CONFIGS
     unused: ClassVar[frozenset[str]] = frozenset()  # fields of TrainConfig that mean nothing to it
     inheritable: ClassVar[bool] = False  # whether --init-from takes a model of this task for it
+    embeddable: ClassVar[bool] = False  # whether --embeddings means something to it
 
     def settle(self, request: TrainRequest) -> Settings:
         """The settings asked for, with those that follow from them alone.
@@ -159,6 +160,11 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
         SeqtoolError: If flags, data or the output directory make it impossible.
     """
     settings = task.settle(request)
+    if request.embeddings is not None and not task.embeddable:
+        raise ConfigError(
+            f"--embeddings {request.embeddings} is not for --task {task.name}; leave it out, or "
+            "name another --task"
+        )
     configs(task, settings)  # bad flags fail here, before anything is read
     if world().restarts and (request.out / LAST).exists():
         request = replace(request, resume=True, force=False)
@@ -177,6 +183,8 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
 def _begin(task: Task, request: TrainRequest, settings: Settings, console: Console) -> int:
     if not request.show_config and world().first:
         ModelDir.create(request.out, force=request.force)  # refuses now, not after the reading
+    if request.guessed:
+        console.notice(f"seen from {request.data}: --task {task.name}")
     console.status(f"reading {request.data}")
     settings = task.read(request, settings, console)
     console.status("loading PyTorch")
@@ -225,6 +233,8 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
             "epochs": request.epochs,
             "origins": settings.origins,  # what inspect tells
             "device": trainer.device.type,
+            "init_from": None if request.init_from is None else str(request.init_from),
+            "embeddings": request.embeddings,
         },
     )
     keeper: Keeper = Onlooker(card)
@@ -402,6 +412,12 @@ def _check_same(task: Task, request: TrainRequest, card: Card) -> None:
     """A flag that contradicts the saved run is an error, never silently ignored."""
     if request.init_from is not None:
         raise ConfigError("--resume goes on with a run, --init-from starts a new one; give one")
+    vectors = card.extra.get("embeddings")
+    if request.embeddings not in (None, vectors):
+        raise ConfigError(
+            f"--embeddings {request.embeddings} contradicts the saved run, which has "
+            f"{vectors or 'none'}; leave it out"
+        )
     seconds, epochs = card.extra.get("budget_seconds"), card.extra.get("epochs")
     length = f"--steps {card.train.steps}"
     if seconds is not None:

@@ -109,6 +109,7 @@ class Tokenizer(ABC):
         unknown_id: 1 for char, None for the kinds that can spell anything.
         dtype: The smallest of uint8, uint16, uint32 that holds every id.
         characters: What the vocabulary can spell, for char; empty for the others, which spell all.
+        tokens: The vocabulary in the order of its ids, in BYTE_SYMBOLS for all kinds but char.
     """
 
     start_id = START_ID
@@ -120,7 +121,7 @@ class Tokenizer(ABC):
         self.kind = kind
         self.vocab_size = len(tokens)
         self.dtype = np.min_scalar_type(len(tokens) - 1)
-        self._tokens = tokens
+        self.tokens = tokens
         self._merges = merges
         self._spelling = [b"", *map(self._spell, tokens[1:])]
 
@@ -185,7 +186,7 @@ class Tokenizer(ABC):
 
     def to_json(self) -> str:
         """A Hugging Face tokenizer.json; equal tokenizers give equal text."""
-        saved = _file(self.kind, self._tokens, self._merges)
+        saved = _file(self.kind, self.tokens, self._merges)
         return json.dumps(saved, ensure_ascii=False, indent=1) + "\n"
 
     def encode(self, text: str) -> Ids:
@@ -261,7 +262,7 @@ class _CharTokenizer(Tokenizer):
         new = set(characters) - self.characters
         # A lone surrogate cannot be written to a file, so it stays unknown.
         added = sorted(c for c in new if not SURROGATES.match(c))
-        return _CharTokenizer(self.kind, self._tokens + added, [])
+        return _CharTokenizer(self.kind, self.tokens + added, [])
 
     @staticmethod
     def _spell(token: str) -> bytes:
@@ -276,7 +277,7 @@ class _ByteTokenizer(Tokenizer):
             yield self._byte_ids(chunk)
 
     def _byte_ids(self, text: str) -> Ids:
-        values = np.frombuffer(_to_bytes(text), np.uint8)
+        values = np.frombuffer(text_bytes(text), np.uint8)
         return np.add(values, START_ID + 1, dtype=self.dtype)
 
 
@@ -315,7 +316,7 @@ def code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def _to_bytes(text: str) -> bytes:
+def text_bytes(text: str) -> bytes:
     """The bytes that a text stands for, surrogate escapes undone; other surrogates are U+FFFD."""
     try:
         return text.encode("utf-8", "surrogateescape")

@@ -3,19 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from seqtool.audit import count_classes
-from seqtool.checkpoint import COUNTS, Saved, Tensors, load_counts
-from seqtool.config import ClassifierConfig, TrainConfig
+from seqtool.checkpoint import COUNTS, Saved, Tensors, load, load_counts
+from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.errors import ConfigError
 from seqtool.examples import Examples, pixel_statistics
 from seqtool.images import Images
 from seqtool.judge import check_saved
-from seqtool.labelled import Split, read_split, shares, strings
+from seqtool.labelled import Split, class_counts, read_split, shares, strings
 from seqtool.lexicon import SHORT_TEXT, Lexicon, mean_words
-from seqtool.runs import TrainRequest
+from seqtool.pixels import step_count
+from seqtool.plan_classify import choose_pieces
+from seqtool.pretrained import shape_of
+from seqtool.runs import TrainRequest, inherit
 from seqtool.settings import Settings
 from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows, starred
 
@@ -31,17 +32,49 @@ class LabelTask(Task):
     name = "classify"
     unused = OF_STREAMS
 
+    embeddable = True
     examples: Examples
     linear: Mapping[str, Any] = {}  # the linear classifier of a run that goes on
+
+    def settle(self, request: TrainRequest) -> Settings:
+        """The settings asked for; a language model may be the start."""
+        return request.settings
 
     def read(self, request: TrainRequest, settings: Settings, console: Console) -> Settings:
         """Read the examples, hold some out, and see what an element of a sequence is."""
         _, data, config = configs(self, settings)
         split = read_split(request.data, request.valid, data, config.seed)
-        _show(split, console)
+        _show(split, data, console)
+        if isinstance(split.train, Images) and (request.init_from or request.embeddings):
+            given = "--init-from" if request.init_from else "--embeddings"
+            raise ConfigError(f"{given} is for texts, {split.train.name} holds images")
+        parent = None
+        if request.init_from is not None:
+            parent, origin = load(request.init_from, "generate"), f"--init-from {request.init_from}"
+            settings = inherit(settings, shape_of(parent.card), origin)
+            settings = settings.add({"part_buckets": 0}, origin)  # its tokens have no parts
+            console.notice(f"starting from {request.init_from}, whose tokens are read")
         settings = _unit(settings, split, console)
-        self.examples = Examples(split, configs(self, settings)[1])
+        self.examples = Examples(split, configs(self, settings)[1], parent=parent)
+        if request.embeddings is not None:
+            settings = self._take_vectors(request, settings, console)
         return settings
+
+    def _take_vectors(
+        self, request: TrainRequest, settings: Settings, console: Console
+    ) -> Settings:
+        """Start words from the vectors of --embeddings, whose width is then the model's."""
+        unit = settings.values["tokenizer"]
+        if request.init_from is not None or unit not in ("word", "char"):
+            other = f"--tokenizer {unit}" if request.init_from is None else "--init-from"
+            raise ConfigError(f"--embeddings has vectors of words and does not go with {other}")
+        assert request.embeddings is not None
+        console.status(f"reading {request.embeddings}")
+        note = self.examples.take_vectors(request.embeddings)
+        console.notice(f"{request.embeddings}: {note}")
+        assert self.examples.vectors is not None
+        width = {"embed_size": self.examples.vectors.width}
+        return inherit(settings, width, f"--embeddings {request.embeddings}")
 
     def read_again(self, request: TrainRequest, saved: Saved, console: Console) -> None:
         """Read the examples with the words of the run, and its linear classifier."""
@@ -66,7 +99,7 @@ class LabelTask(Task):
             "valid": request.valid,
             "valid_sha256": held_out.sha256 if held_out is not None and request.valid else None,
             "classes": list(split.classes),
-            "class_counts": np.bincount(split.labels(data), minlength=len(split.classes)).tolist(),
+            "class_counts": class_counts(split.labels(data), len(split.classes)).tolist(),
             "train_rows": len(data),
             "valid_rows": 0 if held_out is None else len(held_out),
         }
@@ -155,6 +188,11 @@ class LabelTask(Task):
 
     def closing(self, best: Mapping[str, Any]) -> str:
         """Accuracy and calibration."""
+        if "valid_micro_f1" in best:
+            return (
+                f"micro-F1 {best['valid_micro_f1']:.4f} on what was held out, the whole set right "
+                f"{best['valid_accuracy']:.4f}, calibration error {best['valid_ece']:.3f}"
+            )
         if "valid_accuracy" not in best:
             return ""
         return (
@@ -170,24 +208,32 @@ def _unit(settings: Settings, split: Split, console: Console) -> Settings:
         if unit not in (None, "row"):
             raise ConfigError(f"--tokenizer {unit} is for texts, {split.train.name} holds images")
         return settings.add({"tokenizer": "row"}, "seen from the data")
-    if unit == "row":
-        raise ConfigError(f"--tokenizer row is for images, {split.train.name} holds texts")
+    by = settings.values.get("by", LabelConfig.by)
+    if unit == "row" or by != LabelConfig.by:
+        given = "--tokenizer row" if unit == "row" else f"--by {by}"
+        raise ConfigError(f"{given} is for images, {split.train.name} holds texts")
     if unit is None:
         mean = mean_words(strings(split.train)[:2000])
         unit = "word" if mean >= SHORT_TEXT else "char"
         if unit == "char":
             console.notice(f"texts of {mean:.1f} words on average: read by characters")
+    if unit in ("byte", "bpe") and settings.values.get("lower"):
+        raise ConfigError(f"--tokenizer {unit} reads texts as they are; leave --lower out")
+    if unit == "bpe":
+        characters = sum(map(len, strings(split.train)))
+        settings = settings.add({"vocab_size": choose_pieces(characters)}, "chosen by seqtool")
     return settings.add({"tokenizer": unit, "lower": unit == "word"}, "seen from the data")
 
 
-def _show(split: Split, console: Console) -> None:
+def _show(split: Split, config: LabelConfig, console: Console) -> None:
     """What the data hold, and how they are split."""
     data, held_out = split.train, split.held_out
     apart = 0 if held_out is None else len(held_out)
     if isinstance(data, Images):
         height, width, channels = data.pixels.shape[1:]
         kind = "colour" if channels == 3 else "grey"
-        rows = [("images", f"{height} x {width} pixels, {kind}: {height} steps of a row each")]
+        steps = f"{step_count(data.pixels.shape[1:], config.by)} steps of a {config.by} each"
+        rows = [("images", f"{height} x {width} pixels, {kind}: {steps}")]
         rows += [("", note) for note in data.notes]
     else:
         rows = [("columns", data.columns.reason)]

@@ -13,10 +13,9 @@ from seqtool.config import DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.decode import Generation, Steppable, row_rngs, warm_up
-from seqtool.errors import ConfigError
 from seqtool.mixture import Mixture
 from seqtool.overview import listed, model_rows, show_corpus
-from seqtool.runs import TrainRequest, flag
+from seqtool.runs import TrainRequest, inherit
 from seqtool.settings import Settings
 from seqtool.tasks import Choice, Task, configs
 from seqtool.tokenizer import Tokenizer
@@ -200,14 +199,7 @@ def _inherit(settings: Settings, card: Card, path: Path) -> Settings:
     shape = {name: value for name, value in asdict(card.model).items() if name not in free}
     shape |= {"tokenizer": card.data.tokenizer, "vocab_size": card.data.vocab_size}
     shape["ngram_output"] = card.model.ngram_logits(card.vocab_size)
-    for name, value in shape.items():
-        given = settings.values.get(name, value)
-        if given != value:
-            raise ConfigError(
-                f"{flag(name)} {given} does not fit --init-from {path}, which has {value}; "
-                "leave it out"
-            )
-    return settings.add(shape, f"--init-from {path}")
+    return inherit(settings, shape, f"--init-from {path}")
 
 
 def _fit_to_text(

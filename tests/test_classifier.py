@@ -8,11 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from seqtool.classifier import Classifier, Words
-from seqtool.config import ClassifierConfig
+from seqtool.config import ClassifierConfig, ModelConfig
 from seqtool.judge import TextJudge, weight_shapes
 from seqtool.judging import TextSequences
 from seqtool.lexicon import Lexicon
-from seqtool.models import shapes, to_arrays
+from seqtool.models import LanguageModel, shapes, to_arrays
 
 SMALL: dict[str, Any] = {"hidden_size": 5, "embed_size": 4, "part_buckets": 31, "ngram_order": 0}
 CONFIGS = {
@@ -22,6 +22,9 @@ CONFIGS = {
     "rnn": ClassifierConfig(**SMALL, cell="rnn"),
     "relu": ClassifierConfig(**SMALL, cell="rnn", nonlinearity="relu"),
     "no parts": ClassifierConfig(**(SMALL | {"part_buckets": 0})),
+    "attention": ClassifierConfig(**SMALL, pool="attention,max"),
+    "attention alone": ClassifierConfig(**SMALL, cell="gru", pool="attention"),
+    "tables": ClassifierConfig(**SMALL, table_order=3, table_buckets=13),
 }
 TEXTS = ["a b c d e f g", "b", "", "the cat sat", "b b b b", "c the a", "\t", "g f e d c b a a"]
 
@@ -64,7 +67,7 @@ def test_company_in_a_batch_changes_no_answer_and_no_gradient(name):
         model.zero_grad()
         for rows in batches:
             (run(model, inputs, list(rows)) * target[list(rows)]).sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
     assert_close(gradients[0], gradients[1])
 
 
@@ -147,3 +150,37 @@ def test_dropped_words_keep_their_parts():
     with torch.no_grad():
         model.vectors.words.weight.zero_()
     assert_close(dropped, model.vectors.eval()(batch))
+
+
+def test_attention_weighs_what_stands_in_one_place():
+    config = ClassifierConfig(**SMALL, pool="attention")
+    model, lexicon = build(config)
+    assert model.attention is not None
+    inputs = sequences(lexicon, ["a b c d"])
+    words, lengths = inputs.batch(np.array([0])), torch.tensor([4])
+    assert model.vectors is not None
+    x = model.vectors(words)
+    h = torch.cat([model.onward(x)[0], model.back(x.flip(1))[0].flip(1)], dim=2)[0]  # (T, 2H)
+    pool = model.attention
+    scores = torch.stack([torch.tanh(pool.weight @ row + pool.bias) @ pool.query for row in h])
+    expected = (scores.softmax(0)[:, None] * h).sum(0)
+    assert_close(model(words, lengths)[0], model.output(expected))
+
+
+def test_tables_add_what_a_language_model_s_tables_add():
+    config = CONFIGS["tables"]
+    model, lexicon = build(config)
+    language = ModelConfig(
+        hidden_size=5, embed_size=4, ngram_order=3, ngram_buckets=13, ngram_output=False
+    )
+    other = LanguageModel(language, lexicon.size)
+    assert model.vectors is not None
+    assert model.tables is not None
+    assert other.ngrams is not None
+    with torch.no_grad():
+        other.ngrams.weight.copy_(model.tables.weight)
+        other.embedding.weight.copy_(model.vectors.words.weight)
+    words = sequences(lexicon, ["a b c a b c"]).batch(np.array([0]))
+    ids = words.ids[words.places]
+    added, _, _ = other.ngrams(ids, other.init_state(1)[-1], drop=False)
+    assert_close(model._read(words) - model.vectors(words), added)

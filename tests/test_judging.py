@@ -112,7 +112,7 @@ def test_an_evaluation_pools_both_opinions_with_powers_that_fit():
     rows = np.arange(20)
     judging.model.eval()
     with torch.no_grad():
-        first = judging._logits(judging.held_out.inputs, rows).numpy()
+        first = judging._logits(judging.model, judging.held_out.inputs, rows).numpy()
     expected = nll(pool([first, second], look.card["powers"]), judging.held_out.labels)
     assert look.loss == pytest.approx(expected, rel=1e-5)
     assert look.loss == look.scores["val_loss"]
@@ -135,6 +135,6 @@ def test_class_weights_count_in_the_loss():
     labels = plain.train.labels[rows]
     assert 0 in labels
     assert set(labels) != {0}
-    logits = plain._logits(plain.train.inputs, rows)[labels == 0]
+    logits = plain._logits(plain.model, plain.train.inputs, rows)[labels == 0]
     only = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
     assert weighted.loss().item() == pytest.approx(only.item(), rel=1e-3)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seqtool.errors import CheckpointError
 from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts, TokenLexicon
+from seqtool.tokenizer import Tokenizer
 
 TEXTS = ["the cat's hat, the mat", "The end!", "", "a cat near a mat"]
 TRICKY = [
@@ -108,3 +109,43 @@ def test_select_and_cut_do_to_every_row_what_they_say(rows, data):
         for row in rows
     ]
     assert unpacked(cut) == expected
+
+
+STRANGE = ["the cat sat on the mat", "le caf\u00e9 \U0001f600 the cat", "", "the \udcff mat"]
+
+
+@pytest.mark.parametrize("unit", ["byte", "bpe"])
+def test_bytes_and_pieces_are_split_and_numbered_as_by_their_tokenizer(unit):
+    lexicon = Lexicon.learn(STRANGE * 3, unit, lower=True, buckets=9, size=300)
+    tokenizer = Tokenizer.from_json(lexicon.to_json(), "here")
+    assert tokenizer.kind == unit
+    for text in STRANGE:
+        ids = [lexicon.table.ids[row] for row in lexicon.encode([text]).words]
+        assert ids == tokenizer.encode(text).tolist()
+        ends = lexicon.ends(text)
+        assert ends == sorted(ends)
+        assert (len(ends), [*ends, len(text)][-1]) == (len(ids), len(text))
+        if text.isascii() and text:
+            starts = [0, *ends[:-1]]
+            pieces = [text[a:b] for a, b in zip(starts, ends, strict=True)]
+            assert pieces == [tokenizer.decode([i]) for i in ids]
+    again = Lexicon.from_json(lexicon.to_json(), "here", buckets=0)
+    assert (again.unit, again.ids) == (unit, lexicon.ids)
+
+
+def test_a_text_ends_a_piece():
+    lexicon = Lexicon.learn(["ab", "ba"] * 40, "bpe", lower=False, buckets=0, size=300)
+    assert not any("ba" in token[1:] or "bb" in token or "aa" in token for token in lexicon.ids)
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "word", "bpe"])
+def test_the_tokens_of_a_language_model_keep_their_numbers(kind):
+    text = "The cat sat. The cat sat on a mat, and the cat was red.\n" * 5
+    tokenizer = Tokenizer.train(kind, lambda: iter([text]), vocab_size=400)
+    lexicon = Lexicon.of(tokenizer, buckets=7)
+    assert lexicon.size == tokenizer.vocab_size
+    ids = [lexicon.table.ids[row] for row in lexicon.encode([text]).words]
+    assert ids == tokenizer.encode(text).tolist()
+    assert all(lexicon.table.grams)
+    rebuilt = Lexicon.from_json(lexicon.with_parts(5).to_json(), "here", buckets=5)
+    assert (rebuilt.ids, rebuilt.buckets) == (lexicon.ids, 5)

@@ -13,7 +13,7 @@ import pytest
 
 import seqtool.storage as storage
 from seqtool.errors import ConfigError, DataError
-from seqtool.tables import Table, guess_format, read_table
+from seqtool.tables import Table, guess_format, holds_labels, read_table
 
 TEXTS = ["a good film", 'it says "no",\ttwice', "caf\u00e9 \u4e2d, nothing else", "007"]
 LABELS = ["pos", "neg", "pos", "neg"]
@@ -316,3 +316,21 @@ def test_memory_does_not_grow_with_a_table(tmp_path, monkeypatch):
     assert isinstance(table, Table)
     assert table.texts[3777].startswith("3777 word")
     assert peak < 12_000_000  # blocks and the sample of rows, not 4 MB of text many times
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "labelled"),
+    [
+        ("a.txt", "".join(f"good soup number {i}\tx\nbad tea {i}\ty\n" for i in range(9)), True),
+        ("a.txt", "".join(f"{i}\tand the {i}th day was dry\n" for i in range(40)), False),
+        ("a.txt", "".join(f"house {i}\tHaus {i}\n" for i in range(40)), False),
+        ("a.txt", "Well, he said.\nNo, she said.\n", False),
+        ("a.tsv", "house\tHaus\ndog\tHund\n", True),  # it says that it is a table
+        ("a.txt", "__label__x soup\n__label__y tea\n", True),
+        ("a.txt", "plain\n", False),
+    ],
+)
+def test_a_file_holds_labels_if_it_says_so_or_values_come_back(tmp_path, name, text, labelled):
+    path = tmp_path / name
+    path.write_text(text)
+    assert holds_labels(str(path)) == labelled

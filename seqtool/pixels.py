@@ -1,0 +1,48 @@
+"""Images as sequences of numbers: what a step is, a row, a pixel or a block of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqtool.config import Steps
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+
+def image_steps(pixels: Array, by: Steps, mean: float, deviation: float) -> Floats:
+    """Images as sequences, of mean 0 and variance 1.
+
+    Args:
+        pixels: (N, H, W, C) uint8.
+        by: What a step is: a row, from the top; a pixel, or a block of 2 x 2, line by line. The
+            last blocks of an odd side repeat its edge.
+        mean: Of the pixels that training read.
+        deviation: Of the same.
+
+    Returns:
+        (N, T, D): H steps of W*C numbers, H*W of C, or a quarter of these of 4*C.
+    """
+    count, height, width, channels = pixels.shape
+    if by == "block":
+        pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        split = pixels.reshape(count, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
+        steps = split.transpose(0, 1, 3, 2, 4, 5).reshape(count, -1, 4 * channels)
+    else:
+        steps = pixels.reshape(count, height * width if by == "pixel" else height, -1)
+    return (steps.astype(np.float32) - np.float32(mean)) / np.float32(deviation)
+
+
+def step_width(shape: Sequence[int], by: Steps) -> int:
+    """Numbers of one step of an image of some height, width and channels."""
+    _, width, channels = shape
+    return channels * {"row": width, "pixel": 1, "block": 4}[by]
+
+
+def step_count(shape: Sequence[int], by: Steps) -> int:
+    """Steps of an image of some height, width and channels."""
+    height, width, _ = shape
+    blocks = ((height + 1) // 2) * ((width + 1) // 2)
+    return {"row": height, "pixel": height * width, "block": blocks}[by]
