@@ -12,8 +12,9 @@ from seqtool.plan import Plan
 from seqtool.plan_classify import fitting_size
 
 RATE = 5e-3  # peak learning rate; a word's label says so much that steps may be large
-MOST_EPOCHS = 30.0
-FEWEST_STEPS = 1000  # a small set is passed over more often
+MOST_EPOCHS = 15.0  # by then labels held out have long ceased to become more probable
+FEWEST_STEPS = 4000  # for these a small set is passed over more often
+SMALL_EPOCHS = 60.0  # but not more than so often
 
 
 def choose_tagger(
@@ -53,5 +54,5 @@ def choose_tagger(
 
 def most_steps(sentences: int, batch_size: int) -> int:
     """Updates after which more would only learn the data by heart."""
-    epochs = max(MOST_EPOCHS, min(100.0, FEWEST_STEPS * batch_size / sentences))
+    epochs = max(MOST_EPOCHS, min(SMALL_EPOCHS, FEWEST_STEPS * batch_size / sentences))
     return max(20, round(epochs * sentences / batch_size))

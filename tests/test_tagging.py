@@ -11,6 +11,7 @@ from test_imports import command, loaded
 
 from seqtool.appraising import bootstrap
 from seqtool.checkpoint import load, load_last
+from seqtool.plan_tag import choose_tagger, most_steps
 
 SMALL = ("--hidden-size", 12, "--embed-size", 12, "--part-buckets", 256, "--batch-size", 8, "-q")
 SCORES = ("accuracy", "macro_f1", "span_precision", "span_recall", "span_f1")
@@ -161,6 +162,23 @@ def test_an_interrupted_run_resumes_to_the_bit(run, spans, tmp_path):
     assert one.card == other.card
     for name, array in one.weights.items():
         np.testing.assert_array_equal(array, other.weights[name])
+
+
+def test_what_is_chosen_follows_the_data_and_the_budget():
+    def chosen(sentences, seconds=None, **given):
+        plan = choose_tagger(
+            sentences=sentences, tokens=16 * sentences, seconds=seconds, gflops=50, given=given
+        )
+        return plan.model | plan.train
+
+    assert chosen(400)["hidden_size"] < chosen(12_000)["hidden_size"]
+    assert chosen(12_000, 20)["hidden_size"] < chosen(12_000, 600)["hidden_size"]
+    assert chosen(400)["batch_size"] < chosen(12_000)["batch_size"]
+    assert chosen(400, cell="rnn")["lr"] < chosen(400)["lr"]
+    assert chosen(400, hidden_size=7, lr=1.0, batch_size=3) == {}
+    assert most_steps(12_000, 32) == 15 * 12_000 / 32
+    assert most_steps(1000, 10) == 40 * 1000 / 10  # more often, if the sentences are few
+    assert most_steps(10, 5) == 60 * 10 / 5
 
 
 def evaluate(run, *argv):
