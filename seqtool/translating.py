@@ -115,7 +115,7 @@ class Answerer:
         """Print the translations of the next texts."""
         found = self.translate(texts)
         if not (self.request.json or self.request.attention):
-            emit("".join("\t".join(one.text for one in several) + "\n" for several in found))
+            emit("".join(map(_line, found)))
             return
         looks = self.translator.align([several[0] for several in found])
         pairs = list(zip(found, looks, strict=True))
@@ -136,8 +136,8 @@ class Answerer:
         made: dict[str, Any] = {"text": best.text}
         if best.ids:
             made |= {"score": best.score, "tokens": look.target, "log_probs": best.log_probs}
-        if best.ids and look.weights.shape[1]:
-            made |= {"source_tokens": look.source, "alignment": look.weights.argmax(1).tolist()}
+        if best.ids and self.translator.translator.config.attention != "none":
+            made |= {"source_tokens": look.source, "alignment": look.looked_at}
             if self.request.attention:
                 made["attention"] = [[round(float(w), 4) for w in row] for row in look.weights]
         if self.request.wishes.beam.n_best > 1:
@@ -163,6 +163,13 @@ class Answerer:
                 f"lines longer than training's {self.translator.limit} tokens were translated "
                 f"piece by piece: {listed}{more}"
             )
+
+
+def _line(several: Sequence[Translation]) -> str:
+    """The translations of a text as a line; a tab stands between two of them and in none."""
+    if len(several) == 1:
+        return several[0].text + "\n"
+    return "\t".join(one.text.replace("\t", " ") for one in several) + "\n"
 
 
 def _answer_table(

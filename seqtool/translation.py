@@ -24,6 +24,7 @@ from seqtool.translator import Translator, weight_shapes
 
 Array = npt.NDArray[Any]
 
+ALIGNED_AT_ONCE = 64  # pieces of texts
 TWICE, SPARE = 2, 10  # tokens a translation may have where training has not told: 2 S + 10
 # A sentence ends with one of these, what closes it, and a space, which CJK scripts do not set.
 SENTENCE_END = re.compile(
@@ -41,19 +42,40 @@ class Wishes:
     batch_size: int = 64  # texts side by side
 
 
-class Alignment(NamedTuple):
+@dataclass(frozen=True)
+class Alignment:
     """Where a translation looked.
 
     Attributes:
         source: S tokens, as people read them.
         target: T tokens.
-        weights: (T, S) float32; what a row lacks of 1 went to the end of the source. (T, 0) for a
-            model without attention.
+        parts: Of each piece of the text its weights, (T_i, S_i) float32; what a row lacks of 1 went
+            to the end of the source. (T_i, 0) for a model without attention.
     """
 
     source: list[str]
     target: list[str]
-    weights: Array
+    parts: list[Array]
+
+    @property
+    def weights(self) -> Array:
+        """All weights, (T, S) float32: 0 outside of a token's own piece."""
+        whole = np.zeros([sum(part.shape[axis] for part in self.parts) for axis in (0, 1)])
+        row = column = 0
+        for part in self.parts:
+            whole[row : row + part.shape[0], column : column + part.shape[1]] = part
+            row, column = row + part.shape[0], column + part.shape[1]
+        return whole.astype(np.float32)
+
+    @property
+    def looked_at(self) -> list[int]:
+        """For each token of the target the token of the source with the largest weight."""
+        found, column = list[int](), 0
+        for part in self.parts:
+            if part.shape[1]:
+                found += (column + part.argmax(axis=1)).tolist()
+            column += part.shape[1]
+        return found
 
 
 @dataclass(frozen=True)
@@ -99,11 +121,8 @@ class TextTranslator:
             ConfigError: For what the model cannot do.
             CheckpointError: If the model's numbers are not finite.
         """
-        if wishes.replace_unknown and self.spelling.target.kind != "word":
-            raise ConfigError(
-                f"--replace-unknown is for a vocabulary of words; this model writes "
-                f"{self.spelling.target.kind}, which spells every word: leave it out"
-            )
+        if wishes.replace_unknown:
+            self._check_replacing()
         pieces = [list(cut(text, self.spelling.source, self.limit)) for text in texts]
         found = iter(self._search_all([piece.ids for parts in pieces for piece in parts], wishes))
         return [self._join(parts, [next(found) for _ in parts], wishes) for parts in pieces]
@@ -119,6 +138,17 @@ class TextTranslator:
                 found[row] = hypotheses
         return found
 
+    def _check_replacing(self) -> None:
+        if self.spelling.target.kind != "word":
+            raise ConfigError(
+                f"--replace-unknown is for a vocabulary of words; this model writes "
+                f"{self.spelling.target.kind}, which spells every word: leave it out"
+            )
+        if self.translator.config.attention == "none":
+            raise ConfigError(
+                "--replace-unknown copies what the attention looks at; this model has none"
+            )
+
     def attention(self, text: str) -> Alignment:
         """Where the best translation of a text looks; see ``align``."""
         (found,) = self.translate([text], Wishes())
@@ -127,21 +157,19 @@ class TextTranslator:
     def align(self, translations: Sequence[Translation]) -> list[Alignment]:
         """Where translations looked; a piece of a long text looks at that piece only."""
         pairs = [pair for translation in translations for pair in translation.ids]
-        looks = iter(self.translator.align(*([pair[side] for pair in pairs] for side in (0, 1))))
-        return [self._aligned(translation.ids, looks) for translation in translations]
-
-    def _aligned(self, pairs: Sequence[tuple[Array, Array]], looks: Iterator[Array]) -> Alignment:
-        source_side, target_side = self.spelling.source, self.spelling.target
-        sources = [piece for source, _ in pairs for piece in source_side.pieces(source)]
-        targets = [piece for _, target in pairs for piece in target_side.pieces(target)]
-        blind = self.translator.config.attention == "none"
-        weights = np.zeros((len(targets), 0 if blind else len(sources)), np.float32)
-        row = column = 0
-        for source, target in pairs:
-            part = next(looks)[:-1, :-1]  # (T, 0) without attention
-            weights[row : row + len(target), column : column + part.shape[1]] = part
-            row, column = row + len(target), column + len(source)
-        return Alignment(sources, targets, weights)
+        looks = list[Array]()
+        for first in range(0, len(pairs), ALIGNED_AT_ONCE):
+            sources, targets = zip(*pairs[first : first + ALIGNED_AT_ONCE], strict=True)
+            looks += self.translator.align(sources, targets)
+        rest = iter(looks)
+        return [
+            Alignment(
+                [p for source, _ in found.ids for p in self.spelling.source.pieces(source)],
+                [p for _, target in found.ids for p in self.spelling.target.pieces(target)],
+                [next(rest)[:-1, :-1] for _ in found.ids],
+            )
+            for found in translations
+        ]
 
     def _search(self, sources: Sequence[Array], wishes: Wishes) -> list[list[Hypothesis]]:
         most = [wishes.beam.max_length or self._room(len(source)) for source in sources]
@@ -181,10 +209,9 @@ class TextTranslator:
         return made
 
     def _text(self, source: Array, target: Array, wishes: Wishes) -> str:
-        side = self.spelling.target
-        if not wishes.replace_unknown or self.translator.config.attention == "none":
-            return _one_line(side.decode(target))
-        return _one_line(self._copied(source, target))
+        if wishes.replace_unknown:
+            return _one_line(self._copied(source, target))
+        return _one_line(self.spelling.target.decode(target))
 
     def _copied(self, source: Array, target: Array) -> str:
         """A translation whose words outside the vocabulary are those of the source looked at.
@@ -211,7 +238,7 @@ class TextTranslator:
 
 def _one_line(text: str) -> str:
     """The text without line ends, which would make two lines of one."""
-    return " ".join(text.splitlines()) if len(text.splitlines()) > 1 else text.strip("\r\n")
+    return " ".join(text.splitlines())
 
 
 def _words(side: Side, ids: Array) -> list[tuple[int, int]]:

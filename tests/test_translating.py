@@ -14,6 +14,7 @@ import torch
 from conftest import error_line, start
 from hypothesis import given
 from hypothesis import strategies as st
+from test_imports import LIBRARIES, command, loaded
 
 from seqtool.batches import padded
 from seqtool.checkpoint import Card, ModelDir
@@ -23,7 +24,7 @@ from seqtool.errors import ConfigError
 from seqtool.models import to_arrays
 from seqtool.spelling import Side, Spelling
 from seqtool.tokenizer import Tokenizer
-from seqtool.translation import Wishes, cut, load_translator, open_translator
+from seqtool.translation import Alignment, Wishes, cut, load_translator, open_translator
 
 LETTERS = "abcdef"
 WORDS = {"red": "rot", "big": "gross", "cat": "Katze", "dog": "Hund", "old": "alt", "new": "neu"}
@@ -134,9 +135,14 @@ def test_batch_and_threads_change_nothing(run, shouter, size):
 def test_empty_input_gives_empty_output(run, shouter, tmp_path):
     assert run("translate", shouter, stdin="") == (0, "", "")
     (tmp_path / "empty.txt").write_text("")
-    code, out, _ = run("translate", shouter, tmp_path / "empty.txt")
-    assert (code, out) in [(0, ""), (1, "")]
+    code, out, err = run("translate", shouter, tmp_path / "empty.txt")
+    assert (code, out, "nothing to read" in error_line(err)) == (1, "", True)
     assert run("translate", shouter, stdin="\n\n") == (0, "\n\n", "")
+
+
+def test_no_torch_is_loaded(shouter):
+    found = loaded(command("translate", shouter, "abc", "--json"), *LIBRARIES)
+    assert set(found) == {"numpy", "numba", "safetensors"}
 
 
 def test_a_text_in_place_of_a_file_and_line_ends(run, shouter, tmp_path):
@@ -177,7 +183,7 @@ def test_objects_tell_scores_and_alignment(run, shouter):
     assert (found["text"], found["tokens"], found["source_tokens"]) == ("ABC", [*"ABC"], [*"abc"])
     assert len(found["log_probs"]) == 4
     assert found["score"] == pytest.approx(np.mean(found["log_probs"]))
-    assert len(found["alignment"]) == 3
+    assert len(found["alignment"]) == len(found["tokens"]) == 3
     assert found["n_best"][0]["text"] == "ABC"
     weights = json.loads(run("translate", shouter, "abc", "--json", "--attention")[1])["attention"]
     assert np.array(weights).shape == (3, 3)
@@ -223,6 +229,10 @@ def test_a_long_line_is_translated_piece_by_piece(run, shouter):
     assert code == 0
     assert "longer than training's 12 tokens" in err
     assert err.rstrip().endswith(": 2")
+    found = json.loads(run("translate", shouter, "--json", stdin=text)[1])
+    assert len(found["alignment"]) == len(found["tokens"])
+    assert found["alignment"][-1] > len(found["source_tokens"]) - 12  # in the last piece
+    assert len(found["source_tokens"]) < len(text) == sum(map(len, sentences)) + 2 * 40 - 1
     first, long, last = out.split("\n")[:-1]
     assert (first, last) == ("ABC", "FED")
     found = re.findall(r"[A-F]+", long)
@@ -321,6 +331,14 @@ def test_python_gives_texts_and_attention(shouter):
     assert drawn[0][0].text == "ABC"
     with pytest.raises(ConfigError, match="words"):
         translator.translate(["abc"], Wishes(replace_unknown=True))
+
+
+def test_a_piece_looks_at_itself_alone():
+    parts = [np.array([[0.75, 0.25]], np.float32), np.array([[0.5], [1.0]], np.float32)]
+    look = Alignment([*"abc"], [*"ABC"], parts)
+    assert look.weights.tolist() == [[0.75, 0.25, 0], [0, 0, 0.5], [0, 0, 1]]
+    assert look.looked_at == [0, 2, 2]
+    assert Alignment([*"abc"], [*"A"], [np.zeros((1, 0), np.float32)]).looked_at == []
 
 
 @given(text=st.text('abcF .!\u3000\u3002\u300d"', max_size=80), limit=st.integers(1, 12))
