@@ -30,7 +30,7 @@ class Annotated(NamedTuple):
     """What is said of one sentence."""
 
     labels: list[str]  # (T,)
-    chances: Array  # the probability of each label, (T,)
+    chances: Array  # the probability of each label, (T,); none if they were not wanted
 
 
 class Annotator:
@@ -80,17 +80,24 @@ class Annotator:
         self.power = power
         self.batch_size = batch_size
 
-    def annotate(self, sentences: Sequence[Sequence[str]]) -> list[Annotated]:
-        """Label sentences, each at least one word long."""
+    def annotate(
+        self, sentences: Sequence[Sequence[str]], *, chances: bool = False
+    ) -> list[Annotated]:
+        """Label sentences, each at least one word long, with probabilities if they are wanted."""
         found: list[Any] = [None] * len(sentences)
         for rows, emissions, lengths in self.emissions(sentences):
             paths = best_labels(emissions, lengths, self.scores)
-            p = marginals(emissions, lengths, self.scores) ** self.power
-            p = np.take_along_axis(p, paths[:, :, None], axis=2)[:, :, 0] / p.sum(axis=2)
-            for row, path, chances, length in zip(rows, paths, p, lengths, strict=True):
+            p = self._chances(paths, emissions, lengths) if chances else paths[:, :0]
+            for row, path, known, length in zip(rows, paths, p, lengths, strict=True):
                 labels = [self.labels[label] for label in path[:length]]
-                found[row] = Annotated(labels, chances[:length])
+                found[row] = Annotated(labels, known[:length])
         return found
+
+    def _chances(self, paths: Array, emissions: Floats, lengths: Array) -> Array:
+        """The calibrated probability of each label of some paths, (B, T)."""
+        p = marginals(emissions, lengths, self.scores) ** self.power
+        chosen = np.take_along_axis(p, paths[:, :, None], axis=2)[:, :, 0]
+        return np.asarray(chosen / p.sum(axis=2))
 
     def emissions(self, sentences: Sequence[Sequence[str]]) -> list[tuple[Array, Floats, Array]]:
         """Scores of the labels at each word, batch by batch.

@@ -73,7 +73,8 @@ def tag(request: TagRequest, console: Console) -> int:
         sentences = _read(request, source, split, columns)
     write = _writer(request, card, columns)
     for batch in batches(sentences, request.batch_size, live=text is None and source == "-"):
-        answers = iter(annotator.annotate([s.tokens for s in batch if s.tokens]))
+        filled = [sentence.tokens for sentence in batch if sentence.tokens]
+        answers = iter(annotator.annotate(filled, chances=request.json))
         emit("".join(write(s, next(answers) if s.tokens else NOTHING) for s in batch))
     return 0
 

@@ -78,7 +78,7 @@ def test_labels_without_torch_are_those_of_the_model(name):
                 assert length == lengths[row]
                 expected = scores[row, :length].detach()
                 assert_close(torch.from_numpy(part[:length]), expected, rtol=1e-4, atol=1e-5)
-    answers = annotator.annotate(SENTENCES)
+    answers = annotator.annotate(SENTENCES, chances=True)
     assert [len(labels) for labels, _ in answers] == [*map(len, SENTENCES)]
     if not config.crf:
         p = scores.softmax(2).amax(2).detach()
@@ -98,7 +98,7 @@ def test_the_power_makes_probabilities_milder_and_changes_no_label():
 
     def answers(power):
         made = Annotator(config, lexicon, to_arrays(model), LABELS, scheme="IOB2", power=power)
-        return made.annotate(SENTENCES)
+        return made.annotate(SENTENCES, chances=True)
 
     for (labels, sure), (others, mild) in zip(answers(1.0), answers(0.3), strict=True):
         assert labels == others
