@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seqtool.config import DecodeConfig, OnUnknown
+from seqtool.config import BeamConfig, DecodeConfig, OnUnknown
 from seqtool.errors import ConfigError
 from seqtool.options import (
     ConfigFile,
@@ -22,13 +23,28 @@ from seqtool.options import (
 )
 from seqtool.settings import given, origin
 
-# Options of evaluate that only a language model has a use for.
-OF_TEXTS = ("per_token", "dynamic", "on_unknown", "state", "save_state", "device", "precision")
+# Options of ``evaluate`` that not every model has a use for, and the tasks of those that have.
+OF_TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("per_token", "dynamic", "on_unknown", "state", "save_state", "device"): ("generate",),
+    ("precision",): ("generate", "translate"),
+    ("source", "target", "lowercase", "compare", "beam_size", "length_penalty"): ("translate",),
+}
 
 
 def _stop_texts(ctx: typer.Context, texts: list[str] | None) -> list[str] | None:
     """SEQTOOL_STOP holds one text; typer cuts what is for a list at white space."""
     return [os.environ["SEQTOOL_STOP"]] if origin(ctx, "stop") == "environment" else texts
+
+
+def _refuse_others(ctx: typer.Context, task: str) -> None:
+    """See that no option of ``evaluate`` is given that means nothing for a model's task."""
+    for names, tasks in OF_TASKS.items():
+        for name in names:
+            if task not in tasks and origin(ctx, name) == "flag":
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is for models that {' or '.join(tasks)}, but "
+                    f"{ctx.params['model']} was trained to {task}; leave it out"
+                )
 
 
 def generate(
@@ -110,8 +126,28 @@ def evaluate(
     ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model directory.")],
     data: Annotated[
-        str, typer.Argument(help="Text, or labelled texts, to score: file, directory, or -.")
-    ],
+        str | None,
+        typer.Argument(help="Text, labelled texts or pairs, to score: file, directory, or -."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        option("translate: file of sources, in place of DATA, with --target.", "--source"),
+    ] = None,
+    target: Annotated[
+        str | None, option("translate: their translations, line for line.", "--target")
+    ] = None,
+    lowercase: Annotated[
+        bool, option("translate: BLEU and chrF ignore case, as sacrebleu -lc.", "--lowercase")
+    ] = False,
+    compare: Annotated[
+        Path | None, option("translate: another model to compare with.", "--compare")
+    ] = None,
+    beam_size: Annotated[
+        int, option("translate: translations kept in view, 1 = greedy.", "--beam-size")
+    ] = BeamConfig.beam_size,
+    length_penalty: Annotated[
+        float, option("translate: above 1 longer, below shorter.", "--length-penalty")
+    ] = BeamConfig.length_penalty,
     held_out: Annotated[
         bool,
         option("DATA is the training text: score the end that was held out.", "--held-out"),
@@ -147,11 +183,42 @@ def evaluate(
 
     Example: seqtool evaluate book other.txt
     """
+    beam = BeamConfig(beam_size=beam_size, length_penalty=length_penalty)
+    if source is not None and data is not None:
+        raise ConfigError(f"--source {source} stands in place of DATA, which is {data}; give one")
+    data = data if source is None else source
+    if data is None:
+        raise ConfigError("nothing to score; name DATA, or files with --source and --target")
     limit_threads(threads)
     with open_console(quiet, verbose) as console:
         from seqtool.checkpoint import task_of
 
-        if (task := task_of(model)) in ("classify", "tag"):
+        task = task_of(model)
+        _refuse_others(ctx, task)
+        if task == "translate":
+            from seqtool.rating import RateRequest, rate
+            from seqtool.translation import open_translator
+
+            rating = RateRequest(
+                model=model,
+                data=data,
+                target=target,
+                held_out=held_out,
+                baselines=baselines,
+                lower=lowercase,
+                compare=compare,
+                encoding=encoding,
+                json=as_json,
+            )
+            opened = partial(
+                open_translator,
+                beam=beam,
+                precision=precision,
+                threads=threads,
+                announce=lambda: console.status("compiling for this processor, once"),
+            )
+            raise typer.Exit(rate(rating, console, opened))
+        if task in ("classify", "tag"):
             from seqtool.appraising import appraise
             from seqtool.grading import grade
             from seqtool.scorecard import GradeRequest
@@ -164,12 +231,6 @@ def evaluate(
                 encoding=encoding,
                 json=as_json,
             )
-            for name in OF_TEXTS:
-                if origin(ctx, name) == "flag":
-                    raise ConfigError(
-                        f"--{name.replace('_', '-')} is for models that generate, but {model} was "
-                        f"trained to {task}; leave it out"
-                    )
             judge = grade if task == "classify" else appraise
             raise typer.Exit(judge(grading, console))
         from seqtool.scoring import ScoreRequest

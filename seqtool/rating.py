@@ -32,8 +32,8 @@ from seqtool.resampling import LEVEL, compare_ratios, ratio_interval
 
 Array = npt.NDArray[Any]
 Translate = Callable[[Sequence[str]], list[str]]  # one line for each
+Opener = Callable[[Path], Translate]
 
-CHUNK = 256  # sources between two signs of life
 WORST = 10  # translations shown
 SHOWN = 100  # characters of one
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact", "edit_distance": "edits"}
@@ -64,9 +64,7 @@ class Exam:
     unit: Unit  # what edits are counted in
 
 
-def rate(
-    request: RateRequest, console: Console, open_translator: Callable[[Path], Translate]
-) -> int:
+def rate(request: RateRequest, console: Console, open_translator: Opener) -> int:
     """Score a translator on pairs; gives the exit status.
 
     Args:
@@ -82,7 +80,8 @@ def rate(
     pairs = _held_out(request, card) if request.held_out else _read(request, card)
     exam = set_exam(pairs)
     sources = exam.answers.sources
-    found = _translate(open_translator(request.model), sources, console)
+    console.status(f"translating {len(sources):,} sources")
+    found = open_translator(request.model)(sources)
     console.status("scoring")
     report: dict[str, Any] = {
         "task": "translate",
@@ -95,7 +94,8 @@ def rate(
         "baselines": _baselines(request, exam, console),
     }
     if request.compare is not None:
-        other = _translate(open_translator(request.compare), sources, console)
+        console.status(f"translating with {request.compare}")
+        other = open_translator(request.compare)(sources)
         console.status("comparing")
         report["compare"] = {"model": str(request.compare)} | judge(
             other, exam, lower=request.lower, resample=False
@@ -255,15 +255,6 @@ def _held_out(request: RateRequest, card: Card) -> Pairs:
     if split.held_out is None:
         raise ConfigError(f"--held-out: {request.model} held nothing out")
     return split.held_out
-
-
-def _translate(translate: Translate, sources: Sequence[str], console: Console) -> list[str]:
-    """All translations, an empty one for an empty source."""
-    found: list[str] = []
-    for start in range(0, len(sources), CHUNK):
-        console.status(f"translating {start:,} of {len(sources):,}")
-        found += translate(sources[start : start + CHUNK])
-    return found
 
 
 def _baselines(request: RateRequest, exam: Exam, console: Console) -> dict[str, dict[str, float]]:

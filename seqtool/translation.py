@@ -328,8 +328,14 @@ def load_translator(
 
 
 def open_translator(
-    path: Path, *, precision: Precision = "float32", threads: int | None = None
+    path: Path,
+    *,
+    beam: BeamConfig | None = None,
+    precision: Precision = "float32",
+    threads: int | None = None,
+    announce: Callable[[], None] = lambda: None,
 ) -> Callable[[Sequence[str]], list[str]]:
     """What ``evaluate`` asks: gives for each text its best translation; see ``load_translator``."""
-    translator = load_translator(path, precision=precision, threads=threads)
-    return lambda texts: [found[0].text for found in translator.translate(texts, Wishes())]
+    translator = load_translator(path, precision=precision, threads=threads, announce=announce)
+    wishes = Wishes(beam=beam or BeamConfig())
+    return lambda texts: [found[0].text for found in translator.translate(texts, wishes)]

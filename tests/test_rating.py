@@ -1,6 +1,7 @@
 """Translators scored: every number by hand, files as a user has them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -193,7 +194,6 @@ def test_the_table_is_for_people(trained, run):
 
 
 def test_a_model_of_another_task_says_which_command_it_is_for(model, trained):
-    request = RateRequest(model, "x", None, False, True, False, None, None, True)
-    console = Console(quiet=True)
+    shutil.copytree(model, trained / "model", dirs_exist_ok=True)
     with pytest.raises(ConfigError, match="use seqtool generate"):
-        rate(request, console, lambda path: list)
+        score(trained, "x")

@@ -365,3 +365,48 @@ def test_the_most_tokens_follow_from_training(shouter, given, most):
 def test_int8_says_the_same(run, shouter):
     sources = "\n".join(letters(20, 9)) + "\n"
     assert run("translate", shouter, "--precision", "int8", stdin=sources)[1] == sources.upper()
+
+
+def test_evaluate_scores_the_translations_that_translate_writes(run, shouter, words, tmp_path):
+    sources = letters(20, 5)
+    translated = run("translate", shouter, stdin="\n".join(sources))[1].splitlines()
+    right = [text.upper() for text in sources]
+    right[3] = "WRONG"
+    table = tmp_path / "pairs.csv"
+    rows = [f"{s},{t}\n" for s, t in zip(sources, right, strict=True)]
+    table.write_text("small,large\n" + "".join(rows))
+    code, out, err = run("evaluate", shouter, table, "--json")
+    assert code == 0
+    assert "no dictionary baseline" in err
+    report = json.loads(out)
+    same = [a == b for a, b in zip(translated, right, strict=True)]
+    assert report["scores"]["exact"] == sum(same) / len(same)
+    assert report["scores"]["exact"] > 0.8
+    assert report["mistakes"][0]["row"] == f"{table}:5"
+    for name, lines in (("a", sources), ("b", right)):
+        (tmp_path / name).write_text("".join(line + "\n" for line in lines))
+    options = ("--source", tmp_path / "a", "--target", tmp_path / "b", "--no-baselines", "--json")
+    again = json.loads(run("evaluate", shouter, *options)[1])
+    assert again["scores"] == report["scores"]
+    compared = run("evaluate", shouter, table, "--compare", words, "--beam-size", 1, "--lowercase")
+    assert compared[0] == 0
+    assert "model ahead by" in compared[1]
+
+
+def test_evaluate_refuses_what_is_for_another_task(run, shouter, model, tmp_path):
+    table = tmp_path / "pairs.csv"
+    table.write_text("small,large\na,A\n")
+    code, out, err = run("evaluate", shouter, table, "--per-token")
+    assert (code, out) == (2, "")
+    assert "--per-token is for models that generate" in err
+    code, out, err = run("evaluate", model, table, "--lowercase")
+    assert (code, out) == (2, "")
+    assert "--lowercase is for models that translate" in err
+    for options, message in (
+        ((), "nothing to score"),
+        ((table, "--source", table), "stands in place of DATA"),
+        ((table, "--beam-size", 0), "at least 1"),
+    ):
+        code, out, err = run("evaluate", shouter, *options)
+        assert (code, out) == (2, "")
+        assert message in err
