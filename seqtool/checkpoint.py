@@ -24,7 +24,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from seqtool import __version__
-from seqtool.config import CONFIGS, TrainConfig, from_dict
+from seqtool.config import CONFIGS, Task, TrainConfig, from_dict
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 from seqtool.files import held, open_plain, sync_directory, write_whole, writing
 
@@ -39,6 +39,7 @@ COUNTS, DICTIONARY = "counts.safetensors", "dictionary.safetensors"
 # What is read into memory before it is checked. A card lists its classes, the events a run.
 MOST_BYTES = {CONFIG: 1 << 24, TOKENIZER: 1 << 25, EVENTS: 1 << 28}
 MOST_HEADER = 1 << 24  # bytes of JSON in a safetensors file
+MOST_WEIGHT = 1e30  # training gives up long before; sums of such numbers are still finite
 _COPY_AGAIN = "copy the whole directory again from where it was trained"
 _FILES = (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT, COUNTS, DICTIONARY)
 _NAMES = "|".join(map(re.escape, _FILES))
@@ -128,10 +129,11 @@ def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], whe
     for name, array in weights.items():
         if array.dtype != np.float32:
             raise CheckpointError(f"{where}: {name} is of {array.dtype}, needed float32")
-        if not np.isfinite(array).all():
+        largest = np.abs(array).max(initial=0)
+        if not largest < MOST_WEIGHT:  # nor if it is nan
             raise CheckpointError(
-                f"{where}: {name} is not finite, so its answers would mean nothing; train again, "
-                "with a lower --lr or --clip-norm 0.25"
+                f"{where}: {name} is not finite or absurd ({largest}), so answers would mean "
+                "nothing; train again, with a lower --lr or --clip-norm 0.25"
             )
 
 
@@ -172,13 +174,14 @@ def load(path: Path, task: str | None = None) -> Saved:
     return saved
 
 
-def task_of(path: Path) -> str:
+def task_of(path: Path) -> Task:
     """What a model was trained for.
 
     Raises:
         CheckpointError: As ``load``.
     """
-    return _steadily(path, _read_card).task
+    task: Task = _steadily(path, _read_card).task  # type: ignore[assignment]  # a key of CONFIGS
+    return task
 
 
 def load_last(path: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -451,6 +451,10 @@ def train(
             "--embeddings",
         ),
     ] = None,
+    reproduce: Annotated[
+        Path | None,
+        option("Train once more what made this model, and compare the weights.", "--reproduce"),
+    ] = None,
     force: Annotated[bool, option("Replace the model in --out.", "--force")] = False,
     seed: Annotated[int | None, option("Of all chance.", "--seed", shown=TrainConfig.seed)] = None,
     config: ConfigFile = None,
@@ -476,21 +480,28 @@ def train(
     if source is not None and data is not None:
         raise ConfigError(f"--source {source} stands in place of DATA, which is {data}; give one")
     data = data if source is None else source
-    if data is None:
+    if data is None and reproduce is None:
         raise ConfigError("nothing to train on; name DATA, or files with --source and --target")
     if source is not None and target is None:
         raise ConfigError(f"--source {source} needs its translations, named by --target")
     if no_attention and attention not in (None, "none"):
         raise ConfigError(f"--no-attention contradicts --attention {attention}; give one")
+    if reproduce is not None:
+        from seqtool.checkpoint import task_of
+
+        task = task_of(reproduce)
     if any((target, source_column, target_column, separator)):
         task = task or "translate"
     guessed = task is None and not resume
     if task is None and resume:
-        from seqtool.checkpoint import task_of
+        from seqtool.checkpoint import ModelDir, task_of
 
-        task = cast("Task", task_of(out or default_out(data)))
+        place = out or default_out(data or "")
+        task = None if ModelDir.is_free(place) else task_of(place)
     labelled = bool(text_column or label_column)
-    task = task or guess_task(data, labelled=labelled, encoding=encoding or PairConfig.encoding)
+    task = task or guess_task(
+        data or "", labelled=labelled, encoding=encoding or PairConfig.encoding
+    )
     kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
     known = {field.name for kind in kinds for field in fields(kind)}
     # On a terminal that shows the events too, a live view would be drawn over them.
@@ -503,8 +514,8 @@ def train(
         if no_attention:
             settings = settings.add({"attention": "none"}, "flag")
         request = TrainRequest(
-            data=data,
-            out=out or default_out(data),
+            data=data or "",
+            out=out or (Path() if reproduce else default_out(data or "")),
             valid=valid,
             seconds=parse_duration(budget) if budget and length == "budget" else None,
             epochs=epochs if length == "epochs" else None,
@@ -523,4 +534,8 @@ def train(
             target=target,
             valid_target=valid_target,
         )
+        if reproduce is not None:
+            from seqtool.reproducing import reproduce as repeat
+
+            raise typer.Exit(repeat(new_task(task), reproduce, request, console))
         raise typer.Exit(run(new_task(task), request, console))

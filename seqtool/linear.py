@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.calibration import nll, pool
+from seqtool.checkpoint import MOST_WEIGHT
 from seqtool.errors import CheckpointError
 from seqtool.labelsets import label_nll, sigmoid
 from seqtool.lexicon import Texts
@@ -66,7 +67,7 @@ def check_linear(arrays: Arrays, classes: int, where: str) -> None:
     keys, weight, bias = (arrays.get(name, np.zeros(0)) for name in ("keys", "weight", "bias"))
     right = keys.dtype == np.uint64 and {weight.dtype, bias.dtype} == {np.dtype(np.float32)}
     right = right and weight.shape == (*keys.shape, classes) and bias.shape == (classes,)
-    if not (right and np.isfinite(weight).all() and np.isfinite(bias).all()):
+    if not (right and all(np.abs(a).max(initial=0) < MOST_WEIGHT for a in (weight, bias))):
         raise CheckpointError(
             f"{where}: its linear classifier is damaged; copy the whole model directory again"
         )

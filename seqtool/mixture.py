@@ -181,15 +181,15 @@ def _saved_weights(best: Mapping[str, Any], order: int, where: str) -> np.ndarra
     if "mixture" not in best:
         return default_weights(order)
     try:
-        weights = np.array(best["mixture"], np.float32)
+        weights = np.array(best["mixture"], np.float64)  # of any size, so checked before the cast
     except (TypeError, ValueError):
-        weights = np.empty(0, np.float32)
+        weights = np.empty(0)
     if weights.shape != (order,) or not ((weights > 0) & (weights < 1)).all():
         raise CheckpointError(
             f"{where}: the mixture weights in config.json are not {order} numbers between 0 and 1; "
             "copy the whole directory again, or train again"
         )
-    return weights
+    return weights.astype(np.float32)
 
 
 class Interpolator:

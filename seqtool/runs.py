@@ -55,6 +55,7 @@ class TrainRequest:
     started: float  # time.monotonic() when the command began
     target: str | None = None  # translations of ``data``, line for line, in a file of their own
     valid_target: str | None = None  # the same of ``valid``
+    reproduces: Path | None = None  # the model whose run this is once more
 
 
 def run(
@@ -96,7 +97,7 @@ def run(
     else:
         saved = f"saved after step {trainer.step}; go on with: {_resume_command(request)}"
     try:
-        if not lost and not request.json and reason != name:
+        if not lost and not request.json and not request.reproduces and reason != name:
             emit(f"{request.out}\n")
     except (BrokenPipeError, SeqtoolError) as err:
         lost.append(err)

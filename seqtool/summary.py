@@ -39,6 +39,7 @@ class Summary:
     valid_curve: Points
     flow: tuple[Event, ...]  # the gradient flow recorded at evaluations, with their steps
     events: dict[str, int]  # how many of each kind
+    receipt: dict[str, str]  # how it was made; {} if the run did not record it
     broken: str  # what is wrong with the weights or with the run; "" if nothing is
 
     @property
@@ -82,8 +83,22 @@ def summarise(name: str, saved: Saved, events: Sequence[Event]) -> Summary:
             and {"verdict", "evidence"} <= _texts(event.get("gradient")).keys()
         ),
         events=dict(Counter(str(event.get("event")) for event in events)),
+        receipt=_receipt(card.extra.get("receipt")),
         broken=_broken(saved, events),
     )
+
+
+def _receipt(values: object) -> dict[str, str]:
+    """A card's receipt as texts: the command, the versions, the system."""
+    kept = values if isinstance(values, dict) else {}
+    words = kept.get("command")
+    versions = _texts(kept.get("versions"))
+    found = {
+        "command": " ".join(map(str, words)) if isinstance(words, list) else "",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "system": str(kept.get("system", "")),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _texts(values: object) -> dict[str, str]:

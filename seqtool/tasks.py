@@ -27,6 +27,7 @@ from seqtool.distributed import agree, join, leave, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.files import alone
 from seqtool.output import emit
+from seqtool.receipts import receipt
 from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
 from seqtool.settings import Settings
 
@@ -187,6 +188,9 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
         console.notice(f"seen from {request.data}: --task {task.name}")
     console.status(f"reading {request.data}")
     settings = task.read(request, settings, console)
+    if request.reproduces is not None:
+        before = load(request.reproduces, task.name).card
+        _check_data(task.source(request), replace(request, out=request.reproduces), before)
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.plan import DEFAULT_SECONDS, measure_gflops
@@ -208,14 +212,16 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
     settings = choice.settings.add(defaults, "default")
     if request.show_config:
         console.clear_status()
-        emit(shown_settings(_used(task, settings), request.others, seconds).toml())
+        emit(shown_settings(used(task, settings), request.others, seconds).toml())
         return 0
+
+    import torch
 
     from seqtool.budget import Budget
     from seqtool.train import Keeper, Onlooker
     from seqtool.trainer import Trainer
 
-    model_config, data_config, train_config = configs(task, _used(task, settings))
+    model_config, data_config, train_config = configs(task, used(task, settings))
     with enough_memory(model_config, train_config):
         objective = task.objective(model_config, train_config, device, console)
         trainer = Trainer(objective, train_config)
@@ -235,6 +241,16 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
             "device": trainer.device.type,
             "init_from": None if request.init_from is None else str(request.init_from),
             "embeddings": request.embeddings,
+            "receipt": receipt(
+                data=request.data,
+                embeddings=request.embeddings,
+                valid=request.valid,
+                target=request.target,
+                valid_target=request.valid_target,
+                init_from=str(request.init_from) if request.init_from else None,
+                threads=torch.get_num_threads(),
+                processes=world().size,
+            ),
         },
     )
     keeper: Keeper = Onlooker(card)
@@ -256,7 +272,7 @@ def _resume(task: Task, request: TrainRequest, console: Console) -> int:
     if request.show_config:
         values = asdict(card.model) | asdict(card.data) | asdict(card.train)
         others = Settings().add({"out": request.out}, "saved run")
-        settings = _used(task, Settings().add(values, "saved run"))
+        settings = used(task, Settings().add(values, "saved run"))
         emit(shown_settings(settings, others, card.extra.get("budget_seconds")).toml())
         return 0
     console.status(f"reading {request.data}")
@@ -343,7 +359,7 @@ def configs(task: Task, settings: Settings) -> tuple[Any, Any, TrainConfig]:
     return model, data, training
 
 
-def _used(task: Task, settings: Settings) -> Settings:
+def used(task: Task, settings: Settings) -> Settings:
     """The settings that mean something to a task."""
     kept = {name: value for name, value in settings.values.items() if name not in task.unused}
     return Settings(kept, settings.origins)

@@ -62,6 +62,9 @@ def show_summary(summary: Summary, sheet: Sheet) -> None:
             sheet.curves(series, x="step", y="loss in nats")
         for flow in summary.flow[-1:]:
             sheet.pairs([("gradient flow", f"{flow['verdict']}: {flow['evidence']}")])
+    if summary.receipt:
+        sheet.heading("Made by")
+        sheet.pairs(list(summary.receipt.items()))
     sheet.heading("Settings")
     kept = {name: summary.settings[name] for name in SETTINGS_SHOWN if name in summary.settings}
     sheet.table(

@@ -5,12 +5,14 @@ A new task joins them with a line in EXAMPLES.
 
 import csv
 import random
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import TINY, make_text
 
+SAMPLES = Path(__file__).parent.parent / "sample_data"
 GOOD = ["lovely", "fine", "great", "warm", "bright"]
 BAD = ["awful", "dull", "grim", "cold", "stale"]
 
@@ -42,6 +44,11 @@ def write_text(path: Path) -> Path:
     return path
 
 
+def copied(name: str) -> Callable[[Path], Path]:
+    """Puts a file of sample_data there."""
+    return lambda path: Path(shutil.copy(SAMPLES / name, path))
+
+
 @dataclass(frozen=True)
 class Example:
     """Data and options with which a task learns something within a second."""
@@ -63,5 +70,11 @@ EXAMPLES = {
         "reviews.csv",
         lambda path: write_csv(path, make_rows(160, 1)),
         (*LABELS, *RHYTHM, "--steps", 60),
+    ),
+    "tag": Example("tagged.conllu", copied("tagged.conllu"), (*LABELS, *RHYTHM, "--steps", 60)),
+    "translate": Example(
+        "pairs.tsv",
+        copied("pairs.tsv"),
+        ("--hidden-size", 8, "--embed-size", 8, "--batch-size", 64, *RHYTHM, "--steps", 16),
     ),
 }

@@ -282,7 +282,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
     from seqtool.cli import main
 
     found = {}
-    for task, example in EXAMPLES.items():
+    for task in USES:
+        example = EXAMPLES[task]
         place = tmp_path_factory.mktemp(task)
         data = example.write(place / example.name)
         with pytest.raises(SystemExit) as stop:

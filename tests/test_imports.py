@@ -135,7 +135,7 @@ ALLOWED: dict[str, set[str]] = {
     "lexicon": {*BASIC, "tokenizer"},
     "batches": {"lexicon"},
     "calibration": set(),
-    "linear": {"calibration", "errors", "labelsets", "lexicon"},
+    "linear": {"calibration", "checkpoint", "errors", "labelsets", "lexicon"},
     "classifier": {"cells", "config", "ngrams"},
     "judging": {
         *("batches", "calibration", "classifier", "config", "distributed", "labelsets"),
@@ -193,9 +193,14 @@ ALLOWED: dict[str, set[str]] = {
         "trainer",
     },
     "overview": {"config", "console", "data", "settings"},
+    "receipts": {"__init__", "checkpoint"},
+    "reproducing": {
+        *(*BASIC, "checkpoint", "console", "output", "receipts", "runs", "settings", "states"),
+        "tasks",
+    },
     "tasks": {
         *(*BASIC, "budget", "checkpoint", "console", "devices", "distributed", "files"),
-        *("models", "output", "plan", "runs", "settings", "train", "trainer"),
+        *("models", "output", "plan", "receipts", "runs", "settings", "train", "trainer"),
     },
     "options": {"distributed", "config", "console", "settings"},
     "cli_train": {
@@ -203,6 +208,7 @@ ALLOWED: dict[str, set[str]] = {
             *BASIC,
             "__init__",
             "checkpoint",
+            "reproducing",
             "images",
             "options",
             "pairs",
