@@ -44,8 +44,11 @@ def inspect(
     belief: Annotated[
         bool, option("What a classifier thinks after each word or row.", "--belief")
     ] = False,
+    attention: Annotated[
+        bool, option("Where a translator looks for each word it writes.", "--attention")
+    ] = False,
     start: Annotated[
-        int, option("First token shown; of a classifier, first example.", "--start", min=0)
+        int, option("First token shown; not of a text, first example.", "--start", min=0)
     ] = 0,
     length: Annotated[int, option("Tokens shown.", "--length", "-l", min=1)] = 2000,
     window: Annotated[
@@ -78,6 +81,7 @@ def inspect(
         "memory": memory,
         "surprisal": surprisal,
         "belief": belief,
+        "attention": attention,
     }
     if layer is not None and not unit:
         raise ConfigError("--layer says where --unit N is; give --unit too")

@@ -18,7 +18,7 @@ import numpy as np
 from seqtool.console import printable
 from seqtool.diagnostics import Flow
 from seqtool.errors import SeqtoolError
-from seqtool.findings import Belief, Findings
+from seqtool.findings import Attended, Belief, Findings
 from seqtool.gates import LayerGates
 from seqtool.horizon import Horizon, Surprise
 from seqtool.remedies import Outcome
@@ -53,7 +53,6 @@ STYLE: dict[Any, Any] = {  # matplotlib's own settings
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "legend.borderaxespad": 0,
-    "text.parse_math": False,  # names and words are not formulas
 }
 
 Draw = Callable[["Axes"], None]
@@ -137,7 +136,9 @@ def draw_units(found: Findings, axes: "Axes") -> None:
     """How well the best unit for each feature follows it, from 0, chance, to 1."""
     matches = found.ranking.by_feature[::-1] if found.ranking is not None else []
     names = [f"{m.feature}: {found.layers[m.layer]}, {m.unit}" for m in matches]
-    axes.barh(names, [match.excess for match in matches], color=COLOURS[0], height=0.6)
+    rows = range(len(matches))
+    axes.barh(rows, [match.excess for match in matches], color=COLOURS[0], height=0.6)
+    axes.set_yticks(rows, [printable(name) for name in names], parse_math=False)
     axes.set(xlabel="strength, 0 chance to 1 perfect", xlim=(0, 1))
     axes.grid(visible=False, axis="y")
 
@@ -166,10 +167,21 @@ def draw_belief(belief: Belief, classes: Sequence[str], axes: "Axes") -> None:
     axes.set(ylabel="probability", ylim=(-0.02, 1.02))
     if belief.pixels is None and len(steps) <= WORDS_SHOWN:
         words = [printable(piece.strip()) for piece in belief.pieces]
-        axes.set_xticks(steps, words, rotation=60, ha="right", fontsize=8)
+        axes.set_xticks(steps, words, rotation=60, ha="right", fontsize=8, parse_math=False)
     else:
         axes.set(xlabel="words read" if belief.pixels is None else "rows of pixels read")
     _legend(axes)
+
+
+def draw_attended(look: Attended, axes: "Axes") -> None:
+    """The attention of a translator: a column for each source token, a row for each of its own."""
+    axes.imshow(look.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    sides = ((axes.set_xticks, look.source, 60), (axes.set_yticks, look.target, 0))
+    for mark, tokens, angle in sides:
+        names = [printable(token).strip() or "·" for token in tokens]
+        mark(range(len(names)), names, rotation=angle, fontsize=8, parse_math=False)
+    axes.grid(visible=False)
+    axes.xaxis.tick_top()
 
 
 def draw_race(outcomes: Sequence[Outcome], axes: "Axes") -> None:
@@ -184,7 +196,9 @@ def draw_race(outcomes: Sequence[Outcome], axes: "Axes") -> None:
 
 def _legend(axes: "Axes", *, columns: int = 4) -> None:
     """Names of the curves above the frame, where they cover nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=columns, labelcolor=INK)
+    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=columns, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name is no formula
 
 
 def plots(summary: Summary, found: Findings) -> dict[str, Draw]:
@@ -204,6 +218,9 @@ def plots(summary: Summary, found: Findings) -> dict[str, Draw]:
         made["Surprisal"] = lambda axes: draw_surprises(surprises, axes)
     for belief in (found.beliefs or [])[:BELIEFS]:
         made[f"Belief, {belief.name}"] = partial(draw_belief, belief, found.classes)
+    for look in (found.attended or [])[:BELIEFS]:
+        if look.target:
+            made[f"Attention, {look.name}"] = partial(draw_attended, look)
     return made
 
 
@@ -223,7 +240,7 @@ def save_plots(made: dict[str, Draw], path: Path) -> None:
             axes = figure.add_subplot(len(made), 1, number)
             draw(axes)
             above = 24 if axes.get_legend() else 6  # the names of the curves
-            axes.set_title(printable(title), loc="left", pad=above)
+            axes.set_title(printable(title), loc="left", pad=above, parse_math=False)
         try:
             figure.savefig(path, format="png", dpi=DPI, facecolor="white")
         except OSError as err:

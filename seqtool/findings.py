@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from seqtool.gates import LayerGates
     from seqtool.horizon import Horizon, Surprise
 
-View = Literal["health", "gates", "units", "memory", "surprisal", "belief"]
+View = Literal["health", "gates", "units", "memory", "surprisal", "belief", "attention"]
 # What there is to see in a model of each task. A classifier predicts no tokens: it has no surprisal
 # and no loss that would fall with more of the past.
 VIEWS: dict[str, tuple[View, ...]] = {
     "generate": ("health", "gates", "units", "memory", "surprisal"),
     "classify": ("health", "gates", "units", "belief"),
+    "translate": ("attention",),
 }
 SHOWN_CLASSES = 6  # followed over a text: those that were believed in most
 
@@ -65,6 +66,21 @@ class Belief:
 
 
 @dataclass(frozen=True)
+class Attended:
+    """Where a translator looked while it wrote a translation."""
+
+    name: str  # of the source's place in what was read
+    translation: str
+    source: list[str]  # S tokens
+    target: list[str]  # T tokens
+    weights: npt.NDArray[np.float32]  # (T, S), what a row lacks of 1 went to the end of the source
+
+    def as_dict(self) -> dict[str, Any]:
+        """Values fit for JSON."""
+        return asdict(self) | {"weights": self.weights.round(4).tolist()}
+
+
+@dataclass(frozen=True)
 class Findings:
     """What was seen; views not asked for are None."""
 
@@ -78,6 +94,7 @@ class Findings:
     surprises: "list[Surprise] | None" = None
     beliefs: list[Belief] | None = None
     classes: tuple[str, ...] = ()  # that beliefs are about
+    attended: list[Attended] | None = None
     notes: list[str] = field(default_factory=list)  # why a view is missing or limited
 
 
@@ -109,6 +126,8 @@ def as_dict(found: Findings, spell: list[str]) -> dict[str, Any]:
         ]
     if found.beliefs is not None:
         values["belief"] = [belief.as_dict(found.classes) for belief in found.beliefs]
+    if found.attended is not None:
+        values["attention"] = [attended.as_dict() for attended in found.attended]
     return values
 
 

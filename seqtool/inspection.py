@@ -28,6 +28,7 @@ from seqtool.specimens import (
     Reading,
     as_shown,
     own_labels,
+    read_attended,
     read_beliefs,
     read_language,
     read_specimens,
@@ -37,6 +38,7 @@ from seqtool.specimens import (
 )
 from seqtool.summary import Summary, summarise
 from seqtool.tokenizer import Tokenizer
+from seqtool.translation import load_translator
 
 TEXT_TOKENS = 100_000  # read at most, for what is measured over many places
 
@@ -87,8 +89,12 @@ def inspect(request: InspectRequest, console: Console) -> int:
             f"{request.model}: no update of its weights was ever reported; what follows "
             "is what chance has drawn; train it first"
         )
-    look = _look_classifier if saved.card.task == "classify" else _look_language
-    found, spell = look(request, saved, console)
+    looks = {
+        "generate": _look_language,
+        "classify": _look_classifier,
+        "translate": _look_translator,
+    }
+    found, spell = looks[saved.card.task](request, saved, console)
     if request.png is not None:
         from seqtool.figures import plots, save_plots
 
@@ -239,18 +245,11 @@ def _look_classifier(
         )
     console.status(f"reading {request.data}")
     specimens = read_specimens(request.data, card, request.encoding or card.data.encoding)
-    if request.start >= len(specimens):
-        raise ConfigError(
-            f"--start must be below the number of examples, {len(specimens)}, got {request.start}"
-        )
+    _check_start(request.start, len(specimens))
     judge, _ = load_judge(request.model)
     console.status("reading one by one")
     shown = read_beliefs(judge, specimens, request.start, request.length)
-    if len(shown) < len(specimens):
-        console.notice(
-            f"single examples are shown for {len(shown)} of {len(specimens)}, from number "
-            f"{request.start} on; --start and --length choose others"
-        )
+    _say_shown(len(shown), len(specimens), request, console)
     classes = tuple(card.source["classes"])
     rows = spread_rows(judge, specimens, TEXT_TOKENS)
     labels = [specimens.labels[row] for row in rows]
@@ -282,6 +281,46 @@ def _look_classifier(
         labels=Labels(np.array([classes.index(label) for label in labels]), classes),
     )
     return found, []
+
+
+def _look_translator(
+    request: InspectRequest, saved: Saved, console: Console
+) -> tuple[Findings, list[str]]:
+    """Look into a translator; gives the findings, and no vocabulary."""
+    card = saved.card
+    if card.model.attention == "none":
+        raise ConfigError(f"{request.model}: trained without attention, so there is none to see")
+    if request.data is None:
+        raise ConfigError(
+            f"{request.model}: a model to translate does not keep what it was trained on; name "
+            "DATA: a table of pairs, lines of text or a text in quotes"
+        )
+    console.status(f"reading {request.data}")
+    specimens = read_specimens(request.data, card, request.encoding or card.data.encoding)
+    _check_start(request.start, len(specimens))
+    translator = load_translator(request.model, threads=request.threads)
+    console.status("translating")
+    attended = read_attended(translator, specimens, request.start, request.length)
+    _say_shown(len(attended), len(specimens), request, console)
+    return Findings(pieces=[], attended=attended), []
+
+
+def _check_start(start: int, count: int) -> None:
+    """See that there is a first example.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if start >= count:
+        raise ConfigError(f"--start must be below the number of examples, {count}, got {start}")
+
+
+def _say_shown(shown: int, count: int, request: InspectRequest, console: Console) -> None:
+    if shown < count:
+        console.notice(
+            f"single examples are shown for {shown} of {count}, from number {request.start} on; "
+            "--start and --length choose others"
+        )
 
 
 def _show(request: InspectRequest, summary: Summary, found: Findings, spell: Sequence[str]) -> None:

@@ -27,6 +27,22 @@ function seriesChoice(series) {
   return {...series, low: 0, high, signed: false};
 }
 
+// Let arrow keys and the pointer go from token to token.
+function walk(box, spans, go, where) {
+  box.addEventListener("keydown", event => {
+    const step = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity}[event.key];
+    if (step === undefined || !spans.length) return;
+    event.preventDefault();
+    go(where() < 0 ? 0 : where() + step);
+  });
+  for (const kind of ["pointerover", "click"]) {
+    box.addEventListener(kind, event => {
+      const at = spans.indexOf(event.target);
+      if (at >= 0) go(at);
+    });
+  }
+}
+
 async function textPanel() {
   if (!byId("text")) return;
   const packed = data.ranges.length ? await unpack() : null;
@@ -101,18 +117,7 @@ async function textPanel() {
   });
   byId("before").addEventListener("click", () => turn(-1));
   byId("after").addEventListener("click", () => turn(1));
-  byId("text").addEventListener("keydown", event => {
-    const step = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity}[event.key];
-    if (step === undefined) return;
-    event.preventDefault();
-    go(here < 0 ? 0 : here + step);
-  });
-  for (const kind of ["pointerover", "click"]) {
-    byId("text").addEventListener(kind, event => {
-      const at = spans.indexOf(event.target);
-      if (at >= 0) go(at);
-    });
-  }
+  walk(byId("text"), spans, go, () => here);
   pick();
 }
 
@@ -141,6 +146,32 @@ function examples() {
   show();
 }
 
+function attention() {
+  document.querySelectorAll(".look").forEach((box, number) => {
+    const read = [...box.querySelectorAll(".source span")];
+    const written = [...box.querySelectorAll(".target span")];
+    let here = -1;
+    const go = to => {
+      if (here >= 0) written[here].classList.remove("here");
+      here = Math.max(0, Math.min(written.length - 1, to));
+      written[here].classList.add("here");
+      const weights = data.attention[number][here];
+      read.forEach((span, i) => {
+        span.style.setProperty("--a", weights[i]);
+        span.style.setProperty("--h", weights[i]);
+      });
+      const best = weights.map((weight, i) => [weight, i]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+      const end = Math.max(0, 1 - weights.reduce((sum, weight) => sum + weight, 0));
+      box.querySelector(".said").textContent = quoted(written[here].textContent) + " looks at " +
+        best.map(([weight, i]) => quoted(read[i].textContent) + " " + percent(weight)).join(", ") +
+        ", at the end " + percent(end);
+    };
+    walk(box.querySelector(".target"), written, go, () => here);
+    if (written.length) go(0);
+  });
+}
+
 slider();
 examples();
+attention();
 textPanel().then(() => document.documentElement.dataset.ready = "yes");

@@ -60,6 +60,7 @@ def make_page(summary: Summary, found: Findings, spell: Sequence[str]) -> str:
     series = _series(found)
     sections = [
         ("reader", "The text, marked", _panel(found, series)),
+        ("looks", "Attention", _attended(found)),
         ("belief", "Belief", _beliefs(found)),
         ("gradient", "Gradient through time", _flow(summary, found, made)),
         ("gates", "Gates", _gates(found, made)),
@@ -289,6 +290,32 @@ def _beliefs(found: Findings) -> str:
     )
 
 
+def _attended(found: Findings) -> str:
+    """Sources and translations; the script marks what one token of a translation looks at."""
+    if not found.attended:
+        return ""
+    options, examples = [], []
+    for index, look in enumerate(found.attended[:EXAMPLES]):
+        options.append(f'<option value="{index}">{_text(look.name)}</option>')
+        source, target = (
+            "".join(f"<span>{_text(token)}</span> " for token in tokens)
+            for tokens in (look.source, look.target)
+        )
+        hidden = "" if index == 0 else " hidden"
+        examples.append(
+            f'<div class="example look" id="example-{index}"{hidden}>'
+            f'<p class="soft">What is read</p><div class="text source">{source}</div>'
+            '<p class="soft">What is written: point at a token, or go there with arrow keys</p>'
+            '<div class="text target" tabindex="0" role="group" aria-label="The translation; arrow '
+            f'keys go from token to token">{target}</div>'
+            '<p class="said" aria-live="polite"></p></div>'
+        )
+    return (
+        '<p class="controls"><label for="example">Example</label>'
+        f'<select id="example">{"".join(options)}</select></p>{"".join(examples)}'
+    )
+
+
 def _picture(pixels: np.ndarray, name: str) -> str:
     """Pixels (H, W, C) as an image inside the page."""
     import io
@@ -417,6 +444,10 @@ def _data(
         "series": series,
         "expected": expected,
         "spell": {int(token): spell[int(token)] for token in sorted(used)},
+        "attention": [
+            look.weights.astype(float).round(3).tolist()
+            for look in (found.attended or [])[:EXAMPLES]
+        ],
         "history": [f"step {event['step']}: {event['verdict']}" for event in _history(summary)],
     }
     return json.dumps(values_).replace("<", "\\u003c")

@@ -15,15 +15,16 @@ from seqtool.console import Console
 from seqtool.data import Tally, encode_documents
 from seqtool.delimited import LONGEST
 from seqtool.errors import DataError
-from seqtool.findings import Belief
+from seqtool.findings import Attended, Belief
 from seqtool.images import read_images
 from seqtool.judge import ImageJudge, TextJudge
-from seqtool.labelled import read_like, strings
+from seqtool.labelled import Data, read_like, strings
 from seqtool.pipes import given_text
 from seqtool.pixels import step_count
 from seqtool.tables import Table, guess_format, read_table
 from seqtool.text import open_text
 from seqtool.tokenizer import Tokenizer, apply_unknown_policy
+from seqtool.translation import TextTranslator, Wishes
 
 if TYPE_CHECKING:
     from seqtool.judging import Sequences
@@ -170,8 +171,13 @@ def read_specimens(source: str, card: Card, encoding: str) -> Specimens:
         lines = [line.rstrip("\r\n") for line in islice(files.lines(LONGEST), MOST_TEXTS)]
         names = [f"{files.name}:{number}" for number in range(1, len(lines) + 1)]
         return _texts(lines, [""] * len(lines), names, source)
+    if "source_column" in card.source:  # of a translator; what is to be said is not needed
+        columns = (card.source["source_column"],)
+        table = read_table(source, text_columns=columns, labelled=False, encoding=encoding)
+        names = [table.where(index) for index in range(len(table))]
+        return _texts(strings(table), [""] * len(names), names, source)
     try:
-        data = read_like(source, card, encoding)
+        data: Data = read_like(source, card, encoding)
     except DataError:
         columns = tuple(card.source["text_columns"])
         data = read_table(source, text_columns=columns, labelled=False, encoding=encoding)
@@ -222,6 +228,24 @@ def read_beliefs(
             length -= len(belief.pieces)
         if length <= 0:
             break
+    return found
+
+
+def read_attended(
+    translator: TextTranslator, specimens: Specimens, start: int, length: int
+) -> list[Attended]:
+    """Where a translator looks in texts from number ``start`` on; ``length`` tokens in all."""
+    found: list[Attended] = []
+    for row in range(start, len(specimens)):
+        if length <= 0:
+            break
+        spelled = translator.spelling.source.tokenizer
+        text, _ = apply_unknown_policy(specimens.texts[row], spelled, "replace", "the text")
+        ((best,),) = translator.translate([text], Wishes())
+        (look,) = translator.align([best])
+        name = specimens.names[row]
+        found.append(Attended(name, best.text, look.source, look.target, look.weights))
+        length -= len(look.target) + len(look.source)
     return found
 
 

@@ -19,6 +19,16 @@ PARTS = {
     "stack": "recurrent layers",
     "ngrams": "n-gram tables",
     "output": "output layer",
+    "vectors": "word vectors",
+    "onward": "layers reading onward",
+    "back": "layers reading back",
+    "chain": "chain of labels",
+    "source_embedding": "source embedding",
+    "target_embedding": "target embedding",
+    "query": "decoder below attention",
+    "reader": "decoder above attention",
+    "bridge": "encoder to decoder",
+    "deep": "before the output",
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqtool.console import format_count, printable
-from seqtool.findings import Belief, Findings
+from seqtool.findings import Attended, Belief, Findings
 from seqtool.neurons import Match
 from seqtool.sheet import Series, Sheet
 from seqtool.summary import Summary
@@ -97,6 +97,8 @@ def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:
         show_surprises(found.surprises, spell, sheet)
     if found.beliefs:
         show_beliefs(found.beliefs, found.classes, sheet)
+    if found.attended:
+        show_attended(found.attended, sheet)
     for note in found.notes:
         sheet.paragraph(note)
 
@@ -297,10 +299,23 @@ def show_beliefs(beliefs: Sequence[Belief], classes: Sequence[str], sheet: Sheet
         sheet.shaded(belief.line, path.tolist(), f"not {classes[best]}", classes[best])
         if turns := _turns(belief, classes):
             sheet.pairs([("turns", turns)])
-    if len(beliefs) > SHOWN_BELIEFS:
-        sheet.paragraph(
-            f"and {len(beliefs) - SHOWN_BELIEFS} more: --start N chooses, --json has all"
-        )
+    _say_more(len(beliefs), sheet)
+
+
+def show_attended(attended: Sequence[Attended], sheet: Sheet) -> None:
+    """For each token of translations a row: how much of the attention each source token got."""
+    sheet.heading("Attention: where the translator looks for each token it writes")
+    for look in attended[:SHOWN_BELIEFS]:
+        sheet.line()
+        sheet.paragraph(f"{look.name}: {look.translation}")
+        if look.target:
+            sheet.grid(look.target, look.source, look.weights.tolist())
+    _say_more(len(attended), sheet)
+
+
+def _say_more(count: int, sheet: Sheet) -> None:
+    if count > SHOWN_BELIEFS:
+        sheet.paragraph(f"and {count - SHOWN_BELIEFS} more: --start N chooses, --json has all")
 
 
 def _element(belief: Belief) -> str:

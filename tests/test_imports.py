@@ -94,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     "specimens": {
         "pixels",
         *(*BASIC, "checkpoint", "console", "data", "delimited", "findings", "images", "judge"),
-        *("judging", "labelled", "pipes", "tables", "text", "tokenizer"),
+        *("judging", "labelled", "pipes", "tables", "text", "tokenizer", "translation"),
     },
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},

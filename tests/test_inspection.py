@@ -384,3 +384,49 @@ def test_a_classifier_of_pictures(run: Run, tmp_path: Path) -> None:
     code, shown, _ = run("inspect", out, tmp_path / "data", "-l", 12, "--belief")
     assert code == 0
     assert shown.count("1.00") + shown.count("0.") >= 12
+
+
+@pytest.fixture(scope="session")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A translator of letters to capitals, and its pairs."""
+    rng = np.random.default_rng(0)
+    data = tmp_path_factory.mktemp("data") / "pairs.tsv"
+    words = ["".join(rng.choice(list("abcd"), int(rng.integers(2, 6)))) for _ in range(120)]
+    data.write_text("small\tlarge\n" + "".join(f"{w} {w}\t{w.upper()} X\n" for w in words))
+    out = data.parent / "model"
+    options = ("--hidden-size", "8", "--embed-size", "8", "--batch-size", "8", "--steps", "8", "-q")
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(data), "-o", str(out), "--task", "translate", *options])
+    assert stop.value.code == 0
+    return out, data
+
+
+def test_attention_of_a_translator(
+    run: Run, translator: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = translator
+    assert run("inspect", model)[0] == 0
+    (look,) = values_of(run, model, "abc da", "--attention")["attention"]
+    weights = np.array(look["weights"])
+    assert weights.shape == (len(look["target"]), len(look["source"]))
+    assert (weights >= 0).all()
+    assert (weights.sum(axis=1) <= 1 + 1e-3).all()
+    said = json.loads(run("translate", model, "abc da", "--attention", "--json")[1])
+    assert look["translation"] == said["text"]
+    assert weights.tolist() == pytest.approx(np.array(said["attention"]), abs=1e-3)
+    monkeypatch.setenv("COLUMNS", "60")
+    page, picture = tmp_path / "page.html", tmp_path / "look.png"
+    code, out, err = run("inspect", model, data, "-l", 30, "--html", page, "--png", picture)
+    assert code == 0, err
+    assert out.split() == [str(page), str(picture)]
+    assert "shown for" in err
+    code, out, _ = run("inspect", model, data, "-l", 30)
+    assert code == 0
+    assert "Attention" in out
+    assert max(map(len, out.splitlines())) <= 60
+    code, out, err = run("inspect", model, data, "--health", "-q")
+    assert (code, out) == (2, "")
+    assert "its views are --attention" in error_line(err)
+    code, out, err = run("inspect", model, "--attention", "-q")
+    assert (code, out) == (2, "")
+    assert "name DATA" in error_line(err)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from browser import Browser, chromium, find_chromium
 from test_report import SPELL, make_findings, make_summary
 
-from seqtool.findings import Belief, Findings
+from seqtool.findings import Attended, Belief, Findings
 from seqtool.neurons import Match, Ranking
 from seqtool.report import make_page
 from seqtool.summary import Summary
@@ -231,4 +232,29 @@ def test_an_example_is_chosen_and_a_picture_shown(
     assert browser.run(visible) == ["example-1"]
     sizes = "[...document.images].map(image => [image.naturalWidth, image.naturalHeight])"
     assert browser.run(sizes) == [[5, 8], [5, 8]]
+    assert browser.complaints == []
+
+
+def test_attention_follows_the_token_pointed_at(browser: Browser, tmp_path: Path) -> None:
+    weights = np.array([[0.9, 0.1, 0.0], [0.0, 0.25, 0.5]], np.float32)
+    looks = [
+        Attended("line 1", "b B", ["a", "<b>", "c"], ["d", HOSTILE[0]], weights),
+        Attended("line 2", "", ["a"], [], np.zeros((0, 1), np.float32)),
+    ]
+    page = make_page(make_summary(), Findings(pieces=[], attended=looks), [])
+    show(browser, page, tmp_path)
+    heights = """[...document.querySelectorAll("#example-0 .source span")].map(
+        span => Number(span.style.getPropertyValue("--h")))"""
+    assert browser.run(heights) == pytest.approx([0.9, 0.1, 0.0])
+    browser.run("document.querySelector('#example-0 .target').focus()")
+    browser.press("ArrowRight")
+    assert browser.run(heights) == pytest.approx([0.0, 0.25, 0.5])
+    said = browser.run("document.querySelector('#example-0 .said').textContent")
+    assert re.sub("[\u2018\u2019]", "'", said).startswith(
+        f"'{HOSTILE[0]}' looks at 'c' 50 %, '<b>' 25 %"
+    )
+    assert said.endswith("at the end 25 %")
+    choose(browser, "example", "1")
+    assert browser.run("document.getElementById('example-1').offsetHeight") > 0
+    assert browser.run("window.hit") is None
     assert browser.complaints == []
