@@ -163,16 +163,19 @@ def _most_frequent(counts: dict[str, Array], card: Card, bank: Treebank) -> tupl
 
 
 def _read(request: GradeRequest, card: Card) -> Treebank:
-    """The data, from the columns that training used."""
+    """The data, from the columns named, or else those that training used."""
     source, encoding = card.source, request.encoding or card.data.encoding
-    token, label = source["token_column"], source["label_column"]
-    bank = read(request.data, str(token), str(label), encoding)
-    if bank.columns.conllu != source["conllu"]:
+    token = request.token_column or str(source["token_column"])
+    label = request.label_column or str(source["label_column"])
+    bank = read(request.data, token, label, encoding)
+    named = request.token_column and request.label_column
+    if bank.columns.conllu != source["conllu"] and not named:
         kinds = [f"{bank.columns.width} columns", "CoNLL-U"]
         raise DataError(
             f"{request.data}: {kinds[bank.columns.conllu]}, but {request.model} was trained on "
             f"words from column {token} and labels from {label} of "
-            f"{'CoNLL-U' if source['conllu'] else 'other columns'}; bring the file into that form"
+            f"{'CoNLL-U' if source['conllu'] else 'other columns'}; say where they are here with "
+            "--token-column and --label-column"
         )
     return bank
 

@@ -28,6 +28,7 @@ OF_TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("per_token", "dynamic", "on_unknown", "state", "save_state", "device"): ("generate",),
     ("precision",): ("generate", "translate"),
     ("source", "target", "lowercase", "compare", "beam_size", "length_penalty"): ("translate",),
+    ("token_column", "label_column"): ("tag",),
 }
 
 
@@ -167,6 +168,14 @@ def evaluate(
     encoding: Annotated[
         str | None, option("Encoding of the text [default: the model's].", "--encoding")
     ] = None,
+    token_column: Annotated[
+        str | None,
+        option("tag: column of the words [default: as in training].", "--token-column"),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        option("tag: column of the labels [default: as in training].", "--label-column"),
+    ] = None,
     state: Annotated[Path | None, option("Go on where --save-state stopped.", "--state")] = None,
     save_state: Annotated[
         Path | None, option("Save where this call stops.", "--save-state")
@@ -230,6 +239,8 @@ def evaluate(
                 baselines=baselines,
                 encoding=encoding,
                 json=as_json,
+                token_column=token_column,
+                label_column=label_column,
             )
             judge = grade if task == "classify" else appraise
             raise typer.Exit(judge(grading, console))

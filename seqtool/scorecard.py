@@ -29,6 +29,8 @@ class GradeRequest:
     baselines: bool
     encoding: str | None
     json: bool
+    token_column: str | None = None  # of tagged sentences; None is that of training
+    label_column: str | None = None
 
 
 def confusion_matrix(truth: Array, guess: Array, classes: int) -> Array:

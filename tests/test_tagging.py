@@ -212,6 +212,20 @@ def test_scores_are_those_of_the_answers(run, tagger, tmp_path):
     assert "logreg" not in evaluate(run, tagger, path, "--no-baselines")[0]["baselines"]
 
 
+def test_columns_of_other_files_can_be_named(run, tagger, tmp_path):
+    path = tmp_path / "test.conll"
+    path.write_text("O X saw\nB-PER X Ann\n")
+    named = ("--token-column", 3, "--label-column", 1, "--no-baselines")
+    assert evaluate(run, tagger, path, *named)[0]["scores"]["accuracy"] == 1
+    conllu = tmp_path / "test.conllu"
+    conllu.write_text("1\tsaw\t_\tO" + 6 * "\t_" + "\n")
+    code, _, err = run("evaluate", tagger, conllu, "-q")
+    assert code == 1
+    assert "CoNLL-U, but" in error_line(err)
+    named = ("--token-column", "form", "--label-column", "upos", "--no-baselines")
+    assert evaluate(run, tagger, conllu, *named)[0]["scores"]["accuracy"] == 1
+
+
 def test_words_never_seen_and_labels_never_met(run, tagger, tmp_path):
     path = write(tmp_path / "test.conll", [(["saw", "Eve", "."], ["O", "B-PER", "B-DAY"])])
     found, err = evaluate(run, tagger, path, "--no-baselines")
