@@ -133,6 +133,7 @@ def read_data(source: str, config: LabelConfig, like: Data | None = None) -> Dat
         label_column=label,
         multi_label=config.multi_label,
         encoding=config.encoding,
+        binary_ok=config.tokenizer == "byte",
     )
 
 
@@ -156,6 +157,7 @@ def read_like(source: str, card: Card, encoding: str) -> Data:
             label_column=label,
             multi_label=card.data.multi_label,
             encoding=encoding,
+            binary_ok=card.data.tokenizer == "byte",
         )
 
     try:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqtool.calibration import nll, pool
+from seqtool.calibration import fit_powers, nll, pool
 from seqtool.checkpoint import MOST_WEIGHT
 from seqtool.errors import CheckpointError
-from seqtool.labelsets import label_nll, sigmoid
+from seqtool.labelsets import fit_label_powers, label_nll, probabilities
 from seqtool.lexicon import Texts
 
 Array = npt.NDArray[Any]
@@ -24,7 +24,10 @@ Arrays = dict[str, Array]
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed
 MAX_WEIGHTS = 1 << 23  # the most frequent n-grams are kept, 32 MB of weights at most
 PRIOR = 0.1  # every feature's factor before anything is learned: a tenth of naive Bayes
-STRENGTHS = (10.0, 3.0, 1.0)  # of the pull towards that; held-out texts choose
+# Of the pull towards that, tried in this order as long as held-out texts become more probable:
+# short texts want a strong one, long texts, which name each thing many times, a weak one.
+STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+USUAL = 3.0  # the strength where nothing is held out
 ITERATIONS = 20  # of L-BFGS
 
 
@@ -129,7 +132,7 @@ def fit(
         labels: Of these texts, (N,), or 1 for each that a text has, (N, C).
         weights: How much each text counts, or each of its labels; as ``labels``.
         classes: C.
-        held_out: Keys and rows of M other texts; with M = 0 the middle strength is taken.
+        held_out: Keys and rows of M other texts; with M = 0 the usual strength is taken.
         held_out_labels: Of those, (M,) or (M, C).
 
     Returns:
@@ -143,23 +146,27 @@ def fit(
     scale = ratios(places, labels[rows], len(known), classes)
     best: Arrays = {}
     lowest = np.inf
-    for strength in STRENGTHS if len(held_out_labels) else STRENGTHS[1:2]:
+    for strength in STRENGTHS if len(held_out_labels) else (USUAL,):
         factors, bias = _factors(places, rows, labels, weights, scale, strength)
-        found = {
-            "keys": known,
-            "weight": (scale * factors).astype(np.float32),
-            "bias": bias,
-        }
-        loss = -np.inf
-        if len(held_out_labels):
-            logits = score(found, *held_out, len(held_out_labels))
-            if labels.ndim == 2:
-                loss = label_nll(sigmoid(logits), held_out_labels)
-            else:
-                loss = nll(pool([logits], [1.0]), held_out_labels)
-        if loss < lowest:
-            best, lowest = found, loss
+        found = {"keys": known, "weight": (scale * factors).astype(np.float32), "bias": bias}
+        if not len(held_out_labels):
+            return found
+        loss = _calibrated_loss(score(found, *held_out, len(held_out_labels)), held_out_labels)
+        if loss >= lowest:
+            break
+        best, lowest = found, loss
     return best
+
+
+def _calibrated_loss(logits: Array, labels: Array) -> float:
+    """How improbable labels are by logits (M, C), once these are no longer too sure of themselves.
+
+    That is what the logits are for: they are pooled with others', and calibrated then.
+    """
+    if labels.ndim == 2:
+        powers = fit_label_powers([logits], labels)
+        return label_nll(probabilities([logits], powers), labels)
+    return nll(pool([logits], fit_powers([logits], labels)), labels)
 
 
 def _factors(

@@ -235,6 +235,9 @@ def _show(split: Split, config: LabelConfig, console: Console) -> None:
         steps = f"{step_count(data.pixels.shape[1:], config.by)} steps of a {config.by} each"
         rows = [("images", f"{height} x {width} pixels, {kind}: {steps}")]
         rows += [("", note) for note in data.notes]
+        both = [*data.skipped, *(held_out.skipped if isinstance(held_out, Images) else ())]
+        for broken in dict.fromkeys(both):
+            console.warn(f"left out: {broken}")
     else:
         rows = [("columns", data.columns.reason)]
     rows.append(("classes", shares(count_classes(data.labels), len(data))))

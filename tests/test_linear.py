@@ -1,13 +1,15 @@
 """n-grams of texts, naive Bayes ratios by hand, and the optimum that the fit must reach."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
+from seqtool.calibration import fit_powers, nll, pool
 from seqtool.lexicon import Lexicon
-from seqtool.linear import PRIOR, _factors, fit, look_up, ngram_keys, ratios, score
+from seqtool.linear import PRIOR, STRENGTHS, _factors, fit, look_up, ngram_keys, ratios, score
 
 TEXTS = ["good good film", "bad film", "good fun", "bad bad day", ""]
 LABELS = np.array([1, 0, 1, 0, 1])
@@ -100,3 +102,47 @@ def test_looks_up_only_what_it_knows():
     places, rows = look_up(known, np.array([9, 4, 3, 11], np.uint64), np.array([0, 0, 1, 1]))
     assert (places.tolist(), rows.tolist()) == ([2, 0], [0, 1])
     assert len(look_up(known[:0], known, np.zeros(3, int))[0]) == 0
+
+
+def test_several_labels_are_questions_of_their_own():
+    keys, where = ngram_keys(*encoded(TEXTS), 2)
+    nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    other = np.array([1, 1, 0, 0, 1])
+    truth = np.stack([1 - LABELS, LABELS, other], axis=1)
+
+    def learn(columns):
+        chosen = truth[:, columns]
+        none = np.zeros((0, len(columns)), np.int64)
+        weights = np.ones(chosen.shape)
+        return fit((keys, where), chosen, weights, len(columns), nothing, none)
+
+    together = learn([0, 1, 2])
+    np.testing.assert_allclose(together["weight"][:, 0], -together["weight"][:, 1], atol=2e-3)
+    for column in range(3):
+        alone = learn([column])
+        np.testing.assert_allclose(alone["weight"][:, 0], together["weight"][:, column], atol=5e-3)
+
+
+def test_the_penalty_is_weakened_as_long_as_held_out_texts_gain(monkeypatch):
+    rng = np.random.default_rng(1)
+    words = [f"w{i}" for i in range(40)]
+    texts = [" ".join(rng.choice(words, 30)) for _ in range(200)]
+    labels = np.array([sum(text.split().count(w) for w in words[:3]) > 2 for text in texts]) * 1
+    keys, where = ngram_keys(*encoded(texts), 1)
+    first = where < 150
+    train, held = (keys[first], where[first]), (keys[~first], where[~first] - 150)
+
+    def learn():
+        return fit(train, labels[:150], np.ones(150), 2, held, labels[150:])
+
+    losses, weights = [], []
+    for strength in STRENGTHS:
+        monkeypatch.setattr("seqtool.linear.STRENGTHS", (strength,))
+        arrays = learn()
+        logits = score(arrays, *held, 50)
+        losses.append(nll(pool([logits], fit_powers([logits], labels[150:])), labels[150:]))
+        weights.append(arrays["weight"])
+    monkeypatch.setattr("seqtool.linear.STRENGTHS", STRENGTHS)
+    rises = [i for i, (one, other) in enumerate(pairwise(losses)) if other >= one]
+    np.testing.assert_array_equal(learn()["weight"], weights[rises[0] if rises else -1])
+    assert losses[rises[0] if rises else -1] < losses[0]

@@ -123,7 +123,7 @@ def test_the_gradient_flow_of_a_classifier_equals_autograds(layers: int) -> None
     config = ClassifierConfig(hidden_size=4, num_layers=layers, cell="rnn", ngram_order=0)
     model = Classifier(config, 3, width=6).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 6, 1), np.uint8)
-    sequences = ImageSequences(pixels, 128.0, 60.0)
+    sequences = ImageSequences(pixels, "row", 128.0, 60.0)
     shown = [Belief("0", [""] * 5, np.full((5, 3), 1 / 3), "", pixels[0])]
     found = look_classifier(
         model,

@@ -286,3 +286,33 @@ def test_the_task_is_guessed_shown_and_kept(run, moods, tmp_path):
     assert "--task generate" in shown[2]
     again = run("train", moods, "-o", out, "--resume")
     assert "this run is finished" in again[2]
+
+
+def test_a_broken_image_is_named_and_left_out_only_if_asked(run, tmp_path):
+    from PIL import Image
+
+    for i in range(12):
+        folder = tmp_path / "d" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (6, 5), 200 * (i % 2) + i).save(folder / f"{i}.png")
+    (tmp_path / "d" / "a" / "x.png").write_bytes(b"no image")
+    argv = ("train", tmp_path / "d", "-o", tmp_path / "m", *SMALL[:-1], "--steps", 1)
+    code, _, err = run(*argv, "-q")
+    assert code == 1
+    assert "x.png" in error_line(err)
+    code, _, err = run(*argv, "--skip-bad")
+    assert code == 0
+    assert [line for line in err.splitlines() if "left out" in line and "x.png" in line]
+
+
+def test_bytes_that_are_no_text_are_read_by_bytes(run, tmp_path):
+    rows = [(b"\x00\xff odd %d" % i, b"x") for i in range(20)]
+    rows += [(b"even %d" % i, b"y") for i in range(20)]
+    data = tmp_path / "b.csv"
+    data.write_bytes(b"text,label\n" + b"".join(t + b"," + label + b"\n" for t, label in rows))
+    argv = ("train", data, "-o", tmp_path / "m", *SMALL, "--task", "classify", "--steps", 60)
+    assert "--tokenizer byte" in error_line(run(*argv)[2])
+    code, _, err = run(*argv, "--tokenizer", "byte", "--lr", 0.02)
+    assert code == 0, err
+    report = json.loads(run("evaluate", tmp_path / "m", data, "--json", "-q", "--no-baselines")[1])
+    assert report["scores"]["accuracy"] > 0.95
