@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seqtool.remedies import Outcome
 
 SOLVED = 0.01  # of a probe's baseline: no use in going on
+SOLVED_SCALE = 0.1  # of a probe's baseline: losses differ by powers
 EVAL_TOKENS = 50_000  # scored at each look
 SHOWN_CURVES = 6
 
@@ -180,7 +181,9 @@ def show_outcomes(
         )
         for outcome in outcomes[:SHOWN_CURVES]
     ]
-    sheet.curves(series, x="seconds", y="loss", log=baseline is not None)
+    # On a scale of powers only where there are any to see.
+    solved = baseline is not None and outcomes[0].loss < SOLVED_SCALE * baseline
+    sheet.curves(series, x="seconds", y="loss", log=solved)
     sheet.pairs([("best", outcomes[0].remedy.name), ("type", command)])
 
 

@@ -39,6 +39,7 @@ INKED = (
 SIZE = (5.2, 2.9)  # inches of a plot: its words stay readable on a page 400 pixels wide
 DPI = 150
 FEW = 20  # points of a curve that are marked
+DECADE = 10.0  # between losses from which on their scale is one of powers
 SMOOTH = 80  # points of a smoothed curve
 WORDS_SHOWN = 40  # of a text, below its curve
 BELIEFS = 3  # texts or pictures drawn in one PNG
@@ -190,7 +191,9 @@ def draw_race(outcomes: Sequence[Outcome], axes: "Axes") -> None:
         if outcome.curve:
             label = f"{outcome.remedy.name}: {outcome.loss:.4f}"
             axes.plot(*zip(*outcome.curve, strict=True), label=label, **_style(index))
-    axes.set(xlabel="seconds", ylabel="loss", yscale="log")
+    losses = [loss for outcome in outcomes for _, loss in outcome.curve if loss > 0]
+    apart = bool(losses) and max(losses) > DECADE * min(losses)
+    axes.set(xlabel="seconds", ylabel="loss", yscale="log" if apart else "linear")
     _legend(axes, columns=2)
 
 

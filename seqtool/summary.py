@@ -29,6 +29,14 @@ PARTS = {
     "reader": "decoder above attention",
     "bridge": "encoder to decoder",
     "deep": "before the output",
+    **dict.fromkeys(("memory_norm", "deep_norm"), "layer norms"),
+}
+
+# What a network of a task is besides layers of units.
+SHAPES = {
+    "classify": ", each reading onward and back",
+    "tag": ", each reading onward and back",
+    "translate": " in the encoder, each way, and above the attention of the decoder",
 }
 
 
@@ -69,6 +77,7 @@ def summarise(name: str, saved: Saved, events: Sequence[Event]) -> Summary:
     cell = model.cell.upper() + (f" ({model.nonlinearity})" if model.cell == "rnn" else "")
     layers = "layer" if model.num_layers == 1 else "layers"
     network = f"{cell}, {model.num_layers} {layers} of {model.hidden_size} units"
+    network += SHAPES.get(card.task, "")
     counts: Counter[str] = Counter()
     for key, weight in saved.weights.items():
         part = key.split(".")[0]

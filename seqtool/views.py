@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seqtool.horizon import Horizon, Surprise
 
 STARTLING = 8  # tokens listed
+MOST_LISTED = 20  # values of a list in a summary
 FEATURE_WIDTH = 24  # characters of a feature's name
 SHOWN_BELIEFS = 6  # texts or pictures shown one by one
 INK = " .:-=+*#%@"  # of pixels, dark to bright
@@ -45,12 +46,16 @@ def show_summary(summary: Summary, sheet: Sheet) -> None:
     sheet.pairs(rows)
     sheet.heading("Data")
     sheet.pairs(
-        [(name.replace("_", " "), f"{v}") for name, v in summary.source.items() if v is not None]
+        [
+            (name.replace("_", " "), _value(value))
+            for name, value in summary.source.items()
+            if value not in (None, "")
+        ]
     )
     if summary.scores or summary.valid_curve or summary.train_curve:
         sheet.heading("Training")
         events = ", ".join(f"{count} {kind}" for kind, count in summary.events.items())
-        rows = [(name.replace("_", " "), _number(value)) for name, value in summary.scores.items()]
+        rows = [(name.replace("_", " "), _value(value)) for name, value in summary.scores.items()]
         sheet.pairs([*rows, ("events", events)])
         curves = [("training", summary.train_curve), ("validation", summary.valid_curve)]
         series = [
@@ -79,8 +84,17 @@ def show_summary(summary: Summary, sheet: Sheet) -> None:
     sheet.table(["name", "shape"], shapes)
 
 
-def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
+def _value(value: object) -> str:
+    """A value in few words: long lists are counted, not listed."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        if len(value) > MOST_LISTED:
+            return f"{', '.join(map(_value, value[:3]))}, ... ({len(value)} in all)"
+        return ", ".join(map(_value, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
+    return f"{value}"
 
 
 def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:

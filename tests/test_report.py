@@ -72,6 +72,7 @@ def make_summary(**changes: object) -> Summary:
         "valid_curve": ((2, 2.5),),
         "flow": ({**flow, "step": 1}, {**flow, "step": 2}),
         "events": {},
+        "receipt": {},
         "broken": "",
     }
     return Summary(**(values | changes))  # type: ignore[arg-type]
@@ -190,8 +191,9 @@ def test_two_layers_of_512_over_2000_characters_stay_below_two_megabytes() -> No
         activations=noise,
         ranking=found.ranking,
         horizon=found.horizon,
+        surprises=((found.surprises or []) * 50)[:2000],
     )
-    assert len(make_page(make_summary(), big, []).encode()) < 2_000_000
+    assert len(make_page(make_summary(), big, SPELL).encode()) < 2_000_000
 
 
 def test_inspect_writes_page_and_picture(
