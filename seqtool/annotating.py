@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 BATCH = 64  # sentences evaluated side by side
 LEAST = 1e-300  # probability of which a logarithm is taken
+TIE = 1e-3  # how little a nat counts beside a mistake
 
 
 class TaggedSentences:
@@ -112,7 +113,12 @@ class Annotating:
 
     @torch.inference_mode()
     def evaluate(self, limit: int) -> Look:
-        """How probable the labels held out are, calibrated on them, and how many are found."""
+        """How probable the labels held out are, calibrated on them, and how many are found.
+
+        The best model is that with the fewest mistakes, in spans if there are some: labels go on to
+        be found long after the others have become less probable (on English web text 95.17 %
+        where nats were least, 95.33 % at the end). Of equals the one with fewer nats is better.
+        """
         held_out = self.held_out
         if held_out is None:
             return Look(None, {"val_loss": None, "val_accuracy": None})
@@ -139,7 +145,8 @@ class Annotating:
         card = {"valid_nats": loss, "power": powers[0]}
         card |= {f"valid_{name}": value for name, value in values.items()}
         shown = {f"val_{name}": value for name, value in values.items()}
-        return Look(loss, {"val_loss": loss, **shown}, card)
+        mistakes = 1 - values.get("span_f1", values["accuracy"])
+        return Look(mistakes + TIE * loss, {"val_loss": loss, **shown}, card)
 
     def _decode(self, words: Words, lengths: Array) -> tuple[Array, Array]:
         """The best labels of a batch, (B, T), and the probabilities of all, (B, T, C)."""
