@@ -446,6 +446,11 @@ def check_saved(saved: Saved, where: str) -> None:
         sound = (
             all(isinstance(source.get(key), str) for key in ("name", "sha256"))
             and _are(source.get("class_counts"), int, count=len(classes))
+            and _are(source.get("text_columns", []), str)
+            and isinstance(source.get("label_column"), str | None)
+            and isinstance(source.get("valid"), str | None)
+            and type(source.get("train_rows")) is int
+            and source["train_rows"] > 0
             and _are(shape, int, count=3)
             and _are(pixels, int, float)
             and _are(best.get("set_scores", []), int, float)
