@@ -38,7 +38,7 @@ def test_every_task_is_tried_here() -> None:
 def test_an_option_that_would_do_nothing_is_refused(
     run: Run, tmp_path: Path, task: str, option: tuple[object, ...]
 ) -> None:
-    code, _, err = run("train", DATA[task], "-o", tmp_path / "m", *option)
+    code, _, err = run("train", DATA[task], "-o", tmp_path / "m", "--task", task, *option)
     assert code == 2
     assert f"is not for --task {task}" in error_line(err)
 
