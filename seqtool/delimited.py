@@ -71,6 +71,7 @@ class RowStream:
         preferred: Sequence[str] = (),
         delimiter: str | None = None,
         live: bool = False,
+        is_header: Judge = looks_like_header,
     ) -> None:
         """Look at the first lines.
 
@@ -81,6 +82,7 @@ class RowStream:
             preferred: The guess, if there are such columns.
             delimiter: What the file's name says; ``None`` to try several.
             live: Look at no more than the first line: another may be long in coming.
+            is_header: Tells from the first rows whether the first one is a header.
 
         Raises:
             DataError: If there is nothing in it, or a column is missing.
@@ -88,7 +90,8 @@ class RowStream:
         lines = iter(lines)
         head, whole = _head(lines, 1 if live else _HEAD_LINES)
         self.name = name
-        self.layout = _find_layout(head, whole, name, delimiter, text_columns)
+        wanted = text_columns or preferred
+        self.layout = _find_layout(head, whole, name, delimiter, wanted, is_header)
         self._lines = chain(head, lines)
         if not text_columns and {*preferred} <= {*self.layout.names}:
             text_columns = preferred

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqtool.columns import looks_like_header as tables_have_header
 from seqtool.config import OnUnknown, Precision
 from seqtool.console import Console
 from seqtool.delimited import LONGEST, RowStream, delimiter_of
@@ -18,6 +19,7 @@ from seqtool.errors import ConfigError
 from seqtool.output import emit
 from seqtool.pipes import batches, given_text, read_lines
 from seqtool.sheet import Sheet
+from seqtool.sides import looks_like_header as pairs_have_header
 from seqtool.tokenizer import apply_unknown_policy
 from seqtool.translation import Alignment, TextTranslator, Translation, Wishes, load_translator
 
@@ -178,14 +180,16 @@ def _answer_table(
     if request.attention:
         raise ConfigError("--attention draws for lines of text, not for a table; leave it out")
     live = source == "-"
-    trained_on = answerer.translator.card.source.get("source_column")
+    trained_on = answerer.translator.card.source.get("source_column") or ""
     rows = RowStream(
         lines,
         "standard input" if live else source,
         text_columns=tuple(filter(None, [request.text_column])),
-        preferred=tuple(filter(None, [trained_on])),
+        preferred=(trained_on,) if trained_on else (),
         delimiter=delimiter_of(source),
         live=live,
+        # Training's columns had no names, so a first row of words is rather a row.
+        is_header=pairs_have_header if trained_on.isdecimal() else tables_have_header,
     )
     count = request.wishes.beam.n_best
     if not request.json:

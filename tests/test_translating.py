@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import shutil
 import subprocess
 import threading
 
@@ -220,6 +221,18 @@ def test_a_table_keeps_its_columns_and_gets_one(run, shouter, tmp_path):
     assert all(len(row) == 5 for row in wide)
     objects = run("translate", shouter, path, "--json")[1].split("\n")[:-1]
     assert [json.loads(line)["text"] for line in objects] == [row[3] for row in found[1:]]
+
+
+def test_a_table_without_a_header_loses_no_row(run, shouter, tmp_path):
+    nameless = tmp_path / "nameless"
+    shutil.copytree(shouter, nameless)
+    card = Card.from_json((nameless / "config.json").read_text(), "it")
+    card.source["source_column"] = "1"
+    (nameless / "config.json").write_text(card.to_json())
+    path = tmp_path / "new.tsv"
+    path.write_text("abc\tx y\nfed\tz\nbad\ty\n")
+    code, out, _ = run("translate", nameless, path)
+    assert (code, out) == (0, "abc\tx y\tABC\nfed\tz\tFED\nbad\ty\tBAD\n")
 
 
 def test_a_long_line_is_translated_piece_by_piece(run, shouter):
