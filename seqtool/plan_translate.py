@@ -137,7 +137,7 @@ def _epochs(
 
 def _dropout(epochs: float, words: bool) -> float:
     """Pairs read once or twice are not learned by heart; spellings follow rules, words less so."""
-    wanted = min(0.4, 0.1 * math.log2(max(1.0, epochs)))
+    wanted = min(0.4, 0.06 * math.log2(max(1.0, epochs)))
     return round(wanted if words else min(0.2, wanted / 2), 2)
 
 
