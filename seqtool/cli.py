@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from seqtool import __version__
 from seqtool.cli_classify import classify
 from seqtool.cli_inspect import cure, inspect
+from seqtool.cli_selftest import selftest
 from seqtool.cli_tag import tag
 from seqtool.cli_train import train
 from seqtool.cli_translate import translate
@@ -47,7 +48,7 @@ def _root(version: Annotated[bool, VersionFlag] = False) -> None:
     """Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work."""
 
 
-for command in (train, generate, classify, tag, translate, evaluate, inspect, cure):
+for command in (train, generate, classify, tag, translate, evaluate, inspect, cure, selftest):
     app.command()(command)
 
 

@@ -240,7 +240,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_tag", "cli_train"),
         *("cli_translate", "cli_use", "output", "settings"),
+        "cli_selftest",
     },
+    "selftest": {"checkpoint", "console", "engine", "errors", "models", "output"},
+    "cli_selftest": {"options", "selftest"},
     "__main__": {"cli"},
 }
 # Each is one command: anything but the others.
@@ -251,6 +254,7 @@ COMMANDS = {
 }
 # What typer is for.
 TOP = {
+    "cli_selftest",
     "options",
     "cli_classify",
     "cli_inspect",

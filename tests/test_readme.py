@@ -55,6 +55,7 @@ def test_every_option_exists():
         "evaluate",
         "inspect",
         "cure",
+        "selftest",
     ):
         text = subprocess.run(
             [sys.executable, "-m", "seqtool", command, "--help"],

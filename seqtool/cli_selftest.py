@@ -1,0 +1,24 @@
+"""The options of ``selftest``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqtool.options import Quiet, open_console
+
+
+def selftest(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model directory [default: a tiny one, trained now].")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Try on this machine what seqtool promises: the same answer however it is asked for.
+
+    Example: seqtool selftest book
+    """
+    with open_console(quiet, False) as console:
+        from seqtool.selftest import selftest as run
+
+        raise typer.Exit(run(model, console))
