@@ -64,6 +64,11 @@ class Card:
     # What ties the other files to this one, set by ``ModelDir``: run, tokenizer_sha256.
     seal: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def text_vocab_size(self) -> int:
+        """Ids of a language model's tokenizer: all but those of the labels it writes for."""
+        return self.vocab_size - len(self.source.get("classes", ()))
+
     def to_json(self) -> str:
         """The card with its format, the version that wrote it, and a checksum."""
         values = {"format": FORMAT, "seqtool": __version__} | _finite(asdict(self))
@@ -174,13 +179,22 @@ def load(path: Path, task: str | None = None) -> Saved:
     return saved
 
 
+def read_card(path: Path) -> Card:
+    """What a model is, without its weights.
+
+    Raises:
+        CheckpointError: As ``load``.
+    """
+    return _steadily(path, _read_card)
+
+
 def task_of(path: Path) -> Task:
     """What a model was trained for.
 
     Raises:
         CheckpointError: As ``load``.
     """
-    task: Task = _steadily(path, _read_card).task  # type: ignore[assignment]  # a key of CONFIGS
+    task: Task = read_card(path).task  # type: ignore[assignment]  # a key of CONFIGS
     return task
 
 

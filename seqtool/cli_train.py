@@ -84,8 +84,8 @@ def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") ->
     return "classify" if labelled or holds_labels(data, encoding=encoding) else "generate"
 
 
-def new_task(name: Task) -> "TrainTask":
-    """What ``train`` does its own way for a task."""
+def new_task(name: Task, *, labelled: bool) -> "TrainTask":
+    """What ``train`` does its own way for a task; ``labelled``: labels say what to write."""
     if name == "classify":
         from seqtool.train_classify import LabelTask
 
@@ -98,6 +98,10 @@ def new_task(name: Task) -> "TrainTask":
         from seqtool.train_translate import TranslateTask
 
         return TranslateTask()
+    if labelled:
+        from seqtool.train_rows import RowTask
+
+        return RowTask()
     from seqtool.train_text import TextTask
 
     return TextTask()
@@ -320,11 +324,14 @@ def train(
     ] = None,
     text_column: Annotated[
         str | None,
-        option("classify: column of the text, of a pair A,B [default: guessed].", "--text-column"),
+        option("Table: column of the text, of a pair A,B [default: guessed].", "--text-column"),
     ] = None,
     label_column: Annotated[
         str | None,
-        option("classify, tag: column of the label [default: guessed].", "--label-column"),
+        option(
+            "Column of the label [default: guessed]; with --task generate, write for labels.",
+            "--label-column",
+        ),
     ] = None,
     token_column: Annotated[
         str | None,
@@ -486,18 +493,17 @@ def train(
         raise ConfigError(f"--source {source} needs its translations, named by --target")
     if no_attention and attention not in (None, "none"):
         raise ConfigError(f"--no-attention contradicts --attention {attention}; give one")
-    if reproduce is not None:
-        from seqtool.checkpoint import task_of
+    begun = None  # the card of a model that is made on, or once more
+    if reproduce is not None or resume:
+        from seqtool.checkpoint import ModelDir, read_card, task_of
 
-        task = task_of(reproduce)
+        place = reproduce or out or default_out(data or "")
+        if reproduce is not None or not ModelDir.is_free(place):
+            begun = read_card(place)
+            task = task_of(place) if reproduce is not None or task is None else task
     if any((target, source_column, target_column, separator)):
         task = task or "translate"
     guessed = task is None and not resume
-    if task is None and resume:
-        from seqtool.checkpoint import ModelDir, task_of
-
-        place = out or default_out(data or "")
-        task = None if ModelDir.is_free(place) else task_of(place)
     labelled = bool(text_column or label_column)
     task = task or guess_task(
         data or "", labelled=labelled, encoding=encoding or PairConfig.encoding
@@ -534,8 +540,11 @@ def train(
             target=target,
             valid_target=valid_target,
         )
+        if begun is not None and begun.task == "generate":
+            label_column = begun.data.label_column
+        made = new_task(task, labelled=bool(label_column))
         if reproduce is not None:
             from seqtool.reproducing import reproduce as repeat
 
-            raise typer.Exit(repeat(new_task(task), reproduce, request, console))
-        raise typer.Exit(run(new_task(task), request, console))
+            raise typer.Exit(repeat(made, reproduce, request, console))
+        raise typer.Exit(run(made, request, console))

@@ -27,7 +27,8 @@ from seqtool.settings import given, origin
 OF_TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("per_token", "dynamic", "on_unknown", "state", "save_state", "device"): ("generate",),
     ("precision",): ("generate", "translate"),
-    ("source", "target", "lowercase", "compare", "beam_size", "length_penalty"): ("translate",),
+    ("compare",): ("generate", "classify", "translate"),
+    ("source", "target", "lowercase", "beam_size", "length_penalty"): ("translate",),
     ("token_column", "label_column"): ("tag",),
 }
 
@@ -53,6 +54,9 @@ def generate(
     model: Annotated[Path, typer.Argument(help="Model directory.")],
     prompt: Annotated[
         str | None, option("Text to go on from; - reads standard input.", "--prompt", "-p")
+    ] = None,
+    label: Annotated[
+        str | None, option("What to write for, if the model learned labels.", "--label")
     ] = None,
     length: Annotated[int, option("Tokens to write.", "--length", "-l")] = DecodeConfig.length,
     num: Annotated[int, option("Texts to write, together.", "--num", "-n")] = DecodeConfig.num,
@@ -109,6 +113,7 @@ def generate(
         request = WriteRequest(
             model=model,
             prompt=prompt,
+            label=label,
             stop=tuple(stop or ()),
             on_unknown=on_unknown,
             state=state,
@@ -140,9 +145,6 @@ def evaluate(
     lowercase: Annotated[
         bool, option("translate: BLEU and chrF ignore case, as sacrebleu -lc.", "--lowercase")
     ] = False,
-    compare: Annotated[
-        Path | None, option("translate: another model to compare with.", "--compare")
-    ] = None,
     beam_size: Annotated[
         int, option("translate: translations kept in view, 1 = greedy.", "--beam-size")
     ] = BeamConfig.beam_size,
@@ -162,6 +164,10 @@ def evaluate(
     baselines: Annotated[
         bool, option("Score cheap methods too.", "--baselines/--no-baselines")
     ] = True,
+    compare: Annotated[
+        Path | None,
+        option("Another model: is it better on the same data, or is that chance?", "--compare"),
+    ] = None,
     on_unknown: Annotated[
         OnUnknown, option("What to do with characters never seen.", "--on-unknown")
     ] = "replace",
@@ -200,7 +206,7 @@ def evaluate(
         raise ConfigError("nothing to score; name DATA, or files with --source and --target")
     limit_threads(threads)
     with open_console(quiet, verbose) as console:
-        from seqtool.checkpoint import task_of
+        from seqtool.checkpoint import read_card, task_of
 
         task = task_of(model)
         _refuse_others(ctx, task)
@@ -238,6 +244,7 @@ def evaluate(
                 held_out=held_out,
                 baselines=baselines,
                 encoding=encoding,
+                compare=compare,
                 json=as_json,
                 token_column=token_column,
                 label_column=label_column,
@@ -258,9 +265,14 @@ def evaluate(
             encoding=encoding,
             state=state,
             save_state=save_state,
+            compare=compare,
             device=device,
             threads=threads,
             precision=precision,
             json=as_json,
         )
+        if "classes" in read_card(model).source:
+            from seqtool.rowscoring import evaluate_rows
+
+            raise typer.Exit(evaluate_rows(request, console))
         raise typer.Exit(run(request, console))

@@ -114,6 +114,8 @@ class DataConfig:
     vocab_size: int = 8000  # at most this many entries; word and bpe only
     valid_fraction: float = 0.1  # the end of the text, cut off before training
     encoding: str = "utf-8"
+    text_column: str = ""  # of texts that begin with a label; "" = guessed
+    label_column: str = ""  # "" = the text has no labels
 
     def __post_init__(self) -> None:
         _check_choice("--tokenizer", self.tokenizer, TokenizerKind)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from seqtool.calibration import calibration_error, nll
 from seqtool.checkpoint import Card, event_line
+from seqtool.comparing import Comparison, compare_right
 from seqtool.console import Console
 from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.images import Images
@@ -60,8 +62,8 @@ def grade(request: GradeRequest, console: Console) -> int:
     logits, tokens = _opinions(judge, data, request)
     p = sure(probabilities(logits, judge.powers))
     if card.data.multi_label:
-        least = (card.extra.get("best") or {}).get("thresholds", [HALF] * len(classes))
-        answers = (p >= np.asarray(least)).astype(np.int64)
+        least = thresholds(card).tolist()
+        answers = (p >= thresholds(card)).astype(np.int64)
         right = (answers == truth).all(axis=1)
         found = label_scores(p, truth, least)
         details: dict[str, Any] = {"classes": per_label(answers > 0, truth, least, classes)}
@@ -81,8 +83,13 @@ def grade(request: GradeRequest, console: Console) -> int:
         "baselines": _baselines(request, card, logits, data, truth, console),
         "mistakes": _mistakes(p, truth, answers, data, classes),
     }
+    comparison = _compare(request, data, right, console) if request.compare else None
+    if comparison:
+        report["comparison"] = comparison.as_dict()
     console.clear_status()
     emit(event_line(report) if request.json else _text(report, classes))
+    if comparison and not request.json:
+        emit(comparison.sentence(str(request.model)) + "\n")
     warn_of_better(report, SHOWN, "texts", console)
     return 0
 
@@ -146,6 +153,32 @@ def _opinions(
         found = [judge.opinions(texts[start : start + CHUNK]) for start in starts]
         tokens = sum(len(judge.lexicon.split(text)) for text in texts)
     return [np.concatenate(parts) for parts in zip(*found, strict=True)], tokens
+
+
+def _compare(request: GradeRequest, data: Data, right: Array, console: Console) -> Comparison:
+    """The other model on the same examples; a label that it does not know it gets wrong."""
+    assert request.compare is not None
+    judge, card = load_judge(request.compare)
+    classes: list[str] = card.source["classes"]
+    if isinstance(data, Images) and list(data.pixels.shape[1:]) != card.source.get("image_shape"):
+        raise ConfigError(f"--compare {request.compare}: it does not read images of this size")
+    console.status(f"judging {len(data)} examples by {request.compare}")
+    logits, _ = _opinions(judge, data, replace(request, model=request.compare))
+    p = sure(probabilities(logits, judge.powers))
+    if card.data.multi_label:
+        theirs = (p >= thresholds(card)).astype(np.int64)
+        return compare_right(
+            right, (theirs == numbered(data, classes)).all(axis=1), other=str(request.compare)
+        )
+    named = [classes[best] for best in p.argmax(axis=1)]
+    theirs = np.array([mine == label for mine, label in zip(named, data.labels, strict=True)])
+    return compare_right(right, theirs, other=str(request.compare))
+
+
+def thresholds(card: Card) -> Array:
+    """Least probability of each label that is given, (C,), of a model of label sets."""
+    found = (card.extra.get("best") or {}).get("thresholds")
+    return np.asarray(found or [HALF] * len(card.source["classes"]))
 
 
 def _baselines(

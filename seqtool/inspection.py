@@ -160,7 +160,7 @@ def _look_language(
     """Look into a language model; gives the findings and the text of every token, (V,)."""
     card = saved.card
     where = str(request.model)
-    tokenizer = Tokenizer.from_json(saved.tokenizer_json, where, size=card.vocab_size)
+    tokenizer = Tokenizer.from_json(saved.tokenizer_json, where, size=card.text_vocab_size)
     check_weights(saved.weights, language_shapes(card.model, card.vocab_size), where)
     views = _views(request, card.task)
     partner = load_partner(saved, request.model) if views & {"memory", "surprisal"} else None

@@ -12,13 +12,13 @@ from seqtool.checkpoint import Card
 from seqtool.config import LabelConfig
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, is_images, read_images
+from seqtool.labels import SHOWN_CLASSES, listed
 from seqtool.splits import hold_out
 from seqtool.tables import Table, read_table
 
 Array = npt.NDArray[Any]
 Data = Table | Images
 
-SHOWN_CLASSES = 12  # of many
 BETWEEN = " \u2016 "  # the texts of a pair, read as one
 
 
@@ -219,9 +219,3 @@ def shares(counts: Mapping[str, int], total: int) -> str:
 def shuffled(count: int, seed: int) -> Array:
     """The numbers below a count in random order."""
     return np.random.default_rng(seed).permutation(count)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names and how many more there are."""
-    more = len(names) - SHOWN_CLASSES
-    return ", ".join(names[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")

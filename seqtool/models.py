@@ -128,24 +128,31 @@ class LanguageModel(nn.Module):
         output, state = self.stack.step(x[:, 0], state)
         return output[:, None], state
 
-    def loss(self, ids: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
+    def loss(
+        self, ids: Tensor, targets: Tensor, state: State, counted: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """How badly the next token is predicted at every position, in the mean.
 
         Args:
             ids: (B, T) int64, T at least 1.
             targets: The tokens that do follow, (B, T) int64.
             state: State before the first of them, each (L, B, H).
+            counted: Positions that count, (B, T) bool; all if not given.
 
         Returns:
             Mean negative log-likelihood in nats, and the state after the last id. The logits of a
             large vocabulary are never held all at once.
         """
         output, added, state = self._read(ids, state, self.stack, drop=self.training)
+        rows, answers = output.flatten(0, 1), targets.flatten()
+        if counted is not None:
+            kept = counted.flatten()
+            rows, answers = rows[kept], answers[kept]
         if added is not None:
-            logits = functional.linear(output, self._output_weight(), self.output.bias) + added
-            return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
-        parts = output.flatten(0, 1), self._output_weight(), self.output.bias
-        return cross_entropy(*parts, targets.flatten()), state
+            added = added.flatten(0, 1) if counted is None else added.flatten(0, 1)[kept]
+            logits = functional.linear(rows, self._output_weight(), self.output.bias) + added
+            return functional.cross_entropy(logits, answers), state
+        return cross_entropy(rows, self._output_weight(), self.output.bias, answers), state
 
     def _run(self, ids: Tensor, state: State, stack: Stack, *, drop: bool) -> tuple[Tensor, State]:
         output, added, state = self._read(ids, state, stack, drop=drop)

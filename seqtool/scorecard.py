@@ -28,6 +28,7 @@ class GradeRequest:
     held_out: bool
     baselines: bool
     encoding: str | None
+    compare: Path | None  # another model, to be scored on the same examples
     json: bool
     token_column: str | None = None  # of tagged sentences; None is that of training
     label_column: str | None = None

@@ -6,7 +6,7 @@ The text is read, encoded and scored piece by piece, so a stream of any length f
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from seqtool.backoff import NGram
 from seqtool.baselines import XZ_TRAIN_BYTES, xz_cost
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
+from seqtool.comparing import Blocks, Comparison, compare_costs
 from seqtool.config import Device, OnUnknown, Precision
 from seqtool.console import Console, format_count
 from seqtool.data import Tally, clip_documents, encode_documents, split_at, text_stats
@@ -52,6 +53,7 @@ class ScoreRequest:
     encoding: str | None
     state: Path | None
     save_state: Path | None
+    compare: Path | None  # another model, to be scored on the same text
     device: Device
     threads: int | None
     precision: Precision
@@ -123,12 +125,14 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     """
     if request.save_state:
         check_place(request.save_state)
+    if request.compare and request.state:
+        raise ConfigError("--compare: the other model has no --state to go on from; leave one out")
     if request.state and request.dynamic:
         raise ConfigError(
             "--dynamic changes the weights, which a state file does not hold; leave --state out"
         )
     saved = load(request.model, "generate")
-    size = saved.card.vocab_size
+    size = saved.card.text_vocab_size
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model), size=size)
     encoding = request.encoding or saved.card.data.encoding
     files = open_text(request.data, encoding=encoding, binary_ok=tokenizer.kind == "byte")
@@ -146,20 +150,17 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     documents = _known(documents, tokenizer, request.on_unknown, files.name, unknown)
     if request.per_token:
         console.clear_status()  # what is printed now must not stand beside it
-    totals, network = {name: Total() for name in scorers}, Total()
-    for ids in _pieces(encode_documents(documents, tokenizer, tally)):
+    kinds = [*scorers, "network"] if interpolator else [*scorers]
+    totals = {kind: Total() for kind in kinds}
+    blocks = _blocks(tokenizer) if request.compare else None
+    for ids, costs in _costs(documents, tokenizer, scorers, interpolator, tally):
         text = ids != tokenizer.start_id
-        counted = interpolator.push(ids) if interpolator else None
-        for kind, scorer in scorers.items():
-            nll = scorer.push(ids)
-            if counted is not None and interpolator is not None:
-                if kind == "scores":
-                    network.add(_charged(nll, ids, tokenizer), text)
-                nll = interpolator.mix(nll, counted)
-            nll = _charged(nll, ids, tokenizer)
+        for kind, nll in costs.items():
             totals[kind].add(nll, text)
-            if request.per_token and kind == "scores":
-                _print_tokens(tokenizer, ids, nll, request.json)
+        if request.per_token:
+            _print_tokens(tokenizer, ids, costs["scores"], request.json)
+        if blocks:
+            blocks.push(ids[text], costs["scores"][text])
         if baselines:
             baselines.push(ids)
     if totals["scores"].tokens == 0:
@@ -180,8 +181,11 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
         **{kind: total.scores(tally) for kind, total in totals.items()},
         "baselines": baselines.as_dict(tally) if baselines else {},
     }
-    if interpolator:
-        report["network"] = network.scores(tally)
+    comparison = None
+    if blocks:
+        again = _documents(request, files, saved)
+        comparison = _compare(request, saved, again, files.name, blocks, tally, console)
+        report["comparison"] = comparison.as_dict()
     console.clear_status()
     if request.json:
         emit(event_line(report))
@@ -189,8 +193,69 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
         if request.per_token:
             emit("\n")
         _print_table(report)
+    if comparison and not request.json:
+        emit(comparison.sentence(str(request.model), higher_is_better=False) + "\n")
     _remark(report, unknown, console)
     return 0
+
+
+def _costs(
+    documents: Iterator[Iterator[str]],
+    tokenizer: Tokenizer,
+    scorers: "dict[str, Surprisal | Scorer]",
+    interpolator: Interpolator | None,
+    tally: Tally,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """The tokens of a text piece by piece, (T,), and what each costs by every kind of score."""
+    for ids in _pieces(encode_documents(documents, tokenizer, tally)):
+        counted = interpolator.push(ids) if interpolator else None
+        costs = {}
+        for kind, scorer in scorers.items():
+            nll = scorer.push(ids)
+            if counted is not None and interpolator is not None:
+                if kind == "scores":
+                    costs["network"] = _charged(nll, ids, tokenizer)
+                nll = interpolator.mix(nll, counted)
+            costs[kind] = _charged(nll, ids, tokenizer)
+        yield ids, costs
+
+
+def _blocks(tokenizer: Tokenizer) -> Blocks:
+    spelled = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    return Blocks(np.array([len(text.encode("utf-8", "surrogateescape")) for text in spelled]))
+
+
+def _compare(
+    request: ScoreRequest,
+    saved: Saved,
+    documents: Iterator[Iterator[str]],
+    name: str,
+    mine: Blocks,
+    tally: Tally,
+    console: Console,
+) -> Comparison:
+    """The same text by the other model, block by block."""
+    assert request.compare is not None
+    request = replace(request, model=request.compare, dynamic=False, precision="float32")
+    other = load(request.model, "generate")
+    card = other.card
+    if "classes" in card.source:
+        raise ConfigError(f"--compare {request.model}: it writes for labels; name another model")
+    here = saved.card
+    same = [(c.source["sha256"], c.data.valid_fraction) for c in (card, here)]
+    if request.held_out and same[0] != same[1]:
+        console.warn(f"{request.model} may have been trained on the text that is scored")
+    size = card.text_vocab_size
+    tokenizer = Tokenizer.from_json(other.tokenizer_json, str(request.model), size=size)
+    console.status(f"scoring {name} by {request.model}")
+    scorers = _scorers(request, other, tokenizer, None, console)
+    interpolator = _interpolator(request, other, tokenizer, None, scorers["scores"])
+    documents = _known(documents, tokenizer, request.on_unknown, name, {})
+    theirs = _blocks(tokenizer)
+    for ids, costs in _costs(documents, tokenizer, scorers, interpolator, Tally()):
+        text = ids != tokenizer.start_id
+        theirs.push(ids[text], costs["scores"][text])
+    return compare_costs(mine, theirs, tally.characters, other=str(request.model))
 
 
 def _scorers(

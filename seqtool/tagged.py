@@ -19,7 +19,8 @@ from seqtool.audit import (
 )
 from seqtool.config import TreebankConfig
 from seqtool.errors import DataError
-from seqtool.labelled import listed, shares, shuffled
+from seqtool.labelled import shares, shuffled
+from seqtool.labels import listed
 from seqtool.spans import Scheme, find_scheme, misplaced, take_apart
 from seqtool.splits import hold_out
 from seqtool.treebank import Treebank, read_treebank

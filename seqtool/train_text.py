@@ -13,6 +13,7 @@ from seqtool.config import DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.decode import Generation, Steppable, row_rngs, warm_up
+from seqtool.errors import ConfigError
 from seqtool.mixture import Mixture
 from seqtool.overview import listed, model_rows, show_corpus
 from seqtool.runs import TrainRequest, inherit
@@ -36,6 +37,7 @@ class TextTask(Task):
 
     name = "generate"
     inheritable = True
+    unused = frozenset({"text_column", "label_column"})  # of a table: train_rows
 
     corpus: Corpus
     parent: Saved | None = None  # of --init-from
@@ -55,7 +57,12 @@ class TextTask(Task):
         note = ""
         if request.init_from is not None:
             self.parent = load(request.init_from, "generate")
-            settings = _inherit(settings, self.parent.card, request.init_from)
+            if "classes" in self.parent.card.source:
+                raise ConfigError(
+                    f"--init-from {request.init_from}: it writes for labels; give a table of texts "
+                    "and labels and --label-column, or start from another model"
+                )
+            settings = inherit_shape(settings, self.parent.card, request.init_from)
         _, data, _ = configs(self, settings)
         tokenizer = None
         if self.parent is not None:
@@ -127,7 +134,8 @@ class TextTask(Task):
         """The next token, of a fresh language model or of one with the parent's weights."""
         from seqtool.language import NextToken
 
-        made = _new_model(model, train, self.corpus.tokenizer, self.parent).to(device)
+        unknown_id = self.corpus.tokenizer.unknown_id
+        made = new_model(model, train, self.vocab_size, unknown_id, self.parent).to(device)
         if model.backoff_order:
             console.status("counting n-grams")
             self.ngram = NGram(self.corpus.train, self.vocab_size, order=model.backoff_order)
@@ -176,8 +184,12 @@ class TextTask(Task):
         return _sampler(trainer)
 
 
-def _new_model(
-    config: ModelConfig, train_config: TrainConfig, tokenizer: Tokenizer, parent: Saved | None
+def new_model(
+    config: ModelConfig,
+    train_config: TrainConfig,
+    vocab_size: int,
+    unknown_id: int | None,
+    parent: Saved | None,
 ) -> "LanguageModel":
     """A model with fresh weights from the seed, or with those of ``--init-from``."""
     import torch
@@ -185,7 +197,7 @@ def _new_model(
     from seqtool.models import build_model, copy_grown, shapes
 
     torch.manual_seed(train_config.seed % 2**64)
-    model = build_model(config, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
+    model = build_model(config, vocab_size, unknown_id=unknown_id)
     if parent is not None:
         before = parent.card.vocab_size
         check_weights(parent.weights, shapes(model, before), "--init-from")
@@ -193,7 +205,7 @@ def _new_model(
     return model
 
 
-def _inherit(settings: Settings, card: Card, path: Path) -> Settings:
+def inherit_shape(settings: Settings, card: Card, path: Path) -> Settings:
     """With ``--init-from``, shape and vocabulary are the parent's; a flag may not differ."""
     free = ("dropout", "ngram_dropout", "backoff_order")  # of training, not of the shape
     shape = {name: value for name, value in asdict(card.model).items() if name not in free}

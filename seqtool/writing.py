@@ -28,6 +28,7 @@ from seqtool.decode import (
 )
 from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, SeqtoolError
+from seqtool.labels import find_label, label_ids, listed
 from seqtool.mixture import Mixture, load_partner
 from seqtool.output import emit
 from seqtool.shapes import language_shapes
@@ -47,6 +48,7 @@ class WriteRequest:
 
     model: Path
     prompt: str | None  # "-" is standard input
+    label: str | None  # what to write for
     stop: tuple[str, ...]
     on_unknown: OnUnknown
     state: Path | None
@@ -158,12 +160,14 @@ def write(request: WriteRequest, console: Console) -> int:
     if request.save_state:
         check_place(request.save_state)
     saved = load(request.model, "generate")
-    size = saved.card.vocab_size
+    size = saved.card.text_vocab_size
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.model), size=size)
     stepper = load_stepper(request, saved, tokenizer, console)
     model = fingerprint(saved.weights) if request.state or request.save_state else ""
     prompt = _prompt(request, tokenizer, console)
-    place = _starting_place(request, stepper, tokenizer, prompt, model)
+    classes = saved.card.source.get("classes")
+    start_id = _start_id(request, tokenizer, classes)
+    place = _starting_place(request, stepper, start_id, tokenizer.encode(prompt), model)
     meter = _copy_meter(request, console)
     num, config = len(place.last_ids), request.decode
     tracks = [meter.start(tail) for tail in place.tails] if meter else []
@@ -178,6 +182,7 @@ def write(request: WriteRequest, console: Console) -> int:
     ]
     logits, state = stepper.step(place.last_ids, place.state)
     banned = [] if tokenizer.unknown_id is None else [tokenizer.unknown_id]
+    banned += label_ids(tokenizer.vocab_size, classes or []).tolist()
     generation = Generation(
         stepper,
         config,
@@ -189,7 +194,7 @@ def write(request: WriteRequest, console: Console) -> int:
         if config.max_copy
         else None,
     )
-    writer = Writer(request, prompt, num)
+    writer = Writer(request, prompt, num, headed=classes is None)
     try:
         ends = _write_texts(generation, texts, place, tokenizer.start_id, config.length, writer)
     except (KeyboardInterrupt, SeqtoolError):
@@ -252,8 +257,31 @@ def _prompt(request: WriteRequest, tokenizer: Tokenizer, console: Console) -> st
     return text
 
 
+def _start_id(request: WriteRequest, tokenizer: Tokenizer, classes: list[str] | None) -> int:
+    """What a text begins with: the id of its label, if the model writes for labels.
+
+    Raises:
+        ConfigError: If a label is missing, unknown, or in vain.
+    """
+    if request.label is None:
+        if classes is None or request.state:
+            return tokenizer.start_id
+        raise ConfigError(
+            f"{request.model} writes for a label; say which: --label, one of {listed(classes)}"
+        )
+    if classes is None:
+        raise ConfigError(
+            f"--label {request.label!r}: {request.model} was trained without labels; leave it out, "
+            "or train with --task generate --label-column"
+        )
+    if request.state:
+        raise ConfigError("--label: the texts of --state have begun with theirs; leave it out")
+    number = find_label(request.label, classes, str(request.model))
+    return int(label_ids(tokenizer.vocab_size, classes)[number])
+
+
 def _starting_place(
-    request: WriteRequest, stepper: Steppable, tokenizer: Tokenizer, prompt: str, model: str
+    request: WriteRequest, stepper: Steppable, start_id: int, prompt: np.ndarray, model: str
 ) -> Place:
     """Where all texts begin: after an earlier call, after the prompt, or at the start of a text.
 
@@ -263,10 +291,10 @@ def _starting_place(
     if request.state:
         place = load_place(request.state, model)
     else:
-        start = np.array([tokenizer.start_id], dtype=np.int64)
+        start = np.array([start_id], dtype=np.int64)
         place = Place(stepper.init_state(1), start)
     state, last_ids = place.state, place.last_ids
-    more = np.array([*place.pending, *tokenizer.encode(prompt)], dtype=np.int64)
+    more = np.array([*place.pending, *prompt], dtype=np.int64)
     if len(more):
         _, state = stepper.step(last_ids, state)
         if len(more) > 1:
@@ -305,8 +333,10 @@ def _copy_meter(request: WriteRequest, console: Console) -> CopyMeter | None:
 class Writer:
     """Where the texts go: one as it is written, several one after the other."""
 
-    def __init__(self, request: WriteRequest, prompt: str, num: int) -> None:
+    def __init__(self, request: WriteRequest, prompt: str, num: int, *, headed: bool) -> None:
+        """Take a prompt, which stands before each text, and whether several have headings."""
         self.request = request
+        self.headed = headed
         self.prompt = prompt
         self.streaming = num == 1 and not request.json
         self.last = "\n"
@@ -332,9 +362,12 @@ class Writer:
             return
         if not self.streaming:
             for number, text in enumerate(texts, 1):
-                self.show(f"--- {number}\n{self.prompt}{text.text}\n")
-        else:
+                heading = f"--- {number}\n" if self.headed else ""
+                self.show(f"{heading}{self.prompt}{text.text}\n")
+        elif self.headed:
             self.end_line()
+        else:
+            self.show("\n")  # a row of a table is a line
 
     def _as_dict(self, text: Text) -> dict[str, Any]:
         def valid(written: str) -> str:  # JSON has no place for bytes that are not text
@@ -347,6 +380,8 @@ class Writer:
             "ended": text.ended,
             "seed": self.request.decode.seed,
         }
+        if self.request.label is not None:
+            values["label"] = self.request.label
         if text.track:
             values["longest_copy"] = text.track.longest.length
             values["copied_share"] = round(text.track.share(REPORTED_RUN), 4)
