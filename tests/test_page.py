@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, chromium, find_chromium
+from bench.browser import Browser, chromium, find_chromium
 from test_report import SPELL, make_findings, make_summary
 
 from seqtool.findings import Attended, Belief, Findings

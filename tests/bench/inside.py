@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from tests.browser import chromium
+from .browser import chromium
 
 WIDTH = 1000
 COLOURS = 96  # of a picture: enough for smooth letters, and a third of the size
