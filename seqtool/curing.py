@@ -13,6 +13,7 @@ from seqtool.config import DataConfig, Device, ModelConfig, TokenizerKind, Train
 from seqtool.console import Console, format_duration
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.errors import ConfigError
+from seqtool.files import check_place
 from seqtool.output import emit
 from seqtool.sheet import Sheet
 
@@ -55,6 +56,7 @@ def cure(request: CureRequest, console: Console) -> int:
     Raises:
         SeqtoolError: If data or options do not fit.
     """
+    check_place("--png", request.png)
     corpus = None
     if request.data is not None:
         console.status(f"reading {request.data}")

@@ -42,6 +42,7 @@ FEW = 20  # points of a curve that are marked
 DECADE = 10.0  # between losses from which on their scale is one of powers
 SMOOTH = 80  # points of a smoothed curve
 WORDS_SHOWN = 40  # of a text, below its curve
+LONGEST_TITLE = 54  # characters
 BELIEFS = 3  # texts or pictures drawn in one PNG
 STYLE: dict[Any, Any] = {  # matplotlib's own settings
     "font.size": 9,
@@ -239,11 +240,11 @@ def save_plots(made: dict[str, Draw], path: Path) -> None:
 
     with matplotlib.rc_context(STYLE), _any_script():
         figure = _figure(len(made))
-        for number, (title, draw) in enumerate(made.items(), 1):
-            axes = figure.add_subplot(len(made), 1, number)
-            draw(axes)
-            above = 24 if axes.get_legend() else 6  # the names of the curves
-            axes.set_title(printable(title), loc="left", pad=above, parse_math=False)
+        # Each with margins of its own: long names beside one must not squeeze the others.
+        parts = figure.subfigures(len(made), squeeze=False)[:, 0]
+        for part, (title, draw) in zip(parts, made.items(), strict=True):
+            draw(part.add_subplot())
+            part.suptitle(_fitting(title), x=0.01, ha="left", parse_math=False)
         try:
             figure.savefig(path, format="png", dpi=DPI, facecolor="white")
         except OSError as err:
@@ -290,6 +291,12 @@ def _any_script() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
+
+
+def _fitting(title: str) -> str:
+    """A title that is not wider than the picture: of a long one the end, which tells most."""
+    shown = printable(title)
+    return shown if len(shown) <= LONGEST_TITLE else "…" + shown[1 - LONGEST_TITLE :]
 
 
 def _figure(rows: int) -> "Figure":

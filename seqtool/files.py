@@ -51,6 +51,25 @@ def writing(path: Path, kept: str, then: str = "try again") -> Iterator[None]:
         ) from err
 
 
+def check_place(option: str, path: Path | None) -> None:
+    """See before long work that the file an option names can be written.
+
+    Raises:
+        SeqtoolError: If its directory is not there, or nothing may be written in that place.
+    """
+    if path is None:
+        return
+    if os.path.isdir(path):
+        why = "it is a directory"
+    elif not os.path.isdir(path.parent):
+        why = f"{path.parent} is not a directory"
+    elif not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
+        why = "you may not write there"
+    else:
+        return
+    raise SeqtoolError(f"{option} {path}: cannot be written ({why}); choose another place")
+
+
 def write_whole(path: Path, blob: bytes | bytearray) -> None:
     """Put a whole file in place at once."""
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")

@@ -12,7 +12,7 @@ async function unpack() {
 const quoted = text => "‘" + text.replaceAll("\n", "⏎") + "’";
 const percent = part => Math.round(100 * part) + " %";
 
-// A choice gives for each token how it is coloured: {values, low, high, name, about}.
+// A choice gives for each token how it is coloured: {values, low, high, name, about, peaks}.
 function unitChoice(packed, unit) {
   const [low, high] = data.ranges[unit], wide = Math.ceil(data.tokens / 2), values = [];
   for (let i = 0; i < data.tokens; i++) {
@@ -20,7 +20,8 @@ function unitChoice(packed, unit) {
     values.push(low + (high - low) * (i % 2 ? byte >> 4 : byte & 15) / 15);
   }
   const signed = Math.min(-low, high) > 0.1 * (high - low);  // it is on both sides of zero
-  return {values, low, high, signed, name: data.units[unit][0], about: data.units[unit][1]};
+  return {values, low, high, signed, name: data.units[unit][0], about: data.units[unit][1],
+    peaks: data.peaks[unit]};
 }
 function seriesChoice(series) {
   const high = series.high ?? Math.max(...series.values, 1e-9);
@@ -65,8 +66,7 @@ async function textPanel() {
   };
   const around = i => quoted(spans.slice(Math.max(0, i - 8), i + 1).map(s => s.textContent).join(""));
   const describe = () => {
-    const order = choice.values.map((value, i) => [value, i]).sort((a, b) => b[0] - a[0]);
-    const best = order.slice(0, 4).map(([, i]) => around(i)).join(", ");
+    const best = choice.peaks.map(around).join(", ");
     byId("about").textContent = choice.about + " Highest after " + best + ".";
   };
   const read = () => {

@@ -71,7 +71,7 @@ def remedies(bptt: int) -> list[Remedy]:
         Remedy("clip by value", {}, {"clip_value": 0.01}),
         *(Remedy(f"BPTT {cut}", {}, {"bptt": cut}) for cut in cuts),
         Remedy("RMSprop", {}, {"optimizer": "rmsprop"}),
-        Remedy("ReLU, identity start", {"nonlinearity": "relu"}, clip),
+        Remedy("ReLU, identity", {"nonlinearity": "relu"}, clip),
         Remedy("LSTM", {"cell": "lstm"}, clip),
         Remedy("GRU", {"cell": "gru"}, clip),
     ]

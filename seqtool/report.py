@@ -31,6 +31,7 @@ LEVELS = 16  # shades of an activation: half a byte
 HISTORY = 40  # evaluations on the slider, at most
 EXAMPLES = 8  # texts or pictures whose belief is drawn
 MOST_CLASSES = 12  # that a text can be marked by
+PEAKS, APART = 4, 9  # places named where a value is highest, and tokens between them at least
 
 
 def write_report(summary: Summary, found: Findings, spell: Sequence[str], path: Path) -> None:
@@ -355,7 +356,12 @@ def _panel(found: Findings, series: Sequence[dict[str, Any]]) -> str:
             for unit in range(values.shape[1])
         )
         options.append(f'<optgroup label="{_text(found.layers[layer])}">{each_unit}</optgroup>')
-    spans = "".join(f"<span>{_text(piece)}</span>" for piece in found.pieces)
+    # A line feed has no width of its own: where it stands must be seen to be marked.
+    kinds = (' class="end"' if piece.startswith("\n") else "" for piece in found.pieces)
+    spans = "".join(
+        f"<span{kind}>{_text(piece)}</span>"
+        for kind, piece in zip(kinds, found.pieces, strict=True)
+    )
     return (
         '<div class="controls"><label for="unit">Mark by</label>'
         f'<select id="unit">{"".join(options)}</select>'
@@ -414,7 +420,7 @@ def _series(found: Findings) -> list[dict[str, Any]]:
                     "high": 1,
                 }
             )
-    return made
+    return [{**each, "peaks": _peaks(np.array(each["values"]))} for each in made]
 
 
 def _data(
@@ -423,7 +429,7 @@ def _data(
     """What the script needs, as JSON that cannot end its element."""
     matches = found.ranking.by_unit if found.ranking is not None else []
     known = {(match.layer, match.unit): match for match in matches}
-    units, ranges = [], []
+    units, ranges, peaks = [], [], []
     for layer, values in enumerate(found.activations or ()):
         lows, highs = values.min(axis=0).tolist(), values.max(axis=0).tolist()
         for unit, (low, high) in enumerate(zip(lows, highs, strict=True)):
@@ -432,6 +438,7 @@ def _data(
             about = f"Follows {_label(match, found)}." if match else f"{name}."
             units.append([f"unit {unit}", about])
             ranges.append([round(low, 3), round(high, 3)])
+        peaks += [_peaks(column) for column in values.T]
     expected = [
         [part for token, p in surprise.alternatives for part in (token, round(p, 3))]
         for surprise in found.surprises or ()
@@ -441,6 +448,7 @@ def _data(
         "tokens": len(found.pieces),
         "units": units,
         "ranges": ranges,
+        "peaks": peaks,
         "series": series,
         "expected": expected,
         "spell": {int(token): spell[int(token)] for token in sorted(used)},
@@ -451,6 +459,18 @@ def _data(
         "history": [f"step {event['step']}: {event['verdict']}" for event in _history(summary)],
     }
     return json.dumps(values_).replace("<", "\\u003c")
+
+
+def _peaks(values: np.ndarray) -> list[int]:
+    """Where values (n,) are highest, in places that lie apart, the highest first."""
+    left, found = np.array(values, np.float64), list[int]()
+    for _ in range(PEAKS):
+        at = int(left.argmax())
+        if found and left[at] <= values.mean():
+            break
+        found.append(at)
+        left[max(0, at - APART + 1) : at + APART] = -np.inf
+    return found
 
 
 def _packed(found: Findings) -> str:

@@ -86,13 +86,19 @@ class Sheet:
                 first = rest
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns: the first to the left, the others to the right; too wide ones are cut."""
+        """Columns: the first to the left, the others to the right.
+
+        Where there is no room they move together; what is still too wide is cut, and it shows.
+        """
         widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+        gap = "  " if 2 * len(widths) + sum(widths) <= self.width else " "
         for number, row in enumerate((heads, *rows)):
             cells = [f"{row[0]:<{widths[0]}}"]
             cells += [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-            text = "  " + "  ".join(cells).rstrip()
-            self.line((text[: self.width], "dim" if number == 0 else ""))
+            text = gap + gap.join(cells).rstrip()
+            if len(text) > self.width:
+                text = text[: self.width - 1] + "…"
+            self.line((text, "dim" if number == 0 else ""))
 
     def curves(
         self,

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,11 +16,15 @@ import torch
 from conftest import Run, error_line
 
 from seqtool.config import ModelConfig
+from seqtool.figures import save_plots
 from seqtool.findings import VIEWS, Findings
 from seqtool.looking import look_language
 from seqtool.models import LanguageModel
 from seqtool.report import make_page
 from seqtool.summary import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CLOSED = {"script", "style", "table", "section", "figure", "select", "div", "details"}
 
@@ -141,7 +146,25 @@ def test_ids_are_unique(page: str) -> None:
 
 def test_the_text_is_there_token_by_token(page: str, found: Findings) -> None:
     assert Page(page).contents["text"] == "".join(found.pieces)
-    assert page.count("<span>") == len(found.pieces)
+    ends = sum(piece.startswith("\n") for piece in found.pieces)
+    assert page.count('<span class="end">') == ends > 0
+    assert page.count("<span>") == len(found.pieces) - ends
+
+
+def test_peaks_are_the_highest_places_and_lie_apart(page: str, found: Findings) -> None:
+    data = json.loads(Page(page).contents["data"])
+    assert found.activations is not None
+    units = np.concatenate([values.T for values in found.activations])
+    assert len(data["peaks"]) == len(units)
+    for values, peaks in zip(units, data["peaks"], strict=True):
+        assert peaks[0] == values.argmax()
+        assert np.diff(sorted(peaks)).min(initial=99) > 8
+        near = {place for peak in peaks for place in range(peak - 8, peak + 9)}
+        others = [value for place, value in enumerate(values) if place not in near]
+        if len(peaks) == 4:
+            assert max(others, default=-9) <= values[peaks[-1]]
+    (series,) = [each for each in data["series"] if each["name"] == "surprisal"]
+    assert series["peaks"][0] == np.argmax(series["values"])
 
 
 def test_activations_can_be_unpacked(page: str, found: Findings) -> None:
@@ -210,12 +233,51 @@ def test_inspect_writes_page_and_picture(
     assert height > width > 500
 
 
+def test_long_names_at_one_plot_do_not_squeeze_another(tmp_path: Path) -> None:
+    drawn: list[Axes] = []
+
+    def wordy(axes: "Axes") -> None:
+        axes.barh(range(2), [1, 2])
+        axes.set_yticks(range(2), ["a name that is long: layer 1 (onward)", "b"])
+        drawn.append(axes)
+
+    def named(axes: "Axes") -> None:
+        for name in ("mixed with counts, as the model is used", "the network all by itself"):
+            axes.plot([0, 1], [0, 1], label=name)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=1)
+        drawn.append(axes)
+
+    title = "Belief, /a/long/way/down/to/a/file/with/a/name/that/never/ends.csv:17"
+    save_plots({title: wordy, "Memory": named}, tmp_path / "plots.png")
+    for axes in drawn:
+        whole, figure = axes.get_tightbbox(), axes.get_figure(root=True)
+        assert whole is not None
+        assert figure is not None
+        assert whole.x0 >= -1  # a pixel
+        assert whole.x1 <= figure.bbox.width + 1
+    assert drawn[1].get_window_extent().width > 0.8 * drawn[1].get_figure(root=True).bbox.width
+
+
 def test_a_page_that_cannot_be_written(run: Run, model: Path, text_file: Path) -> None:
     for option in ("--html", "--png"):
         argv = ("inspect", model, text_file, "-l", 20, option, "/dev/null/x", "-q")
         code, out, err = run(*argv)
         assert (code, out) == (1, "")
         assert "/dev/null/x" in error_line(err)
+
+
+def test_a_place_for_no_file_is_seen_before_the_work(
+    run: Run, model: Path, text_file: Path, tmp_path: Path
+) -> None:
+    for place in (tmp_path, tmp_path / "no" / "x"):
+        for argv in (
+            ("inspect", model, text_file, "--png", place),
+            ("inspect", model, text_file, "--html", place),
+            ("cure", "--png", place),  # of ten minutes
+        ):
+            code, out, err = run(*argv)
+            assert (code, out) == (1, "")
+            assert f"{argv[-2]} {place}: cannot be written" in error_line(err)
 
 
 def test_cure_writes_a_picture(run: Run, tmp_path: Path) -> None:
