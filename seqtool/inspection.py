@@ -18,6 +18,7 @@ from seqtool.checkpoint import (
 from seqtool.config import Device, OnUnknown
 from seqtool.console import Console
 from seqtool.errors import CheckpointError, ConfigError, DataError
+from seqtool.files import check_place
 from seqtool.findings import VIEWS, Findings, View, as_dict
 from seqtool.judge import load_judge
 from seqtool.mixture import load_partner
@@ -70,6 +71,8 @@ def inspect(request: InspectRequest, console: Console) -> int:
     Raises:
         SeqtoolError: If model, text or options do not fit.
     """
+    check_place("--html", request.html)
+    check_place("--png", request.png)
     saved = load(request.model)
     summary = summarise(str(request.model), saved, load_events(request.model))
     wanted = bool(request.data or request.views or request.units or request.png)
@@ -203,6 +206,7 @@ def _look_language(
         views,
         text=text,
         window=request.window or card.train.bptt,
+        before=np.concatenate([reading.before, text[: request.start]]),
         partner=partner,
         documents=reading.documents,
         labels=labels,
@@ -230,7 +234,8 @@ def _read(request: InspectRequest, card: Card, tokenizer: Tokenizer, console: Co
     if kept is None:
         raise DataError(f"{request.model} does not hold its training text; name DATA to read")
     console.notice(f"no DATA given: reading the end of the text {request.model} was trained on")
-    return Reading(kept[-TEXT_TOKENS:].astype(np.int64))
+    kept = kept.astype(np.int64)
+    return Reading(kept[-TEXT_TOKENS:], before=kept[:-TEXT_TOKENS])
 
 
 def _look_classifier(

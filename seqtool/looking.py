@@ -27,6 +27,7 @@ from seqtool.models import LanguageModel
 from seqtool.neurons import Sample, features, labelled, rank_units
 from seqtool.tape import Tape, Track
 
+BEFORE = 500  # tokens of a text read before the view, so that it begins in a state led up to
 LONGEST_PAST = 256  # tokens shown to the model at most when its memory is measured
 BATCH = 32  # texts read side by side
 
@@ -50,6 +51,7 @@ def look_language(
     *,
     text: np.ndarray,
     window: int,
+    before: np.ndarray | Sequence[int] = (),
     partner: Partner | None = None,
     documents: Sequence[np.ndarray] = (),
     labels: Labels | None = None,
@@ -64,6 +66,8 @@ def look_language(
         views: Which.
         text: Ids of a longer text, (N,), for what is measured over many places.
         window: Longest lag of the gradient flow.
+        before: What stands in the text before ``ids``, (M,); the end of it is read first, so that
+            the view begins in the state that has led to it. At the start of a text there is none.
         partner: The counts that the model is mixed with when it is used.
         documents: Whole texts with labels, each (T,).
         labels: Theirs.
@@ -77,10 +81,13 @@ def look_language(
             notes.append(f"health: needs 3 tokens of text, got {len(text)}")
     if views & {"gates", "units", "surprisal"}:
         device = model.embedding.weight.device
-        inputs = torch.from_numpy(ids.astype(np.int64))[None].to(device)
-        tape = Tape(model.stack)
+        past = np.asarray(before[-BEFORE:], np.int64)
+        inputs = torch.from_numpy(np.concatenate([past, ids]).astype(np.int64))[None].to(device)
+        tape, state = Tape(model.stack), model.init_state(1)
         with evaluating(model), torch.no_grad():
-            logits, _ = model.through(inputs, model.init_state(1), tape)
+            if len(past):
+                _, state = model.through(inputs[:, : len(past)], state, Tape(model.stack))
+            logits, _ = model.through(inputs[:, len(past) :], state, tape)
         tracks = tape.tracks
         found["layers"] = tuple(track.name for track in tracks)
         if "gates" in views:
@@ -94,7 +101,7 @@ def look_language(
                 samples.append(labelled(means, labels.numbers, labels.classes))
             found |= {"activations": states, "ranking": rank_units(samples)}
         if "surprisal" in views:
-            found["surprises"] = _surprises(logits[0, :-1], ids, partner)
+            found["surprises"] = _surprises(logits[0, :-1], ids, past, partner)
     if "memory" in views:
         longest = min(LONGEST_PAST, len(text) // 2)
         if longest >= 1:
@@ -105,10 +112,12 @@ def look_language(
     return _with_notes(found, notes)
 
 
-def _surprises(logits: Tensor, ids: np.ndarray, partner: Partner | None) -> list[Surprise]:
+def _surprises(
+    logits: Tensor, ids: np.ndarray, past: np.ndarray, partner: Partner | None
+) -> list[Surprise]:
     if partner is None:
         return surprises(logits, ids[1:])
-    mixed = partner.mix_text(logits.numpy(force=True), ids[:-1])
+    mixed = partner.mix_text(logits.numpy(force=True), ids[:-1], past)
     return surprises(torch.from_numpy(mixed).log(), ids[1:], network=logits)
 
 

@@ -129,17 +129,18 @@ class Partner(NamedTuple):
     ngram: NGram
     weights: np.ndarray
 
-    def mix_text(self, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def mix_text(self, logits: np.ndarray, ids: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Probabilities of the mixture after each token of a text, (T, V) float64.
 
         Args:
             logits: Of the network after each, (T, V).
-            ids: The tokens from the beginning of the text, (T,).
+            ids: The tokens, (T,).
+            before: What stands before them, (M,); none at the beginning of a text.
         """
         contexts = [self.ngram.start()]
-        for token in ids:
+        for token in np.concatenate([before, ids]):
             contexts.append(self.ngram.advance(contexts[-1][None], token[None])[0])
-        return mix_logits(logits, self.ngram, self.weights, np.stack(contexts[1:]))
+        return mix_logits(logits, self.ngram, self.weights, np.stack(contexts[1 + len(before) :]))
 
     def mix_windows(self, nll: np.ndarray, seen: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """What the mixture pays for the token after each of B windows, (B,), in nats.

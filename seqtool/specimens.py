@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ MOST_TEXTS = 100_000  # lines of a file that are looked at
 MOST_LISTED = 12  # characters named
 WINDOWS = 16  # texts that the gradient flow of a classifier is measured on
 LONGEST_WINDOW = 128  # elements back that it is followed
+NOTHING = np.empty(0, np.int64)  # no ids
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # what else might be a table, is a text as well
 
 
@@ -43,6 +44,7 @@ class Reading:
     text: np.ndarray  # ids, each document after a start id, (n,)
     documents: Sequence[np.ndarray] = ()  # the same one by one
     labels: Sequence[str] = ()  # of the documents
+    before: np.ndarray = field(default_factory=NOTHING.copy)  # ids that stand before the text, (m,)
 
 
 def read_language(
@@ -57,7 +59,7 @@ def read_language(
     """Read a text, or the texts of a labelled table.
 
     Args:
-        source: What the user named.
+        source: What the user named: a file, a directory, "-", or a text of several words.
         tokenizer: The model's.
         needed: Tokens to read at least, if there are so many.
         encoding: Of the text.
@@ -69,7 +71,12 @@ def read_language(
         ConfigError: If it holds unknown characters and those are errors.
     """
     table = _labelled_table(source, encoding, console)
-    if table is None:
+    # One word alone is the name of a file, be it there or not.
+    text = given_text(source) if len(source.split()) > 1 else None
+    documents: Iterator[Iterator[str]]
+    if text is not None:
+        name, documents = "the text", iter([iter([text])])
+    elif table is None:
         files = open_text(source, encoding=encoding, binary_ok=tokenizer.kind == "byte")
         name, documents = files.name, files.documents()
     else:
@@ -86,7 +93,7 @@ def read_language(
 
     found, total = list[np.ndarray](), 0
     for document in documents:
-        pieces = [np.empty(0, np.int64)]
+        pieces = [NOTHING]
         for ids in encode_documents([known(document)], tokenizer, Tally()):
             pieces.append(ids.astype(np.int64))
             total += len(ids)
@@ -103,11 +110,11 @@ def read_language(
             f"{name}: {unknown.total()} characters are not in the model's vocabulary: {listed}; "
             "--on-unknown nearest reads the nearest ones instead"
         )
-    text = np.concatenate(found)
+    read = np.concatenate(found)
     if table is None:
-        return Reading(text)
+        return Reading(read)
     rows = [row for row, ids in enumerate(found) if len(ids)]
-    return Reading(text, [found[row] for row in rows], [str(table.labels[row]) for row in rows])
+    return Reading(read, [found[row] for row in rows], [str(table.labels[row]) for row in rows])
 
 
 def _labelled_table(source: str, encoding: str, console: Console) -> Table | None:

@@ -138,10 +138,13 @@ def test_surprisal_of_a_mixture_is_that_of_the_model_that_writes() -> None:
     ids = np.random.default_rng(1).integers(1, 7, 30)
     with torch.no_grad():
         network = model(torch.from_numpy(ids[None, :-1]))[0][0]
-    mixed = torch.from_numpy(partner.mix_text(network.numpy(), ids[:-1])).log()
-    found = surprises(mixed, ids[1:], network=network)
+    none = np.empty(0, np.int64)
+    mixed = partner.mix_text(network.numpy(), ids[:-1], none)
+    found = surprises(torch.from_numpy(mixed).log(), ids[1:], network=network)
     expected = np.array(mixed_nll(model, partner, ids)) / math.log(2)
     np.testing.assert_allclose([s.bits for s in found], expected, rtol=1e-5)
+    later = partner.mix_text(network[9:].numpy(), ids[9:-1], ids[:9])
+    np.testing.assert_allclose(later, mixed[9:], rtol=1e-12)
     alone = -torch.log_softmax(network, dim=-1)[np.arange(29), ids[1:]] / math.log(2)
     assert [s.network for s in found] == pytest.approx(alone.tolist(), rel=1e-5)
 

@@ -166,6 +166,18 @@ def test_without_data_the_kept_text_is_read(run: Run, model: Path) -> None:
     assert "the text" in err
 
 
+def test_a_text_can_be_given_in_place_of_a_file(run: Run, model: Path, tmp_path: Path) -> None:
+    text = "the cat sat on the mat"
+    (tmp_path / "text").write_text(text)
+    given = values_of(run, model, text, "--surprisal")
+    assert (
+        given["surprisal"] == values_of(run, model, tmp_path / "text", "--surprisal")["surprisal"]
+    )
+    code, out, err = run("inspect", model, "the", "--surprisal")
+    assert (code, out) == (1, "")
+    assert "the: no such file" in error_line(err)
+
+
 def test_start_and_length_choose_the_window(run: Run, model: Path, text_file: Path) -> None:
     found = values_of(run, model, text_file, "--surprisal", "--start", 7, "--length", 4)
     text = text_file.read_text()
@@ -179,6 +191,20 @@ def test_colour_only_repeats_the_blocks() -> None:
     without = re.sub(r"\x1b\[[0-9;]*m", "", coloured._text.getvalue())
     assert without == plain._text.getvalue()
     assert "\x1b[" in coloured._text.getvalue()
+
+
+def test_a_table_moves_together_before_it_is_cut(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    row = ["name", *["1234567"] * 5]
+    for width, fits in ((51, True), (45, True), (44, False)):
+        sheet = Sheet(width=width, colour=False)
+        sheet.table(row, [row])
+        sheet.flush()
+        for line in capsysbinary.readouterr().out.decode().splitlines():
+            assert len(line) <= width
+            assert (line.split() == row) == fits
+            assert line.endswith("…") != fits
 
 
 def test_curves_leave_out_what_cannot_be_drawn(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from seqtool.classifier import Classifier
 from seqtool.config import ClassifierConfig, ModelConfig
-from seqtool.findings import Belief
+from seqtool.findings import Belief, Findings, View
 from seqtool.judging import ImageSequences, TextSequences
 from seqtool.lexicon import Lexicon
 from seqtool.looking import Labels, look_classifier, look_language
@@ -115,6 +115,30 @@ def test_documents_of_a_language_model_are_labelled() -> None:
     (match,) = [match for match in found.ranking.by_feature if match.feature == "label y"]
     # The state h and what is looked at, tanh(c), rise together.
     assert match.strength > 0.9
+
+
+def test_a_view_begins_in_the_state_that_the_text_has_led_to() -> None:
+    torch.manual_seed(3)
+    model = LanguageModel(ModelConfig(hidden_size=6, embed_size=4), 8)
+    text = np.random.default_rng(3).integers(1, 8, 60)
+    views = frozenset[View]({"units", "surprisal"})
+
+    def look(first: int) -> Findings:
+        ids = text[first:]
+        pieces = ["x"] * (len(ids) - 1)
+        return look_language(model, ids, pieces, views, text=text, window=4, before=text[:first])
+
+    whole, later = look(0), look(25)
+    assert whole.activations is not None
+    assert later.activations is not None
+    assert whole.surprises is not None
+    assert later.surprises is not None
+    np.testing.assert_allclose(later.activations[0], whole.activations[0][25:], atol=1e-6)
+    np.testing.assert_allclose(
+        [surprise.bits for surprise in later.surprises],
+        [surprise.bits for surprise in whole.surprises[25:]],
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 2])
