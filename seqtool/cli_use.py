@@ -166,7 +166,7 @@ def evaluate(
     ] = True,
     compare: Annotated[
         Path | None,
-        option("Another model: is it better on the same data, or is that chance?", "--compare"),
+        option("Another model, to see which is better on the same data.", "--compare"),
     ] = None,
     on_unknown: Annotated[
         OnUnknown, option("What to do with characters never seen.", "--on-unknown")

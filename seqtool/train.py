@@ -119,9 +119,13 @@ class Keeper:
         """Whether the last save is so long ago that a crash would cost too much."""
         return agree(time.monotonic() - self.saved_at > SAVE_SECONDS)
 
+    def has_begun(self) -> bool:
+        """Whether there is a directory."""
+        return agree(self.output.begun)
+
     def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
         """After an evaluation: begin the directory at the first, then save now and then."""
-        if at_once or self.is_due() or not self.output.begun:
+        if at_once or self.is_due() or not self.has_begun():
             self.save_last(trainer, good)
 
     def save_seconds(self, trainer: Trainer) -> float:
@@ -156,10 +160,9 @@ class Onlooker(Keeper):
         """Give the first process what only this one knows."""
         trainer.capture()
 
-    def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
-        """As the first process does."""
-        if at_once or self.is_due():
-            self.save_last(trainer, good)
+    def has_begun(self) -> bool:
+        """The first process knows."""
+        return agree(True)
 
 
 def restore_last(
