@@ -141,7 +141,10 @@ def cure(
     png: Annotated[Path | None, option("Write the curves as a picture.", "--png")] = None,
     config: ConfigFile = None,
     device: DeviceOption = "auto",
-    threads: Threads = None,
+    threads: Annotated[
+        int | None,
+        option("Processor threads [default: 1 up to 128 units, else all].", "--threads", min=1),
+    ] = None,
     as_json: Annotated[bool, option("Print one JSON object.", "--json")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -100,6 +100,7 @@ def test_cure_on_a_text_names_the_winners_command(
     code, out, err = run("cure", text_file, *FAST, "--bptt", 8)
     assert code == 0
     assert "9/9 GRU: 12 steps" in err
+    assert "  gradient\n" in out  # no column is cut
     joined = "".join(out.split())  # at 60 columns a long path may be broken anywhere
     assert f"seqtooltrain{text_file}--cell" in joined
     path = set(text_file.parts)  # which no line can break
@@ -115,6 +116,19 @@ def test_the_winners_command_is_one_that_train_takes(
     words = json.loads(out)["command"].split()
     code, _, err = run(*words[1:], "--steps", 2, "-o", tmp_path / "m", "-q")
     assert code == 0, err
+
+
+@pytest.mark.parametrize(("options", "threads"), [((), 1), (("--threads", 2), 2)])
+def test_small_networks_are_raced_on_one_thread(
+    run: Run, options: tuple[object, ...], threads: int
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        code, _, err = run("cure", "--length", 4, *FAST, *options, "-q")
+        assert (code, torch.get_num_threads()) == (0, threads), err
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_copy_memory_at_any_length(run: Run) -> None:
