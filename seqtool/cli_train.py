@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from seqtool.tasks import Task as TrainTask
 
 LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
+HELD_OUT = ("valid", "valid_fraction")  # one of them
 ABOUT_RUN = (
     *("out", "valid", "target", "valid_target", "init_from", "embeddings", "device", "threads"),
 )
 
 
-def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") -> Task:
+def guess_task(
+    data: str, *, labelled: bool = False, encoding: str = "utf-8", any_bytes: bool = False
+) -> Task:
     """What can be learned from data: labels of texts or of words, translations, or more such text.
 
     A directory with texts right inside is a text, whatever else is there.
@@ -60,6 +63,7 @@ def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") ->
         data: What the user named.
         labelled: Columns of texts and labels are named too, so a table holds no translations.
         encoding: Of the text.
+        any_bytes: Whether what is no text at all can be learned from too.
     """
     path = Path(data)
     if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
@@ -77,8 +81,13 @@ def guess_task(data: str, *, labelled: bool = False, encoding: str = "utf-8") ->
     with suppress(DataError):  # what is wrong with it is told when it is read
         if path.is_file() and is_treebank(open_text(data, encoding=encoding, binary_ok=True)):
             return "tag"
-    if guess_format(data, encoding=encoding) == "lines":
-        return "generate"
+    try:
+        if guess_format(data, encoding=encoding) == "lines":
+            return "generate"
+    except DataError:
+        if any_bytes and not labelled:
+            return "generate"
+        raise
     if not labelled and guess_pairs(data, encoding=encoding):
         return "translate"
     return "classify" if labelled or holds_labels(data, encoding=encoding) else "generate"
@@ -479,7 +488,8 @@ def train(
 
     Example: seqtool train book.txt --budget 5m -o book, or seqtool train reviews.csv -o reviews
     """
-    length = strongest(ctx, LENGTHS)
+    length, held_out = strongest(ctx, LENGTHS), strongest(ctx, HELD_OUT)
+    weaker = {*LENGTHS, *HELD_OUT} - {length, held_out}
     if epochs is not None and not 0 < epochs < float("inf"):
         raise ConfigError(f"--epochs must be above 0, got {epochs}")
     if resume and force:
@@ -506,7 +516,10 @@ def train(
     guessed = task is None and not resume
     labelled = bool(text_column or label_column)
     task = task or guess_task(
-        data or "", labelled=labelled, encoding=encoding or PairConfig.encoding
+        data or "",
+        labelled=labelled,
+        encoding=encoding or PairConfig.encoding,
+        any_bytes=tokenizer == "byte",
     )
     kinds = TrainConfig, *chain.from_iterable(CONFIGS.values())
     known = {field.name for kind in kinds for field in fields(kind)}
@@ -516,13 +529,13 @@ def train(
         from seqtool.runs import TrainRequest
         from seqtool.tasks import train as run
 
-        settings = given(ctx, known - ({*LENGTHS} - {length}))
+        settings = given(ctx, known - weaker)
         if no_attention:
             settings = settings.add({"attention": "none"}, "flag")
         request = TrainRequest(
             data=data or "",
             out=out or (Path() if reproduce else default_out(data or "")),
-            valid=valid,
+            valid=valid if held_out == "valid" else None,
             seconds=parse_duration(budget) if budget and length == "budget" else None,
             epochs=epochs if length == "epochs" else None,
             resume=resume,
@@ -535,7 +548,7 @@ def train(
             threads=threads,
             json=json_lines,
             settings=settings,
-            others=given(ctx, {*ABOUT_RUN, length} - {"steps"}),
+            others=given(ctx, {*ABOUT_RUN, length} - {"steps", *weaker}),
             started=STARTED,
             target=target,
             valid_target=valid_target,

@@ -200,6 +200,7 @@ def shown_settings(settings: Settings, others: Settings, seconds: float | None) 
     left_out = {"bends"}  # of one run on one day
     left_out |= {"table_order", "table_buckets"}  # they come with --init-from
     left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
+    left_out |= {"valid_fraction"} if "valid" in others.values else set()
     if seconds is not None:  # these follow from the first timed steps
         rhythm = ("report_every", "eval_every", "eval_tokens")
         left_out |= {name for name in rhythm if settings.origins[name] == "default"}

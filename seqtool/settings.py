@@ -215,9 +215,8 @@ def strongest(ctx: "Context", options: Collection[str]) -> str | None:
     for place in ORIGINS.values():
         here = [name for name in options if origin(ctx, name) == place]
         if len(here) > 1:
-            raise ConfigError(
-                f"--{here[0]} and --{here[1]} exclude each other ({place}); give one of them"
-            )
+            both = " and ".join(f"--{name.replace('_', '-')}" for name in here[:2])
+            raise ConfigError(f"{both} exclude each other ({place}); give one of them")
         if here:
             return here[0]
     return None

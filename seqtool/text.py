@@ -240,7 +240,7 @@ class _Decoder:
             else "name the right one with --encoding"
         )
         if not self.binary_ok:
-            hint += ", or use --tokenizer byte, which takes any bytes"
+            hint += ", or train with --tokenizer byte, which takes any bytes"
         return DataError(f"{where}: not valid {self.encoding.upper()} ({found}); {hint}")
 
     def _refuse_wide(self, block: bytes) -> None:
@@ -254,7 +254,7 @@ class _Decoder:
     def _binary(self, text: str, block: bytes) -> DataError:
         position = text.index("\0")
         line = self._num_lines + text.count("\n", 0, position) + 1
-        hint = "if it is meant to be read, use --tokenizer byte, which takes any bytes"
+        hint = "if it is meant to be read, train with --tokenizer byte, which takes any bytes"
         # Western text in UTF-16 without a mark: every second byte is NUL.
         for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
             half = block[start:2000:2]
@@ -326,7 +326,7 @@ def _nearest(path: Path) -> str:
         return f"there is no directory {folder} either"
     names: list[str] = []
     with suppress(OSError):  # a directory that may be searched but not listed
-        names = os.listdir(folder)
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"did you mean {folder / close[0]}?" if close else "check the name"
 

@@ -68,6 +68,13 @@ def _byte_symbols() -> list[str]:
 BYTE_SYMBOLS = _byte_symbols()
 BYTE_OF = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
 
+# What `apply_unknown_policy` has done, for messages.
+DONE = {
+    "skip": "left out",
+    "replace": "read as unknown",
+    "nearest": "read as near forms, or as unknown where there is none",
+}
+
 # What may stand for each other, the nearest first: quotes, dashes, spaces, line ends.
 ALIKE = (
     "'\u2019\u2018\u201a\u201b\u2032\u00b4\u02bc`",

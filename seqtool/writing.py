@@ -34,7 +34,7 @@ from seqtool.output import emit
 from seqtool.shapes import language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
-from seqtool.tokenizer import TextStream, Tokenizer, apply_unknown_policy
+from seqtool.tokenizer import DONE, TextStream, Tokenizer, apply_unknown_policy
 
 REPORTED_RUN = 20  # shared runs of at least this many tokens count as copied
 # Tokens are written several at a time: one at first, then twice as many while that takes no longer
@@ -249,9 +249,8 @@ def _prompt(request: WriteRequest, tokenizer: Tokenizer, console: Console) -> st
         text = "".join(chunk for document in files.documents() for chunk in document)
     text, unknown = apply_unknown_policy(text, tokenizer, request.on_unknown, where)
     if unknown:
-        done = {"skip": "left out", "replace": "read as unknown", "nearest": "read as near forms"}
         console.notice(
-            f"{where}: {sum(unknown.values())} unknown characters {done[request.on_unknown]}: "
+            f"{where}: {sum(unknown.values())} unknown characters {DONE[request.on_unknown]}: "
             f"{' '.join(map(repr, unknown))}"
         )
     return text

@@ -66,6 +66,10 @@ def test_the_version_is_shown(run: Run) -> None:
             ["train", "x", "--steps", "1", "--epochs", "1"],
             "--epochs and --steps exclude each other",
         ),
+        (
+            ["train", "x", "--valid", "y", "--valid-fraction", "0.2"],
+            "--valid and --valid-fraction exclude each other (flag); give one of them",
+        ),
         (["train", "x", "--epochs", "0"], "--epochs must be above 0, got 0"),
         (["train", "x", "--epochs", "nan"], "--epochs must be above 0, got nan"),
         (["train", "x", "--budget", "soon"], "--budget must be a time such as 90s"),

@@ -174,6 +174,7 @@ def test_missing_file_is_named_with_its_nearest_neighbour(tmp_path):
     (tmp_path / "input.txt").write_text("words")
     path = tmp_path / "imput.txt"
     line = f"{path}: no such file or directory; did you mean {tmp_path / 'input.txt'}?"
+    (tmp_path / ".imput.txt.lock").write_text("")  # nobody means a hidden file
     assert say(path) == line
     assert say(tmp_path / "zzz").endswith("zzz: no such file or directory; check the name")
     assert say(tmp_path / "no" / "a").endswith(f"there is no directory {tmp_path / 'no'} either")
@@ -241,7 +242,7 @@ def test_latin_1_is_refused_with_its_place(tmp_path, monkeypatch, block_bytes):
     assert say(path) == (
         f"{path}:3: not valid UTF-8 (byte 0xe9 at offset 15); name the encoding, e.g. "
         "--encoding latin-1, or --encoding utf-8:replace if only a few bytes are broken, "
-        "or use --tokenizer byte, which takes any bytes"
+        "or train with --tokenizer byte, which takes any bytes"
     )
 
 
@@ -280,7 +281,7 @@ def test_binary_is_refused_with_its_line(tmp_path, monkeypatch, block_bytes):
     path.write_bytes(b"PK\n\nwords words\0 words")
     assert say(path) == (
         f"{path}:3: NUL byte, so this looks binary, not text; if it is meant to be read, "
-        "use --tokenizer byte, which takes any bytes"
+        "train with --tokenizer byte, which takes any bytes"
     )
 
 

@@ -170,6 +170,14 @@ def test_several_files_are_several_documents(run: Run, text: str, tmp_path: Path
     assert "in 2 files" in err
 
 
+def test_bytes_that_are_no_text_are_learned_as_bytes(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "a.bin"
+    data.write_bytes(bytes(range(256)) * 8)
+    argv = ("train", data, *TINY, "--steps", 2, "-o", tmp_path / "m", "-q")
+    assert "train with --tokenizer byte" in error_line(run(*argv)[2])
+    assert run(*argv, "--tokenizer", "byte") == (0, f"{tmp_path / 'm'}\n", "")
+
+
 @pytest.mark.parametrize("kind", ["byte", "word", "bpe"])
 def test_every_tokenizer_works_end_to_end(
     run: Run, text_file: Path, tmp_path: Path, kind: str
@@ -518,6 +526,21 @@ def test_settings_shown_are_a_file_that_asks_for_them(
     # A flag that sets the length in another way beats the file's.
     _, again, _ = run("train", text_file, "-c", path, "--steps", 9, "--show-config", "-q")
     assert {"budget", "epochs", "steps"} & tomllib.loads(again).keys() == {"steps"}
+
+
+def test_a_text_and_a_part_to_hold_out_take_the_place_of_each_other(
+    run: Run, text_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.toml"
+    asked = ("train", text_file, "--steps", 3, "--show-config", "-q", "-o", tmp_path / "m")
+    path.write_text(run(*asked, "--valid", text_file)[1])
+    values = tomllib.loads(path.read_text())
+    assert values["valid"] == str(text_file)
+    assert "valid-fraction" not in values
+    assert tomllib.loads(run(*asked, "-c", path)[1]) == values
+    changed = tomllib.loads(run(*asked, "-c", path, "--valid-fraction", 0.25)[1])
+    assert "valid" not in changed
+    assert changed["valid-fraction"] == 0.25
 
 
 def test_a_settings_file_trains_what_the_flags_do(
