@@ -513,7 +513,7 @@ def train(
             task = task_of(place) if reproduce is not None or task is None else task
     if any((target, source_column, target_column, separator)):
         task = task or "translate"
-    guessed = task is None and not resume
+    guessed = task is None and not resume and data != "-"  # a pipe tells nothing beforehand
     labelled = bool(text_column or label_column)
     task = task or guess_task(
         data or "",

@@ -92,6 +92,7 @@ ALIASES = {
 }
 COMMAND_ALIASES = {"sample": "generate", "test": "evaluate", "score": "evaluate"}
 
+LONGEST_NAME = 60  # characters, in UTF-8 within the 255 bytes that file systems allow
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|min|m|sec|s)?)+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(h|min|m|sec|s)?")
@@ -136,7 +137,7 @@ def default_out(data: str) -> Path:
     """Where a model goes that is trained on this text."""
     # Not Path.resolve, which fails where links go in a circle: reading will say so.
     name = "text" if data == "-" else Path(os.path.realpath(data)).name.split(".")[0]
-    return Path("runs") / (name or "text")
+    return Path("runs") / (name[:LONGEST_NAME] or "text")
 
 
 def read_settings(path: Path, ctx: "Context") -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_the_version_is_shown(run: Run) -> None:
     ("argv", "expected"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["train"], "data"),
+        (["train"], "name DATA"),
         (["generate"], "model"),
         (["train", "x", "--nonsense"], "No such option: --nonsense"),
         (["train", "x", "--hiden-size", "3"], "--hidden-size"),
@@ -75,7 +75,7 @@ def test_the_version_is_shown(run: Run) -> None:
         (["train", "x", "--budget", "soon"], "--budget must be a time such as 90s"),
         (["train", "x", "--steps", "0"], "--steps must be at least 1, got 0"),
         (["train", "x", "--rnn_size", "0"], "--hidden-size must be at least 1, got 0"),
-        (["train", "x", "--num_layers", "0"], "--layers must be at least 1, got 0"),
+        (["train", "x", "--num_layers", "0"], "--layers must be from 1 to 1000, got 0"),
         (["train", "x", "--embed-size", "-1"], "--embed-size must be at least 1, got -1"),
         (["train", "x", "--dropout", "1"], "--dropout must be at least 0 and below 1, got 1"),
         (["train", "x", "--ngram-order", "9"], "--ngram-order must be from 1"),

@@ -227,7 +227,7 @@ def test_images_are_told_from_other_sources(tree, mnist):
     assert is_images("x/photo.JPG")
     assert is_images(str(mnist))
     assert not is_images("x.csv")
-    assert not is_images(str(ROOT / "tests"))
+    assert not is_images(str(ROOT / "seqtool"))
     assert not is_images(str(ROOT / "sample_data"))  # texts first, and so it stays
 
 

@@ -255,7 +255,9 @@ def test_long_names_at_one_plot_do_not_squeeze_another(tmp_path: Path) -> None:
         assert figure is not None
         assert whole.x0 >= -1  # a pixel
         assert whole.x1 <= figure.bbox.width + 1
-    assert drawn[1].get_window_extent().width > 0.8 * drawn[1].get_figure(root=True).bbox.width
+    figure = drawn[1].get_figure(root=True)
+    assert figure is not None
+    assert drawn[1].get_window_extent().width > 0.8 * figure.bbox.width
 
 
 def test_a_page_that_cannot_be_written(run: Run, model: Path, text_file: Path) -> None:

@@ -34,7 +34,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 def test_old_spellings_lead_to_options_that_exist(run: Run) -> None:
-    shown = "".join(run(command, "--help")[1] for command in ("train", "generate", "evaluate"))
+    commands = ("train", "generate", "evaluate", "translate")
+    shown = "".join(run(command, "--help")[1] for command in commands)
     for name in set(ALIASES.values()):
         assert f"--{name}" in shown, name
     for name in ALIASES:
@@ -69,7 +70,11 @@ def test_short_options_pass(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "name"), [("a/book.txt.gz", "book"), ("-", "text"), ("/", "text"), (".x", "text")]
+    ("data", "name"),
+    [
+        *(("a/book.txt.gz", "book"), ("-", "text"), ("/", "text"), (".x", "text")),
+        (300 * "x", 60 * "x"),
+    ],
 )
 def test_the_default_place_is_named_after_the_text(data: str, name: str) -> None:
     assert default_out(data) == Path("runs", name)
