@@ -61,7 +61,7 @@ def _learned(row: Row) -> list[str]:
     goals = {row["goal"]: row["seconds_to_goal"], row["target"]: row["seconds_to_target"]}
     found = []
     for name, loss in row["final"].items():
-        words = [f"  {name:26} {loss:.3f} nats/char at the end"]
+        words = [f"  {name:32} {loss:.3f} nats/char at the end"]
         for goal, seconds in goals.items():
             when = f"{seconds[name]:.1f} s" if seconds[name] is not None else "not reached"
             words.append(f"{goal:.3f}: {when}")
