@@ -18,12 +18,13 @@ from seqtool.console import Console
 from seqtool.delimited import LONGEST, Record, RowStream, delimiter_of
 from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError, DataError
-from seqtool.images import Images, read_images
+from seqtool.images import Images, Pixels, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
 from seqtool.labelled import BETWEEN
 from seqtool.labelsets import HALF
 from seqtool.output import cell, emit
 from seqtool.pipes import batches, given_text, read_lines
+from seqtool.pixels import step_names
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +42,7 @@ class ClassifyRequest:
     threshold: float  # below it the answer is "unsure"
     coverage: float | None  # of a set of labels
     trace: bool
+    skip_bad: bool  # leave out images that cannot be read
     batch_size: int  # lines judged together
     text_column: str | None
     encoding: str | None
@@ -68,14 +70,21 @@ def classify(request: ClassifyRequest, console: Console) -> int:
     )
     answerer = Answerer(request, card)
     if isinstance(judge, ImageJudge):
-        _answer_images(request, judge, card, answerer)
+        _answer_images(request, judge, card, answerer, console)
         return 0
+    if request.skip_bad:
+        raise ConfigError(f"--skip-bad is for images; {request.model} reads texts")
     encoding = request.encoding or "utf-8"
     source = request.source or "-"
+
+    def traced(text: str) -> str:
+        words, p = judge.trace(text)
+        return _traced([word.strip() for word in words], p, answerer.classes, request.json)
+
     text = given_text(source)
     if text is not None:
         if request.trace:
-            emit(_traced(judge, card, text, request.json))
+            emit(traced(text))
         else:
             emit("".join(map(answerer.line, _answers(judge, answerer, [text]))))
         return 0
@@ -88,7 +97,7 @@ def classify(request: ClassifyRequest, console: Console) -> int:
     def answered(batch: list[str]) -> str:
         bare = [line.removesuffix("\n").removesuffix("\r") for line in batch]
         if request.trace:
-            return "".join(_traced(judge, card, line, request.json) for line in bare)
+            return "".join(map(traced, bare))
         return "".join(map(answerer.line, _answers(judge, answerer, bare)))
 
     for said in shared_out(batches(lines, request.batch_size, live=live), answered):
@@ -222,52 +231,82 @@ def _answer_table(
 
 
 def _answer_images(
-    request: ClassifyRequest, judge: ImageJudge, card: Card, answerer: Answerer
+    request: ClassifyRequest, judge: ImageJudge, card: Card, answerer: Answerer, console: Console
 ) -> None:
     """Judge images: those of a file or a directory, or those named line by line."""
-    if request.trace or request.text_column is not None:
-        raise ConfigError(f"--trace and --text-column are for texts; {request.model} reads images")
-    height, width, channels = card.source["image_shape"]
+    if request.text_column is not None:
+        raise ConfigError(f"--text-column is for texts; {request.model} reads images")
+    shape: list[int] = card.source["image_shape"]
 
     def read(source: str) -> Images:
-        return read_images(source, size=(height, width), colour=channels == 3)
+        size = (shape[0], shape[1])
+        return read_images(source, size=size, colour=shape[2] == 3, skip_bad=request.skip_bad)
+
+    def said(pixels: Pixels, files: Sequence[str]) -> str:
+        if not request.trace:
+            answers = map(answerer.answer, judge.probabilities(pixels))
+            return "".join(map(answerer.line, answers, files))
+        names = step_names(shape, card.data.by)
+        return "".join(
+            _traced(names, judge.trace(image), answerer.classes, request.json, file)
+            for image, file in zip(pixels, files, strict=True)
+        )
+
+    def of_line(name: str) -> str:
+        """The answer to an image that a line names; as to an empty text, if it is left out."""
+        nothing = "{}\n" if request.trace and request.json else answerer.line(None)
+        if not name:
+            return nothing
+        try:
+            images = read(name)
+        except DataError as err:
+            if not request.skip_bad:
+                raise
+            console.warn(f"left out: {err}")
+            return nothing
+        if len(images) > 1:
+            raise DataError(f"{name}: {len(images)} images, needed is one on each line")
+        return said(images.pixels, [""])
 
     source = request.source or "-"
     if source == "-":
         for line in read_lines(source, request.encoding or "utf-8", LONGEST):
-            name = line.rstrip("\r\n")
-            if not name:
-                emit(answerer.line(None))
-                continue
-            images = read(name)
-            if len(images) > 1:
-                raise DataError(f"{name}: {len(images)} images, needed is one on each line")
-            emit(answerer.line(answerer.answer(judge.probabilities(images.pixels)[0])))
+            emit(of_line(line.rstrip("\r\n")))
         return
     images = read(source)
+    for broken in images.skipped:
+        console.warn(f"left out: {broken}")
     for start in range(0, len(images), request.batch_size):
-        pixels = images.pixels[start : start + request.batch_size]
-        files = images.files[start : start + request.batch_size] or ("",) * len(pixels)
-        for p, file in zip(judge.probabilities(pixels), files, strict=True):
-            line = answerer.line(answerer.answer(p), file=file if len(images) > 1 else "")
-            emit(line)
+        part = slice(start, start + request.batch_size)
+        pixels = images.pixels[part]
+        named = len(images) > 1 and images.files
+        emit(said(pixels, images.files[part] if named else [""] * len(pixels)))
 
 
-def _traced(judge: TextJudge, card: Card, text: str, as_json: bool) -> str:
-    """How the belief moves while a text is read: one line for each word, a mark where it turns."""
-    words, p = judge.trace(text)
-    if not words:
+def _traced(
+    tokens: Sequence[str], p: Array, classes: list[str], as_json: bool, file: str = ""
+) -> str:
+    """How the belief moves while something is read: a line for each step, a mark where it turns.
+
+    Args:
+        tokens: What is read at each of T steps.
+        p: Probabilities after each, (T, C).
+        classes: C.
+        as_json: Whether an object is wanted.
+        file: That it is read from, if that is to be told.
+    """
+    if not len(p):
         return "{}\n" if as_json else "\n"
-    classes = card.source["classes"]
-    tokens = [word.strip() for word in words]
     best = p.argmax(axis=1)
     if as_json:
         steps = [
             {"token": token, "probabilities": dict(zip(classes, row.tolist(), strict=True))}
             for token, row in zip(tokens, p, strict=True)
         ]
-        return json.dumps({"label": classes[best[-1]], "trace": steps}, ensure_ascii=False) + "\n"
-    lines = []
+        named = {"file": file} if file else {}
+        found = named | {"label": classes[best[-1]], "trace": steps}
+        return json.dumps(found, ensure_ascii=False) + "\n"
+    lines = [cell(file)] if file else []
     for t, token in enumerate(tokens):
         turn = "*" if t and best[t] != best[t - 1] else ""
         label = cell(classes[best[t]])

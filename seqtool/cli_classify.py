@@ -30,7 +30,12 @@ def classify(
             "--coverage",
         ),
     ] = None,
-    trace: Annotated[bool, option("Show how the belief moves word by word.", "--trace")] = False,
+    trace: Annotated[
+        bool, option("Show how the belief moves word by word, or row by row.", "--trace")
+    ] = False,
+    skip_bad: Annotated[
+        bool, option("Leave out images that cannot be read, and name them.", "--skip-bad")
+    ] = False,
     batch_size: Annotated[int, option("Lines judged together.", "--batch-size", "-b", min=1)] = 512,
     text_column: Annotated[
         str | None,
@@ -62,6 +67,7 @@ def classify(
             threshold=threshold,
             coverage=coverage,
             trace=trace,
+            skip_bad=skip_bad,
             batch_size=batch_size,
             text_column=text_column,
             encoding=encoding,

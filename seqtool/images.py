@@ -13,7 +13,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from seqtool.errors import ConfigError, DataError
 from seqtool.splits import Keys, blob_key
 from seqtool.text import SUFFIXES as TEXT_SUFFIXES
 from seqtool.text import TextFiles, open_text
-
-if TYPE_CHECKING:
-    pass
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -171,14 +168,20 @@ def _from_files(
             pixels = _read(path)
         except DataError as err:
             if not skip_bad:
-                raise
+                raise DataError(
+                    f"{err}; mend or remove it, or leave such images out with --skip-bad"
+                ) from err
             skipped.append(str(err))
             continue
         good.append(path)
         sizes[pixels.shape[0], pixels.shape[1]] += 1
         coloured += pixels.shape[2] == 3
     if not good:
-        raise DataError(f"{name}: no image that can be read; the first is {skipped[0]}")
+        raise DataError(
+            skipped[0]
+            if root == paths[0]
+            else f"{name}: no image that can be read; the first is {skipped[0]}"
+        )
     size = size or _common_size(sizes)
     channels = 3 if (coloured if colour is None else colour) else 1
     pixels = _array((len(good), *size, channels))
@@ -237,10 +240,7 @@ def _named(path: Path) -> Iterator[None]:
         *(Image.DecompressionBombError, Image.DecompressionBombWarning),
     ) as err:
         detail = " ".join(str(err).replace(f" {str(path)!r}", "").split()) or type(err).__name__
-        raise DataError(
-            f"{path}: not an image, or a broken one ({detail}); "
-            "mend or remove it, or leave such images out with --skip-bad"
-        ) from err
+        raise DataError(f"{path}: not an image, or a broken one ({detail})") from err
 
 
 def _common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:

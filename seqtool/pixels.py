@@ -46,3 +46,12 @@ def step_count(shape: Sequence[int], by: Steps) -> int:
     height, width, _ = shape
     blocks = ((height + 1) // 2) * ((width + 1) // 2)
     return {"row": height, "pixel": height * width, "block": blocks}[by]
+
+
+def step_names(shape: Sequence[int], by: Steps) -> list[str]:
+    """What people call the steps of such an image: "row 3", or "pixel 3,5" of row and column."""
+    height, width, _ = shape
+    if by == "row":
+        return [f"row {row}" for row in range(1, height + 1)]
+    down, across = (height, width) if by == "pixel" else ((height + 1) // 2, (width + 1) // 2)
+    return [f"{by} {row},{col}" for row in range(1, down + 1) for col in range(1, across + 1)]

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -259,11 +260,13 @@ def test_short_texts_are_read_by_characters(run, tmp_path):
     assert [line.split("\t")[0] for line in found.splitlines()] == ["pl", "it"]
 
 
-def test_images_are_judged_row_by_row(run, tmp_path):
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    """Images of 14 x 14 with a bright bar, "flat" or "upright", in a folder for each label."""
     from PIL import Image
 
     rng = np.random.default_rng(1)
-    folder = tmp_path / "bars"
+    folder = tmp_path_factory.mktemp("images") / "bars"
     for i in range(40):
         label = "upright" if i % 2 else "flat"
         pixels = rng.integers(0, 60, (14, 14)).astype(np.uint8)
@@ -274,16 +277,68 @@ def test_images_are_judged_row_by_row(run, tmp_path):
             pixels[:, at : at + 2] = 250
         (folder / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / label / f"{i}.png")
-    out = train(folder, tmp_path / "m", "--lr", 0.01)
-    code, text, _ = run("classify", out, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seer(bars):
+    return train(bars, bars.parent / "m", "--lr", 0.01)
+
+
+def test_images_are_judged_row_by_row(run, bars, seer):
+    code, text, _ = run("classify", seer, bars)
     lines = [line.split("\t") for line in text.splitlines()]
     assert code == 0
     assert sum(Path(file).parent.name == label for label, _, file in lines) >= 38
     first = lines[0]
-    assert run("classify", out, stdin=first[2] + "\n\n")[1] == "\t".join(first[:2]) + "\n\n"
-    report = json.loads(run("evaluate", out, folder, "--json")[1])
+    assert run("classify", seer, stdin=first[2] + "\n\n")[1] == "\t".join(first[:2]) + "\n\n"
+    report = json.loads(run("evaluate", seer, bars, "--json")[1])
     assert report["scores"]["accuracy"] >= 0.9
     assert set(report["baselines"]) == {"majority"}
+
+
+def test_trace_shows_every_row_of_an_image(run, bars, seer):
+    image = bars / "flat" / "0.png"
+    answer = json.loads(run("classify", seer, image, "--json")[1])
+    traced = json.loads(run("classify", seer, image, "--trace", "--json")[1])
+    steps = traced["trace"]
+    assert [step["token"] for step in steps] == [f"row {row}" for row in range(1, 15)]
+    assert steps[-1]["probabilities"][answer["label"]] == pytest.approx(answer["probability"])
+    # The belief after a row is that in the part of the image above.
+    best = [max(step["probabilities"], key=step["probabilities"].get) for step in steps]
+    lines = [line.split("\t") for line in run("classify", seer, image, "--trace")[1].splitlines()]
+    assert lines.pop() == [""]
+    assert [line[0] for line in lines] == best
+    assert [len(line) == 4 for line in lines] == [False, *(a != b for a, b in pairwise(best))]
+    several = run("classify", seer, bars / "flat", "--trace")[1].split("\n\n")
+    assert several[0].splitlines() == [str(image), *("\t".join(line) for line in lines)]
+    assert len(several) == 21
+    assert run("classify", seer, "--trace", "--json", stdin=f"\n{image}\n")[1].startswith("{}\n")
+
+
+def test_broken_images_are_named_and_left_out_only_on_demand(run, bars, seer, tmp_path):
+    good = (bars / "flat" / "0.png").read_bytes()
+    for name, blob in (("a", good), ("b", good[:60]), ("c", good)):
+        (tmp_path / f"{name}.png").write_bytes(blob)
+    code, out, err = run("classify", seer, tmp_path)
+    assert (code, out) == (1, "")
+    assert "b.png: not an image, or a broken one" in error_line(err)
+    assert "--skip-bad" in error_line(err)
+    code, out, err = run("classify", seer, tmp_path, "--skip-bad")
+    assert code == 0
+    assert [line.split("\t")[2] for line in out.splitlines()] == [
+        str(tmp_path / f"{name}.png") for name in "ac"
+    ]
+    assert "left out: " in err
+    assert "b.png" in err
+    names = "".join(f"{tmp_path / name}.png\n" for name in "abc")
+    code, out, err = run("classify", seer, stdin=names)
+    assert (code, out.count("\n")) == (1, 1)  # those before it are answered
+    code, out, err = run("classify", seer, "--skip-bad", stdin=names)
+    first, second, third = out.splitlines()
+    assert (code, second) == (0, "")
+    assert first == third != ""
+    assert "b.png" in err
 
 
 @pytest.mark.parametrize(

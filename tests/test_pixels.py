@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqtool.pixels import image_steps, step_count, step_width
+from seqtool.pixels import image_steps, step_count, step_names, step_width
 
 
 @pytest.fixture
@@ -33,3 +33,12 @@ def test_blocks_of_an_odd_side_repeat_the_edge(images):
     assert odd.shape == (2, 6, 12)
     corner = images[0, 2, 4]
     np.testing.assert_array_equal(odd[0, -1].reshape(4, 3), [corner] * 4)
+
+
+@pytest.mark.parametrize("by", ["row", "pixel", "block"])
+def test_every_step_has_a_name(by):
+    shape = (5, 3, 1)
+    names = step_names(shape, by)
+    assert len(names) == step_count(shape, by) == len(set(names))
+    last = {"row": "row 5", "pixel": "pixel 5,3", "block": "block 3,2"}
+    assert (names[0], names[-1]) == ("row 1" if by == "row" else f"{by} 1,1", last[by])
