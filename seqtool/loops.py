@@ -23,7 +23,7 @@ from numba.extending import overload
 from numba.np.numpy_support import carray
 
 from seqtool.compiled import callback
-from seqtool.tiles import COLUMNS, DEPTH, claim, product, tile_rows, to_chunks, view
+from seqtool.tiles import ABREAST, COLUMNS, DEPTH, claim, product, tile_rows, to_chunks, view
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
 LSTM, GRU, TANH, RELU, SIGMOID = range(len(KINDS))
@@ -313,19 +313,27 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
                 after = (first if job[Job.BACKWARD] else first + rows) * size
                 for r in range(high - low):
                     copy(bias, gates[(first + r) * width : (first + r + 1) * width])
-                for panel in range(width // COLUMNS):  # both products while its sums are at hand
+                panel = 0
+                while panel < width // COLUMNS:  # both products while its sums are at hand
                     at = first * width + panel * COLUMNS
+                    # Up to where one of the products begins or ends.
+                    end = input_panels if panel < input_panels else width // COLUMNS
+                    end = state_panel if panel < state_panel else end
+                    count = min(ABREAST, end - panel)
                     if panel < input_panels:
                         tile_rows(
                             *(x, first * inputs, inputs, 1, high - low),
-                            *(weight_ih, panel * inputs * COLUMNS, inputs, gates, at, width),
+                            *(weight_ih, panel * inputs * COLUMNS, inputs * COLUMNS, count, inputs),
+                            *(gates, at, width, COLUMNS),
                         )
                     p = panel - state_panel
                     if p >= 0:
                         tile_rows(
                             *(states, before, size, 1, high - low),
-                            *(weight_hh, p * size * COLUMNS, size, gates, at, width),
+                            *(weight_hh, p * size * COLUMNS, size * COLUMNS, count, size),
+                            *(gates, at, width, COLUMNS),
                         )
+                    panel += count
                 for r in range(high - low):
                     row = gates[(first + r) * width : (first + r + 1) * width]
                     b, a = before + r * size, after + r * size
@@ -462,15 +470,20 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
                     rows_here = gates[right : right + k * COLUMNS]
                     add_rows(rows_here, grad_bias[panel * COLUMNS : (panel + 1) * COLUMNS])
                 for p in range(tiles):
-                    for i, panel in enumerate(group):
+                    # The input meets the first panels of the gates, the state the last.
+                    begin = low if p < x_panels else max(low, (width - depth) // COLUMNS)
+                    end = min(high, depth // COLUMNS) if p < x_panels else high
+                    for panel in range(begin, end, ABREAST):
+                        count = min(ABREAST, end - panel)
                         right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
-                        into = sums, (i * tiles + p) * TILE, COLUMNS
-                        if p < x_panels and panel * COLUMNS < depth:
+                        from_gates = gates, right, DEPTH * COLUMNS, count, k
+                        into = sums, ((panel - low) * tiles + p) * TILE, COLUMNS, tiles * TILE
+                        if p < x_panels:
                             left = (chunk * x_panels + p) * DEPTH * COLUMNS
-                            tile_rows(x, left, 1, COLUMNS, COLUMNS, gates, right, k, *into)
-                        elif p >= x_panels and panel * COLUMNS >= width - depth:
+                            tile_rows(x, left, 1, COLUMNS, COLUMNS, *from_gates, *into)
+                        else:
                             left = (chunk * h_panels + p - x_panels) * DEPTH * COLUMNS
-                            tile_rows(h, left, 1, COLUMNS, COLUMNS, gates, right, k, *into)
+                            tile_rows(h, left, 1, COLUMNS, COLUMNS, *from_gates, *into)
             for i, panel in enumerate(group):
                 row = panel * COLUMNS
                 found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]

@@ -3,12 +3,14 @@
 A recurrent layer multiplies a few rows by a large matrix, once for every time step. BLAS libraries
 are made for large times large: at eight to thirty rows they reach half of what a core can do, and
 each call pays for packing the matrix again. Here the matrix is packed once, as (N / 16, K, 16), and
-a tile of up to six rows and sixteen columns stays in registers through all of K.
+a tile stays in registers through all of K: up to six rows of one panel, or with the 32 registers of
+AVX-512 up to fourteen rows of two.
 
 Every entry of a product is one chain of multiply-adds in the order of K. So its bits depend neither
-on which rows are computed together nor on the number of threads.
+on which rows and panels are computed together nor on the number of threads.
 """
 
+from itertools import product as product_of
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -19,10 +21,13 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 from seqtool.compiled import inlined
+from seqtool.vectors import WIDE
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
 DEPTH = 128  # rows of a chunk: 8 KB of a panel, a quarter of a first-level cache
-MOST_ROWS = 6  # of a tile: twelve of AVX2's sixteen registers hold sums
+# Rows and panels of a tile: twelve of AVX2's sixteen registers hold sums, 28 of AVX-512's 32. A
+# core that begins two multiply-adds in a cycle and ends them after four wants eight sums at least.
+MOST_ROWS, ABREAST = (14, 2) if WIDE else (6, 1)
 
 _INDEX = ir.IntType(64)
 
@@ -74,108 +79,148 @@ claim: Any = intrinsic(_claim)
 copy_row: Any = intrinsic(_copy_row)
 
 
-def _make_tile(rows: int) -> Any:
-    """Code for ``rows`` rows of a tile: c += a b.
+def _emit_tile(builder: Any, rows: int, panels: int, args: Any) -> None:
+    """One tile, c += a b; the block that the builder is in must still be open.
 
-    Arguments are three flat arrays of one float type, each with the index of its first entry: a
-    with the distance between rows and between columns, b one panel, c with the distance between
-    rows; k is the common dimension, at least 1.
+    Args:
+        builder: At the place for the code; afterwards behind it.
+        rows: Of the tile.
+        panels: Of the tile.
+        args: As those of ``_tile_function``, without rows and panels.
     """
+    a, a_row, a_column, b, b_panel, k, c, c_row, c_panel = args
+    number = a.type.pointee
+    vector = ir.VectorType(number, COLUMNS)
+    name, align = ("f32", 4) if number == ir.FloatType() else ("f64", 8)
+    # fmuladd, not fma: processors without the instruction multiply, then add.
+    multiply_add = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{COLUMNS}{name}"
+    )
+    byte = ir.IntType(8).as_pointer()
+    prefetch = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3),
+        "llvm.prefetch.p0",
+    )
 
-    def tile(
-        context: Any,
-        a: Any,
-        a_start: Any,
-        a_row: Any,
-        a_column: Any,
-        b: Any,
-        b_start: Any,
-        k: Any,
-        c: Any,
-        c_start: Any,
-        c_row: Any,
-    ) -> Any:
-        index = types.int64
-        signature = types.void(a, index, index, index, b, index, index, c, index, index)
+    def further(base: Any, distance: Any, times: int) -> Any:
+        return builder.gep(base, [builder.mul(distance, _INDEX(times))])
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            arrays = {
-                i: context.make_array(signature.args[i])(context, builder, args[i]).data
-                for i in (0, 4, 7)
-            }
-            _, a_start, a_row, a_column, _, b_start, k, _, c_start, c_row = args
-            number = context.get_value_type(signature.args[0].dtype)
-            vector = ir.VectorType(number, COLUMNS)
-            name = "f32" if number == ir.FloatType() else "f64"
-            align = 4 if name == "f32" else 8
-            # fmuladd, not fma: processors without the instruction multiply, then add.
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fmuladd.v{COLUMNS}{name}",
-            )
-            byte = ir.IntType(8).as_pointer()
-            prefetch = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3),
-                "llvm.prefetch.p0",
-            )
+    def vector_at(base: Any, position: Any) -> Any:
+        return builder.bitcast(builder.gep(base, [position]), vector.as_pointer())
 
-            def at(start: Any, row: Any, r: int) -> Any:
-                return builder.add(start, builder.mul(row, _INDEX(r)))
-
-            def vector_at(base: Any, position: Any) -> Any:
-                return builder.bitcast(builder.gep(base, [position]), vector.as_pointer())
-
-            a_rows = [builder.gep(arrays[0], [at(a_start, a_row, r)]) for r in range(rows)]
-            panel = builder.gep(arrays[4], [b_start])
-            c_rows = [vector_at(arrays[7], at(c_start, c_row, r)) for r in range(rows)]
-            before = [builder.load(place, align=align) for place in c_rows]
-            entry = builder.block
-            loop = builder.append_basic_block("k")
-            end = builder.append_basic_block("end")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            done = builder.phi(_INDEX)
-            a_at = builder.phi(_INDEX)
-            sums = [builder.phi(vector) for _ in range(rows)]
-            b_values = builder.load(
-                vector_at(panel, builder.mul(done, _INDEX(COLUMNS))), align=align
-            )
-            # The next panel, one line for each k. Without this a matrix of 16 MB, which lies in
-            # the third-level cache, is read at two thirds of the speed.
-            ahead = builder.gep(panel, [builder.mul(builder.add(done, k), _INDEX(COLUMNS))])
-            hints = [ir.IntType(32)(hint) for hint in (0, 3, 1)]  # to read, keep, data
-            builder.call(prefetch, [builder.bitcast(ahead, byte), *hints])
-            undefined = ir.Constant(vector, ir.Undefined)
-            first = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
-            after = []
-            for a_base, total in zip(a_rows, sums, strict=True):
-                value = builder.load(builder.gep(a_base, [a_at]))
-                one = builder.insert_element(undefined, value, ir.IntType(32)(0))
-                same = builder.shuffle_vector(one, undefined, first)
-                after.append(builder.call(multiply_add, [same, b_values, total]))
-            done_next = builder.add(done, _INDEX(1))
-            a_next = builder.add(a_at, a_column)
-            done.add_incoming(_INDEX(0), entry)
-            done.add_incoming(done_next, loop)
-            a_at.add_incoming(_INDEX(0), entry)
-            a_at.add_incoming(a_next, loop)
-            for total, old, new in zip(sums, before, after, strict=True):
-                total.add_incoming(old, entry)
-                total.add_incoming(new, loop)
-            builder.cbranch(builder.icmp_signed("<", done_next, k), loop, end)
-            builder.position_at_end(end)
-            for place, value in zip(c_rows, after, strict=True):
-                builder.store(value, place, align=align)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return intrinsic(tile)
+    a_rows = [further(a, a_row, r) for r in range(rows)]
+    b_panels = [further(b, b_panel, p) for p in range(panels)]
+    next_panels = [further(panel, b_panel, panels) for panel in b_panels]
+    places = [
+        vector_at(further(c, c_panel, p), builder.mul(c_row, _INDEX(r)))
+        for r in range(rows)
+        for p in range(panels)
+    ]
+    before = [builder.load(place, align=align) for place in places]
+    entry = builder.block
+    loop, end = builder.append_basic_block("k"), builder.append_basic_block("end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    done, a_at = builder.phi(_INDEX), builder.phi(_INDEX)
+    sums = [builder.phi(vector) for _ in places]
+    b_at = builder.mul(done, _INDEX(COLUMNS))
+    b_values = [builder.load(vector_at(panel, b_at), align=align) for panel in b_panels]
+    # The panels after these, one line for each k. Without this a matrix of 16 MB, which lies in the
+    # third-level cache, is read at two thirds of the speed.
+    hints = [ir.IntType(32)(hint) for hint in (0, 3, 1)]  # to read, keep, data
+    for panel in next_panels:
+        builder.call(prefetch, [builder.bitcast(builder.gep(panel, [b_at]), byte), *hints])
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
+    after = []
+    for r, a_base in enumerate(a_rows):
+        value = builder.load(builder.gep(a_base, [a_at]))
+        one = builder.insert_element(undefined, value, ir.IntType(32)(0))
+        same = builder.shuffle_vector(one, undefined, first)
+        for p, b_value in enumerate(b_values):
+            after.append(builder.call(multiply_add, [same, b_value, sums[r * panels + p]]))
+    done_next, a_next = builder.add(done, _INDEX(1)), builder.add(a_at, a_column)
+    for phi, start, new in ((done, _INDEX(0), done_next), (a_at, _INDEX(0), a_next)):
+        phi.add_incoming(start, entry)
+        phi.add_incoming(new, loop)
+    for total, old, new in zip(sums, before, after, strict=True):
+        total.add_incoming(old, entry)
+        total.add_incoming(new, loop)
+    builder.cbranch(builder.icmp_signed("<", done_next, k), loop, end)
+    builder.position_at_end(end)
+    for place, value in zip(places, after, strict=True):
+        builder.store(value, place, align=align)
 
 
-_tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = map(_make_tile, range(1, MOST_ROWS + 1))
+def _tile_function(module: Any, number: Any) -> Any:
+    """A function that computes a tile: one piece of code for each number of rows and panels.
+
+    Of LLVM's own, so that it exists once: numba would copy it into each place that calls it.
+    Its arguments are three pointers to the first entries: a with the distance between its rows and
+    between its columns, b with that between panels, c with those between rows and between panels;
+    k between b and c is the common dimension, at least 1.
+    """
+    entries = number.as_pointer()
+    kinds = [_INDEX, _INDEX, entries, _INDEX, _INDEX, entries, _INDEX, _INDEX]
+    kind = ir.FunctionType(ir.VoidType(), [_INDEX, _INDEX, entries, *kinds])
+    function = cgutils.get_or_insert_function(module, kind, f"seqtool_tile_{number}")
+    if not function.is_declaration:
+        return function
+    function.linkage = "linkonce_odr"
+    for attribute in ("noinline", "nounwind"):
+        function.attributes.add(attribute)
+    rows, panels, *args = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    nothing = function.append_basic_block("nothing")
+    case = builder.add(builder.mul(panels, _INDEX(MOST_ROWS + 1)), rows)
+    switch = builder.switch(case, nothing)
+    for high, wide in product_of(range(1, MOST_ROWS + 1), range(1, ABREAST + 1)):
+        block = function.append_basic_block(f"tile_{high}_{wide}")
+        switch.add_case(_INDEX(wide * (MOST_ROWS + 1) + high), block)
+        builder.position_at_end(block)
+        _emit_tile(builder, high, wide, args)
+        builder.ret_void()
+    builder.position_at_end(nothing)
+    builder.ret_void()
+    return function
+
+
+def _tile(
+    context: Any,
+    rows: Any,
+    panels: Any,
+    a: Any,
+    a_start: Any,
+    a_row: Any,
+    a_column: Any,
+    b: Any,
+    b_start: Any,
+    b_panel: Any,
+    k: Any,
+    c: Any,
+    c_start: Any,
+    c_row: Any,
+    c_panel: Any,
+) -> Any:
+    """One tile: c += a b. Arguments as in ``_tile_function``, but flat arrays and first indices."""
+    index = types.int64
+    places = (index, index, index)
+    signature = types.void(index, index, a, *places, b, *places, c, *places)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        args = list(args)
+        for i in (10, 6, 2):
+            data = context.make_array(signature.args[i])(context, builder, args[i]).data
+            args[i : i + 2] = [builder.gep(data, [args[i + 1]])]
+        number = context.get_value_type(signature.args[2].dtype)
+        builder.call(_tile_function(builder.module, number), args)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+tile: Any = intrinsic(_tile)
 
 
 @inlined
@@ -187,33 +232,26 @@ def tile_rows(
     rows: Any,
     b: Any,
     b_start: Any,
+    b_panel: Any,
+    panels: Any,
     k: Any,
     c: Any,
     c_start: Any,
     c_row: Any,
+    c_panel: Any,
 ) -> None:
-    """One panel of columns for any number of rows, in tiles as equal as can be: c += a b.
+    """Any number of rows times up to ABREAST panels, in tiles as equal as can be: c += a b.
 
-    Arguments as in ``_make_tile``, and the number of rows.
+    Arguments as in ``_tile``, and the number of rows and of panels.
     """
     tiles = (rows + MOST_ROWS - 1) // MOST_ROWS
     row = 0
-    for tile in range(tiles):
-        height = rows * (tile + 1) // tiles - row
-        a_at = a_start + row * a_row
-        c_at = c_start + row * c_row
-        if height == 6:
-            _tile_6(a, a_at, a_row, a_column, b, b_start, k, c, c_at, c_row)
-        elif height == 5:
-            _tile_5(a, a_at, a_row, a_column, b, b_start, k, c, c_at, c_row)
-        elif height == 4:
-            _tile_4(a, a_at, a_row, a_column, b, b_start, k, c, c_at, c_row)
-        elif height == 3:
-            _tile_3(a, a_at, a_row, a_column, b, b_start, k, c, c_at, c_row)
-        elif height == 2:
-            _tile_2(a, a_at, a_row, a_column, b, b_start, k, c, c_at, c_row)
-        else:
-            _tile_1(a, a_at, a_row, a_column, b, b_start, k, c, c_at, c_row)
+    for t in range(tiles):
+        height = rows * (t + 1) // tiles - row
+        tile(
+            *(height, panels, a, a_start + row * a_row, a_row, a_column),
+            *(b, b_start, b_panel, k, c, c_start + row * c_row, c_row, c_panel),
+        )
         row += height
 
 
@@ -237,11 +275,11 @@ def product(
         panels: Flat (count, k, 16).
         c: Flat; ``rows`` rows of 16 count entries, the first at ``c_start``, ``c_row`` apart.
     """
-    for panel in range(count):
+    for panel in range(0, count, ABREAST):
         tile_rows(
             *(a, a_start, a_row, 1, rows),
-            *(panels, panel * k * COLUMNS, k),
-            *(c, c_start + panel * COLUMNS, c_row),
+            *(panels, panel * k * COLUMNS, k * COLUMNS, min(ABREAST, count - panel), k),
+            *(c, c_start + panel * COLUMNS, c_row, COLUMNS),
         )
 
 

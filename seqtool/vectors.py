@@ -14,16 +14,34 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import (  # type: ignore[import-untyped]
+    get_host_cpu_features,
+    get_host_cpu_name,
+)
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
 
 FLOAT, WORD, SUM = ir.FloatType(), ir.IntType(16), ir.IntType(32)
+PRODUCTS = ir.VectorType(SUM, 16)
 BYTES = ir.VectorType(ir.IntType(8), 16)  # int8 in memory; widened to words when loaded
-WIDE = ir.VectorType(SUM, 16)
+
+
+def has(feature: str) -> bool:
+    """Whether the processor that numba compiles for has a feature, by LLVM's name for it."""
+    settings: Any = config  # its fields come from the environment
+    if settings.CPU_FEATURES is not None:
+        return f"+{feature}" in settings.CPU_FEATURES.split(",")
+    if settings.CPU_NAME not in (None, get_host_cpu_name()):
+        return False
+    return bool(get_host_cpu_features().get(feature))
+
+
+# Registers of 512 bits, and 32 of them.
+WIDE = has("avx512f")
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -159,8 +177,8 @@ def add_products(typing: Any, total: Any, weights: Any, values: Any) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if total == Floats:
             return _call(builder, "llvm.fmuladd.v8f32", Floats.llvm, [*args[1:], args[0]])
-        product = builder.mul(*(builder.sext(arg, WIDE) for arg in args[1:]))
-        nothing = ir.Constant(WIDE, ir.Undefined)
+        product = builder.mul(*(builder.sext(arg, PRODUCTS) for arg in args[1:]))
+        nothing = ir.Constant(PRODUCTS, ir.Undefined)
         pairs = [builder.shuffle_vector(product, nothing, _places(range(i, 16, 2))) for i in (0, 1)]
         return builder.add(args[0], builder.add(*pairs))
 

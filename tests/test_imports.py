@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "cells": {*BASIC, "compiled", "kernels"},
     "kernels": {"__init__", "loops", "tiles"},
     "loops": {"compiled", "tiles"},
-    "tiles": {"compiled"},
+    "tiles": {"compiled", "vectors"},
     "decode": BASIC,
     "beam": {"config", "decode"},
     "devices": BASIC,
