@@ -7,7 +7,6 @@ to the user and to the exact sources.
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,11 +17,13 @@ import numba
 from numba.core import caching, event
 from numba.core.ccallback import CFunc
 
+from seqtool.cache import directory
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
 SOURCES = (
-    *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "products"),
+    *("backoff", "cache", "choosing", "compiled", "counting", "hashing", "loops", "products"),
     *("recurrence", "tiles", "transduction", "vectors"),
 )
 
@@ -71,15 +72,8 @@ def callback(function: Callable[..., None], signature: Any) -> int:
 
 def cache_directory() -> Path:
     """Where machine code is kept."""
-    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(chosen) / "seqtool"
-    if sys.platform == "win32":
-        place = os.environ.get("LOCALAPPDATA")
-        return (Path(place) if place else Path.home() / "AppData" / "Local") / "seqtool" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "seqtool"
-    place = os.environ.get("XDG_CACHE_HOME")
-    return (Path(place) if place else Path.home() / ".cache") / "seqtool"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(chosen) / "seqtool" if chosen else directory()
 
 
 @cache

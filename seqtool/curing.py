@@ -64,7 +64,7 @@ def cure(request: CureRequest, console: Console) -> int:
     if request.data is not None:
         console.status(f"reading {request.data}")
         config = DataConfig(tokenizer=request.tokenizer, encoding=request.encoding)
-        corpus = load_corpus(request.data, config)
+        corpus = load_corpus(request.data, config, tell=console.status)
         if corpus.valid.size == 0:
             raise ConfigError(f"{request.data}: too short to hold a part out; give more text")
     console.status("loading PyTorch")

@@ -5,54 +5,34 @@ the size of the text: ids that do not fit are mapped from a temporary file.
 """
 
 import tempfile
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.census import (
+    Tally,
+    TextStats,
+    clip_documents,
+    counted,
+    split_at,
+    text_stats,
+)
 from seqtool.config import DataConfig
 from seqtool.errors import CheckpointError, DataError
+from seqtool.longtexts import LONG_BYTES, Encoded, Order, Tell, read_long
 from seqtool.text import TextFiles, open_text
-from seqtool.tokenizer import Tokenizer, code_points
+from seqtool.tokenizer import Tokenizer
 
 Ids = npt.NDArray[Any]  # (n,) of the tokenizer's own unsigned type
 
 MEMORY_TOKENS = 64_000_000  # longer parts live in a temporary file
-RARE = 5  # a character seen fewer times is hardly learned
 RESTART_REACH = 512  # tokens within which a restarted stream looks for a line end
-_CODE_POINTS = 0x110000
-
-
-@dataclass(frozen=True)
-class TextStats:
-    """What is in a text, known before anything is learned from it."""
-
-    documents: int  # files with any text in them
-    bytes: int  # as UTF-8
-    characters: int  # Unicode code points
-    lines: int  # a last line without a line end counts
-    character_counts: dict[str, int]  # in code point order
-
-    @cached_property
-    def rare(self) -> dict[str, int]:
-        """Characters seen fewer than five times, with their counts."""
-        return {char: count for char, count in self.character_counts.items() if count < RARE}
-
-    @cached_property
-    def strange(self) -> dict[str, int]:
-        """Characters that a text seldom holds on purpose, with their counts.
-
-        Control, invisible format (zero width, byte order mark), private use, unassigned and
-        surrogate code points, exotic line separators, no-break space and U+FFFD.
-        """
-        counts = self.character_counts
-        return {char: counts[char] for char in counts if _is_strange(char)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +54,8 @@ class Corpus:
     valid_sha256: str | None  # of those of --valid FILE
     stats: TextStats  # of DATA
     unknown: dict[str, int]  # characters, of DATA and --valid FILE, that the tokenizer lacks
+    sampled: int = 0  # characters that words or byte pairs were learned from, 0 if from all
+    kept: Path | None = None  # directory of ids that the next run uses again
 
     @property
     def train_tokens_per_char(self) -> float:
@@ -84,40 +66,6 @@ class Corpus:
     def valid_tokens_per_char(self) -> float:
         """The same for the part held out, which must not be empty."""
         return len(self.valid) / self.valid_chars
-
-
-@dataclass
-class Tally:
-    """How much text has gone by."""
-
-    characters: int = 0
-    bytes: int = 0  # as UTF-8
-
-
-def text_stats(files: TextFiles) -> TextStats:
-    """Count a text in one pass.
-
-    Raises:
-        DataError: If a file cannot be read or is not text.
-    """
-    counts = np.zeros(_CODE_POINTS, dtype=np.int64)
-    documents = open_lines = 0
-    for document in files.documents():
-        last = ""
-        for chunk in document:
-            seen = np.bincount(code_points(chunk))
-            counts[: len(seen)] += seen
-            last = chunk[-1]
-        documents += last != ""
-        open_lines += last not in ("", "\n")
-    present = np.flatnonzero(counts)
-    return TextStats(
-        documents=documents,
-        bytes=int(counts[present] @ _utf8_lengths(present)),
-        characters=int(counts.sum()),
-        lines=int(counts[ord("\n")]) + open_lines,
-        character_counts={chr(code): int(counts[code]) for code in present},
-    )
 
 
 def encode_documents(
@@ -133,16 +81,11 @@ def encode_documents(
     start = np.array([tokenizer.start_id], dtype=tokenizer.dtype)
     for document in documents:
         started = False
-        for ids in tokenizer.encode_chunks(_counted(document, tally)):
+        for ids in tokenizer.encode_chunks(counted(document, tally)):
             if len(ids) and not started:
                 started = True
                 yield start
             yield ids
-
-
-def split_at(characters: int, valid_fraction: float) -> int:
-    """How many characters train when the end of a text is held out."""
-    return int(characters * (1 - valid_fraction))
 
 
 def load_corpus(
@@ -151,6 +94,7 @@ def load_corpus(
     *,
     valid: str | None = None,
     tokenizer: Tokenizer | None = None,
+    tell: Tell = lambda line: None,
 ) -> Corpus:
     """Read a text, learn its vocabulary, and cut off the part that is held out.
 
@@ -162,6 +106,7 @@ def load_corpus(
         config: Kind and size of the vocabulary, encoding, fraction held out.
         valid: A text to hold out instead; then all of DATA trains.
         tokenizer: A vocabulary to use as it is, instead of learning one.
+        tell: Takes a line now and then on how far the reading of a long text is.
 
     Raises:
         ConfigError: If the encoding is unknown.
@@ -172,41 +117,37 @@ def load_corpus(
     valid_files = None
     if valid is not None:
         valid_files = open_text(valid, encoding=config.encoding, binary_ok=kind == "byte")
-    stats = text_stats(files)
-    fraction = config.valid_fraction if valid_files is None else 0.0
-    cut = split_at(stats.characters, fraction)
-    if cut < 1:
-        raise _too_small(files.name, stats.characters, cut, 0)
-    if tokenizer is None:
-        tokenizer = _learn(files, stats, cut, config)
-    train_ids, train = _part(clip_documents(files.documents(), 0, cut), tokenizer)
+        config = replace(config, valid_fraction=0.0)
+    text = _read(Order(files, config, tokenizer, tell))
     # A document has at least one token, so two tokens show in the first four ids.
-    num_tokens = int(np.count_nonzero(train_ids[:4] != tokenizer.start_id))
+    num_tokens = int(np.count_nonzero(text.ids[0][:4] != text.tokenizer.start_id))
     if num_tokens < 2:
-        raise _too_small(files.name, stats.characters, cut, num_tokens)
-
-    unknown = Counter(_unknown(tokenizer, stats))
-    if valid_files is None:
-        held_out = clip_documents(files.documents(), cut, stats.characters)
-    else:
-        held_out = valid_files.documents()
-        unknown.update(_unknown(tokenizer, text_stats(valid_files)))
-    valid_ids, held = _part(held_out, tokenizer)
-    if valid_files is not None and len(valid_ids) == 0:
-        raise DataError(f"{valid_files.name}: no text to validate with; name another --valid FILE")
+        cut = split_at(text.stats.characters, config.valid_fraction)
+        raise _too_small(files.name, text.stats.characters, cut, num_tokens)
+    unknown = Counter(_unknown(text.tokenizer, text.stats))
+    held, which = text, 1
+    if valid_files is not None:
+        held, which = _read(Order(valid_files, config, text.tokenizer, tell)), 0
+        unknown.update(_unknown(text.tokenizer, held.stats))
+        if len(held.ids[which]) == 0:
+            raise DataError(
+                f"{valid_files.name}: no text to validate with; name another --valid FILE"
+            )
     return Corpus(
         name=files.name,
-        tokenizer=tokenizer,
-        train=train_ids,
-        valid=valid_ids,
-        train_chars=train.characters,
-        valid_chars=held.characters,
-        train_bytes=train.bytes,
-        valid_bytes=held.bytes,
-        sha256=files.sha256(),
-        valid_sha256=None if valid_files is None else valid_files.sha256(),
-        stats=stats,
+        tokenizer=text.tokenizer,
+        train=text.ids[0],
+        valid=held.ids[which],
+        train_chars=text.chars[0],
+        valid_chars=held.chars[which],
+        train_bytes=text.bytes[0],
+        valid_bytes=held.bytes[which],
+        sha256=text.sha256,
+        valid_sha256=None if valid_files is None else held.sha256,
+        stats=text.stats,
         unknown=dict(unknown),
+        sampled=text.sampled,
+        kept=text.folder,
     )
 
 
@@ -357,6 +298,28 @@ def fit_shape(num_tokens: int, batch_size: int, bptt: int) -> tuple[int, int]:
     return max(1, min(batch_size, num_tokens // bptt)), bptt
 
 
+def _read(order: Order) -> Encoded:
+    """A text as ids; the two ways give the same, but for words and byte pairs of long texts."""
+    files, config = order.files, order.config
+    if files.size() >= LONG_BYTES:
+        return read_long(order)
+    stats = text_stats(files)
+    cut = split_at(stats.characters, config.valid_fraction)
+    tokenizer = order.tokenizer or _learn(files, stats, cut, config)
+    spans = ((0, cut), (cut, stats.characters))
+    train, valid = (_part(clip_documents(files.documents(), *span), tokenizer) for span in spans)
+    return Encoded(
+        tokenizer=tokenizer,
+        ids=(train[0], valid[0]),
+        chars=(train[1].characters, valid[1].characters),
+        bytes=(train[1].bytes, valid[1].bytes),
+        sha256=files.sha256(),
+        stats=stats,
+        sampled=0,
+        folder=None,
+    )
+
+
 def _learn(files: TextFiles, stats: TextStats, cut: int, config: DataConfig) -> Tokenizer:
     def chunks() -> Iterator[str]:
         if config.tokenizer == "char":
@@ -364,28 +327,6 @@ def _learn(files: TextFiles, stats: TextStats, cut: int, config: DataConfig) -> 
         return chain.from_iterable(clip_documents(files.documents(), 0, cut))
 
     return Tokenizer.train(config.tokenizer, chunks, vocab_size=config.vocab_size)
-
-
-def clip_documents(
-    documents: Iterator[Iterator[str]], start: int, stop: int
-) -> Iterator[Iterator[str]]:
-    """The documents without what lies outside characters start to stop of their concatenation."""
-    position = 0
-
-    def clipped(document: Iterator[str]) -> Iterator[str]:
-        nonlocal position
-        for chunk in document:
-            piece = chunk[max(0, start - position) : max(0, stop - position)]
-            position += len(chunk)
-            if piece:
-                yield piece
-            if position >= stop:
-                return
-
-    for document in documents:
-        if position >= stop:
-            return
-        yield clipped(document)
 
 
 def _part(documents: Iterator[Iterator[str]], tokenizer: Tokenizer) -> tuple[Ids, Tally]:
@@ -422,33 +363,6 @@ def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer) -> Ids:
 
 def _append(file: IO[bytes], ids: Ids) -> None:
     file.write(np.ascontiguousarray(ids).data)
-
-
-def _counted(document: Iterator[str], tally: Tally) -> Iterator[str]:
-    for chunk in document:
-        tally.characters += len(chunk)
-        tally.bytes += _utf8_length(chunk)
-        yield chunk
-
-
-def _utf8_length(text: str) -> int:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:  # surrogate escapes
-        return int(_utf8_lengths(code_points(text)).sum())
-
-
-def _utf8_lengths(codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Bytes of each code point in UTF-8; a surrogate escape stands for the one byte it hides."""
-    lengths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
-    return np.where((codes >= 0xDC80) & (codes <= 0xDCFF), 1, lengths)
-
-
-def _is_strange(character: str) -> bool:
-    if character in "\n\t\r":
-        return False
-    category = unicodedata.category(character)
-    return category in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp") or character in "\u00a0\ufffd"
 
 
 def _unknown(tokenizer: Tokenizer, stats: TextStats) -> dict[str, int]:

@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 from seqtool.columns import Columns, choose_columns, looks_like_header
 from seqtool.errors import DataError
-from seqtool.text import too_long
+from seqtool.text import PACKED, too_long
 
 LONGEST = 1 << 22  # characters in one text: more than a long novel
-_PACKED = (".gz", ".xz", ".bz2")  # endings that say nothing of what is inside
 _DELIMITERS_OF = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 DELIMITERS = (",", ";", "\t", "|")
 _HEAD_LINES = 1000  # looked at to find out how a file is written
@@ -51,7 +50,7 @@ class Record(NamedTuple):
 def delimiter_of(source: str) -> str | None:
     """What separates the cells of a table, by its name; None if it is not known for one."""
     suffixes = [suffix.lower() for suffix in Path(source).suffixes]
-    while suffixes and suffixes[-1] in _PACKED:
+    while suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     return _DELIMITERS_OF.get(suffixes[-1]) if suffixes else None
 

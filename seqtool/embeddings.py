@@ -56,7 +56,7 @@ def read_vectors(
     """Read the vectors of some words.
 
     Args:
-        source: A file, plain or compressed (.gz, .xz, .bz2).
+        source: A file, plain or compressed (.gz, .xz, .bz2, .zst).
         wanted: Words to keep.
         others: How many more to keep: the first ones, which in such files are the most frequent.
         lower: Whether case is ignored; a word that is written small itself comes first.

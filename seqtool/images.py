@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from seqtool.errors import ConfigError, DataError
 from seqtool.splits import Keys, blob_key
+from seqtool.text import PACKED, TextFiles, open_text
 from seqtool.text import SUFFIXES as TEXT_SUFFIXES
-from seqtool.text import TextFiles, open_text
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,7 +32,6 @@ SUFFIXES = (
 LARGEST = 64  # pixels; without a size given, a longer side is scaled down to this many steps
 MEMORY_BYTES = 1 << 28  # more pixels than this live in a temporary file
 _IDX_BYTES = 0x08  # the code of unsigned bytes in an idx file
-_PACKED = (".gz", ".xz", ".bz2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +284,7 @@ def _image_paths(root: Path) -> Iterator[Path]:
 def _is_idx(path: Path) -> bool:
     """Whether a name is that of an idx file of images: train-images-idx3-ubyte.gz, x.idx3."""
     name = path.name.lower()
-    for packed in _PACKED:
+    for packed in PACKED:
         name = name.removesuffix(packed)
     return "idx3" in name or "idx4" in name or name.endswith(".idx")
 
@@ -330,9 +329,9 @@ def _from_idx(name: str, path: Path, size: tuple[int, int] | None, colour: bool 
 def _labels_beside(path: Path) -> Path | None:
     """The file of labels that belongs to one of images, by its name, packed or not."""
     name = path.name.replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1")
-    for packed in _PACKED:
+    for packed in PACKED:
         name = name.removesuffix(packed)
-    for suffix in ("", *_PACKED):
+    for suffix in ("", *PACKED):
         beside = path.with_name(name + suffix)
         if beside != path and beside.is_file():
             return beside

@@ -45,12 +45,17 @@ def show_corpus(corpus: Corpus, console: Console) -> None:
         rows.append(
             ("tokens", f"{format_count(len(corpus.train))}, {per_token:.2f} characters each")
         )
+    if corpus.sampled:
+        sample = f"{format_count(corpus.sampled)} characters, spread evenly over those to train on"
+        rows.append(("learned from", sample))
     if kind == "char" and stats.rare:
         rows.append(("rare", f"{len(stats.rare)} characters: {listed(stats.rare)}"))
     if stats.strange:
         rows.append(("strange", f"{len(stats.strange)} characters: {listed(stats.strange)}"))
     if corpus.unknown:
         rows.append(("unknown", f"not in the vocabulary: {listed(corpus.unknown)}"))
+    if corpus.kept:
+        rows.append(("kept", f"{corpus.kept}, for the next run; it may be deleted at any time"))
     console.table(corpus.name, rows)
     if corpus.valid.size == 0:
         console.warn("nothing is held out, so nothing tells when the model starts to memorise")
@@ -64,8 +69,20 @@ def model_rows(
     settings: Settings,
     seconds: float | None,
     reasons: Sequence[str],
+    counted: int,
 ) -> list[tuple[str, str]]:
-    """What the model is and how it is trained, a star on what was chosen, and why."""
+    """What the model is and how it is trained, a star on what was chosen, and why.
+
+    Args:
+        num_weights: Of the network and its tables.
+        num_table: Of the tables alone.
+        model_config: The model.
+        config: The training.
+        settings: Where their values came from.
+        seconds: The budget, None if there is none.
+        reasons: For what was chosen.
+        counted: Tokens, from the end, whose n-grams are counted; 0 for all.
+    """
 
     def star(name: str) -> str:
         return "*" if settings.origins[name] in CHOSEN else ""
@@ -94,7 +111,8 @@ def model_rows(
     ]
     if model_config.backoff_order:
         longest = f"up to {model_config.backoff_order}{star('backoff_order')} tokens"
-        rows.insert(2, ("mixed with", f"an n-gram model of the same text, n-grams of {longest}"))
+        where = f"the last {format_count(counted)} tokens" if counted else "the same text"
+        rows.insert(2, ("mixed with", f"an n-gram model of {where}, n-grams of {longest}"))
     if reasons:
         rows.append(("* chosen", "; ".join(reasons)))
     return rows

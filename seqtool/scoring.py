@@ -14,11 +14,12 @@ import numpy as np
 
 from seqtool.backoff import NGram
 from seqtool.baselines import XZ_TRAIN_BYTES, xz_cost
+from seqtool.census import Tally, clip_documents, split_at, text_stats
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.comparing import Blocks, Comparison, compare_costs
 from seqtool.config import Device, OnUnknown, Precision
 from seqtool.console import Console, format_count
-from seqtool.data import Tally, clip_documents, encode_documents, split_at, text_stats
+from seqtool.data import encode_documents
 from seqtool.decode import Reader
 from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, DataError

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.census import Tally
 from seqtool.checkpoint import Card
 from seqtool.config import OnUnknown
 from seqtool.console import Console
-from seqtool.data import Tally, encode_documents
+from seqtool.data import encode_documents
 from seqtool.delimited import LONGEST
 from seqtool.errors import DataError
 from seqtool.findings import Attended, Belief

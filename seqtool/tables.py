@@ -24,7 +24,7 @@ from seqtool.errors import DataError
 from seqtool.hub import TRANSLATION, Rows, hub_name, open_hub, open_parquet
 from seqtool.splits import Keys, text_keys
 from seqtool.storage import Picked, Text, TextStore
-from seqtool.text import SUFFIXES, TextFiles, open_text, too_long
+from seqtool.text import PACKED, SUFFIXES, TextFiles, open_text, too_long
 
 Label = str | tuple[str, ...]  # a tuple of any number of labels with multi_label
 Format = Literal[
@@ -43,7 +43,6 @@ _SUFFIX_FORMATS: dict[str, Format] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-_PACKED = (".gz", ".xz", ".bz2")
 _MARKED = re.compile(r"__label__(\S+)[ \t]*")
 _LINE_LABEL = re.compile(r"([+-]?\d+|[^\W\d]\w*:\w+) +(?=[^ ])")
 _SAMPLE = 1000  # rows on which columns are guessed
@@ -257,7 +256,7 @@ def _open(
 def _named_format(name: str) -> Format | None:
     """What the end of a file's name says, below compression."""
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
-    while suffixes and suffixes[-1] in _PACKED:
+    while suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     return _SUFFIX_FORMATS.get(suffixes[-1]) if suffixes else None
 

@@ -19,10 +19,11 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from seqtool.errors import ConfigError, DataError
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK_BYTES = 1 << 20  # read, decoded and handed on at once
-SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".txt.bz2")  # what counts as text in a directory
+PACKED = (".gz", ".xz", ".bz2", ".zst")
+SUFFIXES = (".txt", *(f".txt{end}" for end in PACKED))  # what counts as text in a directory
 STDIN = "standard input"
 
 # Longest first: the UTF-32 mark begins with the UTF-16 one.
@@ -40,6 +42,7 @@ _WIDE_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _BZ2_BLOCK = b"1AY&SY"  # follows "BZh" and a digit; without it any text in BZh would pass
 
 
@@ -71,17 +74,20 @@ class TextFiles:
     binary_ok: bool  # any bytes are fine: those that are no text become surrogate escapes
     spool: mmap.mmap | None = None  # the copy of a pipe
 
-    def documents(self) -> Iterator[Iterator[str]]:
+    def documents(self, fingerprint: "Fingerprint | None" = None) -> Iterator[Iterator[str]]:
         """The text, file by file, in chunks of about a million characters.
 
         Line ends stay as they are; a byte order mark at the start of a file is dropped. Finish one
         document before asking for the next.
 
+        Args:
+            fingerprint: Takes what is read on the way; then read all documents to their ends.
+
         Raises:
             DataError: While iterating, if a file cannot be read, is damaged, or is not text.
         """
         for path in self._sources():
-            yield self._chunks(path)
+            yield self._chunks(path, fingerprint)
 
     def lines(self, longest: int) -> Iterator[str]:
         """The lines of all documents, each with its line feed; the last one may lack it.
@@ -102,15 +108,33 @@ class TextFiles:
 
         For one file it is what ``sha256sum`` prints; for several, the hash of their hashes.
         """
-        digests = []
+        fingerprint = Fingerprint()
         for path in self._sources():
-            digest = hashlib.sha256()
+            fingerprint.begin()
             for block in self.blocks(path):
-                digest.update(block)
-            digests.append(digest)
-        if len(digests) == 1:
-            return digests[0].hexdigest()
-        return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
+                fingerprint.update(block)
+        return fingerprint.hexdigest()
+
+    def size(self) -> int:
+        """Bytes of all sources as they lie there, compressed or not."""
+        if self.spool is not None:
+            return len(self.spool)
+        return sum(size for _, size, _ in self.identity())
+
+    def identity(self) -> list[tuple[str, int, int]]:
+        """What changes when a file does: path, bytes and time of each; none for a pipe.
+
+        Raises:
+            DataError: If a file is no longer there.
+        """
+        found = []
+        for path in self.paths:
+            try:
+                status = path.stat()
+            except OSError as err:
+                raise DataError(f"{path}: cannot be read: {err.strerror}") from err
+            found.append((os.path.realpath(path), status.st_size, status.st_mtime_ns))
+        return found
 
     def blocks(self, path: Path | None) -> Generator[bytes, None, None]:
         """The decompressed bytes of one source: a file, or None for the copy of a pipe.
@@ -142,12 +166,16 @@ class TextFiles:
         assert self.spool is not None
         return io.BufferedReader(_Mapped(self.spool))
 
-    def _chunks(self, path: Path | None) -> Iterator[str]:
+    def _chunks(self, path: Path | None, fingerprint: "Fingerprint | None") -> Iterator[str]:
         """Decode one source, checking it on the way."""
         decoder = _Decoder(self._where(path), self.encoding, self.binary_ok)
         first = True
+        if fingerprint is not None:
+            fingerprint.begin()
         with closing(self.blocks(path)) as blocks:
             for block in blocks:
+                if fingerprint is not None:
+                    fingerprint.update(block)
                 text = decoder.decode(block)
                 if first and text:
                     first = False
@@ -156,6 +184,38 @@ class TextFiles:
                     yield text
         if text := decoder.finish():
             yield text
+
+
+class Fingerprint:
+    """The hash of a text, worked out by a thread beside what else is done with its bytes."""
+
+    def __init__(self) -> None:
+        self._digests: list[Any] = []  # of each source
+        self._worker = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def begin(self) -> None:
+        """A source begins."""
+        self._wait()
+        self._digests.append(hashlib.sha256())
+
+    def update(self, block: bytes) -> None:
+        """The next bytes of the source; waits for those before, so that memory stays bounded."""
+        self._wait()
+        self._last = self._worker.submit(self._digests[-1].update, block)
+
+    def hexdigest(self) -> str:
+        """The fingerprint, see ``TextFiles.sha256``; the end of all."""
+        self._wait()
+        self._worker.shutdown()
+        if len(self._digests) == 1:
+            whole: str = self._digests[0].hexdigest()
+            return whole
+        return hashlib.sha256(b"".join(one.digest() for one in self._digests)).hexdigest()
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
 
 
 def split_lines(chunks: Iterable[str], longest: int, where: str) -> Iterator[str]:
@@ -267,9 +327,10 @@ def open_text(data: str, *, encoding: str, binary_ok: bool = False) -> TextFiles
     """Find the text that a user names and see that there is something in it.
 
     Args:
-        data: A file (plain, or gzip, xz, bzip2 by its content), ``-`` for standard input, or a
-            directory: every .txt, .txt.gz, .txt.xz and .txt.bz2 below it, in sorted order, hidden
-            ones left out. A pipe is copied once to a nameless temporary file, to be read twice.
+        data: A file (plain, or gzip, xz, bzip2, Zstandard by its content), ``-`` for standard
+            input, or a directory: every .txt, .txt.gz, .txt.xz, .txt.bz2 and .txt.zst below it, in
+            sorted order, hidden ones left out. A pipe is copied once to a nameless temporary file,
+            to be read twice.
         encoding: Name of a Python text encoding, or ``NAME:replace`` (as in PYTHONIOENCODING) to
             put U+FFFD where bytes are no text in it.
         binary_ok: Take any bytes (tokenizer ``byte``): what is not text in the encoding becomes
@@ -379,6 +440,12 @@ def _unpacked(raw: io.BufferedReader) -> io.BufferedIOBase:
         return lzma.LZMAFile(raw)
     if head.startswith(b"BZh") and head[4:10] == _BZ2_BLOCK:
         return bz2.BZ2File(raw)
+    if head.startswith(_ZSTD):
+        # It comes with datasets.
+        from pyarrow import CompressedInputStream, PythonFile  # type: ignore[import-untyped]
+
+        unpacked: io.BufferedIOBase = CompressedInputStream(PythonFile(raw, "r"), "zstd")
+        return unpacked
     return raw
 
 

@@ -292,8 +292,8 @@ class _PieceTokenizer(_ByteTokenizer):
     """word and bpe: one or more ids per piece of text, bytes where nothing longer fits."""
 
     def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
-        segments = _segments(chunks)
-        while batch := list(islice(segments, SEGMENTS)):
+        cut = segments(chunks)
+        while batch := list(islice(cut, SEGMENTS)):
             parts = [part for segment in batch for part in SURROGATES.split(segment) if part]
             # The library takes no surrogates; the bytes they stand for are ids of their own.
             plain = [part for part in parts if not SURROGATES.match(part)]
@@ -331,7 +331,7 @@ def text_bytes(text: str) -> bytes:
         return NO_BYTE.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "surrogateescape")
 
 
-def _segments(chunks: Iterable[str]) -> Iterator[str]:
+def segments(chunks: Iterable[str]) -> Iterator[str]:
     """Cut a text where no token crosses, whatever the chunks: segments of about SEGMENT."""
     rest = ""
     pieces = (chunk[i : i + SEGMENT] for chunk in chunks for i in range(0, len(chunk), SEGMENT))
@@ -383,7 +383,7 @@ def _learn(kind: TokenizerKind, chunks: Chunks, vocab_size: int) -> tuple[list[s
     library = LibraryTokenizer(models.WordLevel() if kind == "word" else models.BPE())
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.pre_tokenizer = pre_tokenizers.Sequence([_piece_splitter(), to_bytes])
-    texts = (SURROGATES.split(segment)[::2] for segment in _segments(chunks()))
+    texts = (SURROGATES.split(segment)[::2] for segment in segments(chunks()))
     if kind == "word":
         library.train_from_iterator(texts, trainers.WordLevelTrainer(**options))
         vocab = library.get_vocab()  # ids by count, then by spelling

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.backoff import NGram
+from seqtool.backoff import MAX_TOKENS, NGram
 from seqtool.checkpoint import COUNTS, TEXT, Card, Saved, Tensors, check_weights, load
-from seqtool.config import DecodeConfig, ModelConfig, TrainConfig
+from seqtool.config import DataConfig, DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.decode import Generation, Steppable, row_rngs, warm_up
@@ -68,11 +68,11 @@ class TextTask(Task):
         if self.parent is not None:
             tokenizer = Tokenizer.from_json(self.parent.tokenizer_json, str(request.init_from))
             note = f"starting from the weights of {request.init_from}"
-        self.corpus = load_corpus(request.data, data, valid=request.valid, tokenizer=tokenizer)
+        self.corpus = self._load(request, data, tokenizer, console)
         if tokenizer is not None and self.corpus.unknown:
             new = self.corpus.unknown
             tokenizer = tokenizer.extend(new)
-            self.corpus = load_corpus(request.data, data, valid=request.valid, tokenizer=tokenizer)
+            self.corpus = self._load(request, data, tokenizer, console)
             note += f"; {len(new)} new characters extend its vocabulary: {listed(new)}"
         show_corpus(self.corpus, console)
         if note:
@@ -82,8 +82,18 @@ class TextTask(Task):
     def read_again(self, request: TrainRequest, saved: Saved, console: Console) -> None:
         """Read the text with the tokens of the run."""
         tokenizer = Tokenizer.from_json(saved.tokenizer_json, str(request.out))
-        data = saved.card.data
-        self.corpus = load_corpus(request.data, data, valid=request.valid, tokenizer=tokenizer)
+        self.corpus = self._load(request, saved.card.data, tokenizer, console)
+
+    def _load(
+        self,
+        request: TrainRequest,
+        data: DataConfig,
+        tokenizer: Tokenizer | None,
+        console: Console,
+    ) -> Corpus:
+        return load_corpus(
+            request.data, data, valid=request.valid, tokenizer=tokenizer, tell=console.status
+        )
 
     def source(self, request: TrainRequest) -> dict[str, Any]:
         """The text's name, hash and sizes."""
@@ -153,7 +163,10 @@ class TextTask(Task):
         sizes = {name: p.numel() for name, p in objective.model.named_parameters()}
         table = sizes.get("ngrams.weight", 0)
         total, config = sum(sizes.values()), objective.model.config
-        return model_rows(total, table, config, train, settings, seconds, reasons)
+        counted = self.ngram is not None and len(self.corpus.train) > MAX_TOKENS
+        return model_rows(
+            total, table, config, train, settings, seconds, reasons, counted * MAX_TOKENS
+        )
 
     @property
     def vocab_size(self) -> int:

@@ -1,0 +1,98 @@
+"""The user's cache directory, and long texts kept in it so that no run reads them twice.
+
+Everything there can be deleted at any time; what is missing is made again.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: two readings of the same text at a time are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+MOST_BYTES = 40 << 30  # kept of long texts; beyond that the ones not used for longest go
+VARIABLE = "SEQTOOL_CACHE"  # names another directory
+_LOCK = "lock"
+
+
+def directory() -> Path:
+    """Where machine code and long texts are kept.
+
+    Raises:
+        RuntimeError: If there is no home directory.
+    """
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen)
+    if sys.platform == "win32":
+        place = os.environ.get("LOCALAPPDATA")
+        return (Path(place) if place else Path.home() / "AppData" / "Local") / "seqtool" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "seqtool"
+    place = os.environ.get("XDG_CACHE_HOME")
+    return (Path(place) if place else Path.home() / ".cache") / "seqtool"
+
+
+def texts() -> Path:
+    """The directory of all texts, each in a directory of its own; made if it is not there.
+
+    Raises:
+        OSError: If it cannot be made or written to.
+        RuntimeError: If there is no home directory.
+    """
+    place = directory() / "texts"
+    place.mkdir(parents=True, exist_ok=True)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{place}: you may not write there")
+    return place
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Have one text's directory, made if need be, to oneself; waits for whoever has it now."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        with open(folder / _LOCK, "w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_there(folder, lock.fileno()):
+                continue  # it was deleted before the lock was ours
+            yield
+            return
+
+
+def prune(keep: Path) -> None:
+    """Delete the texts not used for longest until all fit; not ``keep``, and none in use."""
+    room = MOST_BYTES - size(keep)
+    others = [path for path in keep.parent.iterdir() if path != keep]
+    for folder in sorted(others, key=_used_at, reverse=True):
+        with suppress(OSError):  # another process uses it, or has just deleted it
+            room -= size(folder)
+            if room < 0:
+                with open(folder / _LOCK, "w") as lock:
+                    if fcntl is not None:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files in a directory."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _used_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_there(folder: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder / _LOCK), os.fstat(handle))
+    except FileNotFoundError:
+        return False
