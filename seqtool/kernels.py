@@ -18,14 +18,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seqtool import loops
-from seqtool.loops import KINDS, Job
-from seqtool.tiles import COLUMNS, DEPTH
+from seqtool.loops import BLOCK_ROWS, KINDS, Job
+from seqtool.tiles import ABREAST, COLUMNS, DEPTH
 
-# Rows that go through time together: enough that reading the weights does not set the pace, few
-# enough that their gates stay in the second-level cache.
-BLOCK_ROWS = 16
 # Panels of the gates whose gradients of the weights are summed together, reading the input once.
-GROUP = 8
+GROUP = 8 * ABREAST
 
 
 @cache

@@ -13,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import ClassifierConfig, TaggerConfig
-from seqtool.loops import KINDS, Job, areas, loop
+from seqtool.loops import BLOCK_ROWS, KINDS, Job, areas, loop
 from seqtool.team import Team
 from seqtool.tiles import COLUMNS
 
 Floats = npt.NDArray[np.float32]
-
-BLOCK_ROWS = 16  # sequences that a thread takes through time together
 
 
 class Layer:

@@ -60,6 +60,9 @@ class Job(IntEnum):
     GRAD_BIAS = 25  # (areas P,)
 
 
+# Rows that go through time together: enough that reading the weights does not set the pace, few
+# enough that their gates stay in the second-level cache.
+BLOCK_ROWS = 16 * ABREAST
 FIELDS = len(Job)
 TILE = COLUMNS * COLUMNS
 

@@ -1,5 +1,9 @@
 """Devices and their random generators; a GPU is faked, for tests run on machines without one."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -55,3 +59,20 @@ def test_a_run_that_leaves_its_gpu_needs_none(gpu: dict[str, object]) -> None:
     gpu["state"] = torch.tensor([9])
     restore_generators(states, torch.device("cpu"), seed=5)
     assert torch.equal(gpu["state"], torch.tensor([9]))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries are left alone")
+def test_freed_memory_is_not_fetched_again() -> None:
+    code = """
+import resource, torch
+from seqtool.devices import set_up
+set_up("cpu", 1)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(10**7)  # 40 MB: ten thousand pages of 4 KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(*(faults() for _ in range(3)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, *later = map(int, ran.stdout.split())
+    assert max(later) < 100 < first
