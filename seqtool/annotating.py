@@ -7,16 +7,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seqtool.batches import Shuffled, by_length
+from seqtool.batches import Shuffled, by_length, rows_within
 from seqtool.calibration import fit_powers, nll, pool
 from seqtool.classifier import Words
 from seqtool.config import TrainConfig
-from seqtool.distributed import divide, replicate
+from seqtool.distributed import replicate
 from seqtool.judging import TextSequences
 from seqtool.lexicon import Table, Texts
 from seqtool.spans import Scheme, SpanCounts
 from seqtool.tagger import Tagger
-from seqtool.trainer import Look
+from seqtool.trainer import Batched, Look
 from seqtool.viterbi import best_labels, marginals, neighbours
 
 Array = npt.NDArray[Any]
@@ -54,8 +54,10 @@ class TaggedSentences:
         return self.inputs.batch(rows), lengths, labels
 
 
-class Annotating:
+class Annotating(Batched):
     """The objective of a tagger: labels one by one, or all those of a sentence as a chain."""
+
+    model: Tagger
 
     def __init__(
         self,
@@ -76,29 +78,16 @@ class Annotating:
             labels: C names, and behind them those of labels held out that are never given.
             scheme: Of the spans that they mark.
         """
-        self.model = model
+        super().__init__(model, Shuffled(train.lengths, config.batch_size, config.seed))
         self.train = train
         self.held_out = held_out
         self.names = labels
         self.scheme = scheme
-        self.device = next(model.parameters()).device
         self.compute = replicate(model, self._loss)
-        self.batches = Shuffled(train.lengths, config.batch_size, config.seed)
-
-    @property
-    def tokens(self) -> int:
-        """Words read so far."""
-        return self.batches.num_tokens
-
-    @property
-    def epoch(self) -> float:
-        """Sentences read, as a multiple of all."""
-        return self.batches.num_rows / len(self.train)
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per word."""
-        batch = self.batches.next()
-        rows, weight = divide(batch, self.train.lengths[batch])
+        rows, weight = self.next_rows()
         loss: Tensor = self.compute(*self.train.batch(rows))
         return loss * weight
 
@@ -106,10 +95,6 @@ class Annotating:
         scores = self._scores(words, lengths)
         targets = (torch.from_numpy(part).to(self.device) for part in (lengths, labels))
         return self.model.nll(scores, *targets)
-
-    def units(self, loss: float) -> dict[str, float]:
-        """Nothing: nats per word have no other name."""
-        return {}
 
     @torch.inference_mode()
     def evaluate(self, limit: int) -> Look:
@@ -122,7 +107,7 @@ class Annotating:
         held_out = self.held_out
         if held_out is None:
             return Look(None, {"val_loss": None, "val_accuracy": None})
-        count = max(1, int(np.searchsorted(np.cumsum(held_out.lengths), limit, side="right")))
+        count = rows_within(held_out.lengths, limit)
         self.model.eval()
         spans = SpanCounts(self.names)
         truth, guess, logits = [], [], []
@@ -163,11 +148,3 @@ class Annotating:
         moved = Words(*(part.to(self.device) for part in words))
         scores: Tensor = self.model(moved, torch.from_numpy(lengths).to(self.device))
         return scores
-
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Where the batches are."""
-        return {}, {"batches": self.batches.state_dict()}
-
-    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Put back what ``capture`` gave."""
-        self.batches.load_state_dict(counters["batches"])

@@ -6,13 +6,14 @@ sets how many sentences are computed side by side.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from seqtool.batches import by_length
 from seqtool.checkpoint import Card, Saved, check_weights, load
+from seqtool.claims import check_data, check_fitted, number, whole
 from seqtool.config import TaggerConfig
 from seqtool.judge import Floats, Vectors, linear_map
 from seqtool.lexicon import TokenLexicon
@@ -161,7 +162,7 @@ def load_annotator(
     check_saved(saved, str(path))
     card = saved.card
     lexicon = TokenLexicon.from_json(
-        saved.tokenizer_json, str(path), buckets=card.model.part_buckets
+        saved.tokenizer_json, str(path), buckets=card.model.part_buckets, size=card.vocab_size
     )
     annotator = Annotator(
         card.model,
@@ -169,7 +170,7 @@ def load_annotator(
         saved.weights,
         card.source["classes"],
         scheme=card.source["scheme"],
-        power=card.extra["best"].get("power", 1.0),
+        power=(card.extra.get("best") or {}).get("power", 1.0),
         batch_size=batch_size,
         announce=announce,
     )
@@ -177,11 +178,19 @@ def load_annotator(
 
 
 def check_saved(saved: Saved, where: str) -> None:
-    """See that a model's weights are those that its card describes.
+    """See that a model's card is sound, and that its weights are those that it describes.
 
     Raises:
         CheckpointError: If not.
     """
     card = saved.card
-    expected = weight_shapes(card.model, len(card.source["classes"]), card.vocab_size)
+    needed = {
+        "scheme": get_args(Scheme).__contains__,
+        "conllu": lambda value: isinstance(value, bool),
+        "token_column": whole(1),
+        "label_column": whole(1),
+    }
+    classes = check_data(card, needed, where)
+    check_fitted(card, {"power": number}, where)
+    expected = weight_shapes(card.model, len(classes), card.vocab_size)
     check_weights(saved.weights, expected, where)

@@ -64,6 +64,11 @@ def padded(
     return ids, lengths + 1
 
 
+def rows_within(lengths: Array, limit: int) -> int:
+    """How many of the first sequences hold together ``limit`` tokens at most; at least one."""
+    return max(1, int(np.searchsorted(np.cumsum(lengths), limit, side="right")))
+
+
 class Shuffled:
     """Endless batches of rows: every row once an epoch, neighbours of about the same length.
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seqtool.batches import Shuffled, by_length, padded
+from seqtool.batches import Shuffled, by_length, padded, rows_within
 from seqtool.cells import detach
 from seqtool.config import TrainConfig
 from seqtool.evaluation import evaluating
 from seqtool.lexicon import Texts
 from seqtool.models import LanguageModel
 from seqtool.tokenizer import START_ID
-from seqtool.trainer import Look
+from seqtool.trainer import Batched, Look
 
 Array = npt.NDArray[Any]
 
@@ -56,8 +56,10 @@ def chunks(rows: Texts, chosen: Array, steps: int, first: int = 0) -> Iterator[C
         yield Chunk(*map(torch.from_numpy, arrays))
 
 
-class RowWriting:
+class RowWriting(Batched):
     """The objective: cross entropy of each token of a row and of its end, given its label."""
+
+    model: LanguageModel
 
     def __init__(
         self,
@@ -77,26 +79,14 @@ class RowWriting:
             config: ``batch_size`` in rows, ``bptt`` and ``seed``.
             tokens_per_char: Turns nats per token into nats per character.
         """
-        self.model = model
+        super().__init__(model, Shuffled(train.lengths, config.batch_size, config.seed))
         self.train = train
         self.held_out = held_out
         self.tokens_per_char = tokens_per_char
         self.bptt = config.bptt
-        self.device = next(model.parameters()).device
-        self.batches = Shuffled(train.lengths, config.batch_size, config.seed)
         self.rows: Array = np.zeros(0, np.int64)  # of the batch that is being read
         self.at = 0  # its time steps read so far
         self.state: tuple[Tensor, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the batches begun so far, ends included."""
-        return self.batches.num_tokens
-
-    @property
-    def epoch(self) -> float:
-        """Rows read, as a multiple of all."""
-        return self.batches.num_rows / len(self.train)
 
     def loss(self) -> Tensor:
         """Mean loss of the next chunk, nats per token."""
@@ -118,9 +108,9 @@ class RowWriting:
         """Mean negative log-likelihood of the rows held out given their labels, nats per token."""
         if not len(self.held_out):
             return Look(None, {"val_loss": None, "val_bits_per_char": None})
-        tokens = np.cumsum(self.held_out.lengths)
-        count = max(1, int(np.searchsorted(tokens, limit, side="right")))
-        loss = float(row_costs(self.model, self.held_out, count).sum() / tokens[count - 1])
+        count = rows_within(self.held_out.lengths, limit)
+        tokens = self.held_out.lengths[:count].sum()
+        loss = float(row_costs(self.model, self.held_out, count).sum() / tokens)
         bits = loss / math.log(2) * self.tokens_per_char
         scores = {"val_loss": loss, "val_bits_per_char": bits}
         return Look(loss, scores, {"valid_nats_per_token": loss})
@@ -129,11 +119,11 @@ class RowWriting:
         """The carried state, and where the batches are."""
         tensors = {f"state.{i}": part.detach() for i, part in enumerate(self.state)}
         place = {"rows": self.rows.tolist(), "at": self.at}
-        return tensors, {"batches": self.batches.state_dict(), "place": place}
+        return tensors, super().capture()[1] | {"place": place}
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave."""
-        self.batches.load_state_dict(counters["batches"])
+        super().restore(tensors, counters)
         place = counters["place"]
         self.rows, self.at = np.array(place["rows"], np.int64), place["at"]
         parts = len(self.model.init_state(1)) if len(self.rows) else 0

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.batches import by_length
-from seqtool.checkpoint import CONFIG, Card, Saved, check_weights, load, load_counts
+from seqtool.checkpoint import Card, Saved, check_weights, load, load_counts
+from seqtool.claims import check_data, check_fitted, each, number, optional, text, whole
 from seqtool.config import ClassifierConfig, Steps
 from seqtool.errors import CheckpointError
 from seqtool.hashing import hash_rows
@@ -408,13 +409,9 @@ def load_judge(
             announce=announce,
         )
         return image_judge, card
-    buckets = card.model.part_buckets
-    lexicon = Lexicon.from_json(saved.tokenizer_json, str(path), buckets=buckets)
-    if lexicon.size != card.vocab_size:
-        raise CheckpointError(
-            f"{path}: its tokenizer has {lexicon.size} words, the model {card.vocab_size}; copy "
-            "the whole directory again"
-        )
+    lexicon = Lexicon.from_json(
+        saved.tokenizer_json, str(path), buckets=card.model.part_buckets, size=card.vocab_size
+    )
     linear = load_counts(path) if card.model.ngram_order else None
     if linear is not None:
         check_linear(linear, len(card.source["classes"]), str(path))
@@ -431,58 +428,26 @@ def load_judge(
 
 
 def check_saved(saved: Saved, where: str) -> None:
-    """See that a model's weights are those that its card describes.
+    """See that a model's card is sound, and that its weights are those that it describes.
 
     Raises:
         CheckpointError: If not.
     """
-    card, source, best = saved.card, saved.card.source, saved.card.extra.get("best", {})
-    classes: Any = source.get("classes")
-    shape: Any = source.get("image_shape", [0, 0, 0])
-    sound = isinstance(best, dict) and _are(classes, str) and len(set(classes)) == len(classes) > 1
-    if sound:
-        opinions = _opinions(card)
-        pixels = [source.get("pixel_mean", 0), source.get("pixel_deviation", 1)]
-        sound = (
-            all(isinstance(source.get(key), str) for key in ("name", "sha256"))
-            and _are(source.get("class_counts"), int, count=len(classes))
-            and _are(source.get("text_columns", []), str)
-            and isinstance(source.get("label_column"), str | None)
-            and isinstance(source.get("valid"), str | None)
-            and type(source.get("train_rows")) is int
-            and source["train_rows"] > 0
-            and _are(shape, int, count=3)
-            and _are(pixels, int, float)
-            and _are(best.get("set_scores", []), int, float)
-            and _fits(best, opinions, len(classes) if card.data.multi_label else 0)
-        )
-    if not sound:
-        raise CheckpointError(
-            f"{where}: {CONFIG} does not say what a classifier has to know; copy the whole "
-            "directory again"
-        )
-    width = step_width(shape, card.data.by)
-    expected = weight_shapes(card.model, len(classes), vocab_size=card.vocab_size, width=width)
+    card, images = saved.card, saved.card.data.tokenizer == "row"
+    of_texts = {"text_columns": each(text), "label_column": optional(text)}
+    of_images = {"image_shape": each(whole(1), 3), "pixel_mean": number, "pixel_deviation": number}
+    classes = len(check_data(card, of_images if images else of_texts, where))
+    opinions = _opinions(card)
+    powers = each(number, opinions)
+    if card.data.multi_label:
+        powers = each(each(number, opinions + 1), classes)
+    fitted = {"powers": powers, "thresholds": each(number, classes), "set_scores": each(number)}
+    check_fitted(card, fitted, where)
+    width = step_width(card.source["image_shape"], card.data.by) if images else 0
+    expected = weight_shapes(card.model, classes, vocab_size=card.vocab_size, width=width)
     check_weights(saved.weights, expected, where)
 
 
 def _opinions(card: Card) -> int:
     """How many a classifier has: images have no n-grams."""
     return 2 if card.model.ngram_order and card.data.tokenizer != "row" else 1
-
-
-def _fits(best: dict[str, Any], opinions: int, labels: int) -> bool:
-    """Whether powers, and thresholds of labels of which several may be right, are all there."""
-    if not labels:
-        return _are(best.get("powers", [1.0] * opinions), int, float, count=opinions)
-    powers = best.get("powers", [[1.0] * (opinions + 1)] * labels)
-    right = _are(powers, list, count=labels) and _are(
-        best.get("thresholds", [1.0] * labels), int, float, count=labels
-    )
-    return right and all(_are(row, int, float, count=opinions + 1) for row in powers)
-
-
-def _are(values: Any, *kinds: type, count: int | None = None) -> bool:
-    """Whether something from a file is a list of such values, and of that length."""
-    right = isinstance(values, list) and all(type(value) in kinds for value in values)
-    return right and count in (None, len(values))

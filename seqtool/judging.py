@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seqtool.batches import Shuffled, by_length
+from seqtool.batches import Shuffled, by_length, rows_within
 from seqtool.calibration import calibration_error, fit_powers, nll, pool, set_scores
 from seqtool.classifier import Classifier, Words
 from seqtool.config import Steps, TrainConfig
-from seqtool.distributed import divide, replicate
+from seqtool.distributed import replicate
 from seqtool.labelsets import fit_label_powers, label_scores, label_thresholds, probabilities
 from seqtool.lexicon import Table, Texts
 from seqtool.pixels import image_steps, step_count
-from seqtool.trainer import Look
+from seqtool.trainer import Batched, Look
 
 Array = npt.NDArray[Any]
 
@@ -106,12 +106,14 @@ class Labelled:
     labels: Array
 
 
-class Judging:
+class Judging(Batched):
     """The objective of a classifier: cross entropy of the labels.
 
     Where a sequence may have several, every label is a question of its own, and the loss the mean
     over all questions.
     """
+
+    model: Classifier
 
     def __init__(
         self,
@@ -134,52 +136,37 @@ class Judging:
                 much it counts that a sequence has it.
             second: Logits of another classifier on those held out, (M, C).
         """
-        self.model = model
+        super().__init__(model, Shuffled(train.inputs.lengths, config.batch_size, config.seed))
         self.train = train
         self.held_out = held_out
         self.second = second
-        self.device = next(model.parameters()).device
         self.compute = replicate(model, model)
         self.labels = torch.from_numpy(train.labels)
-        self.batches = Shuffled(train.inputs.lengths, config.batch_size, config.seed)
         self.weights: Tensor | None = None
         if class_weights is not None:
             self.weights = torch.from_numpy(class_weights).float().to(self.device)
 
-    @property
-    def tokens(self) -> int:
-        """Elements of sequences read so far."""
-        return self.batches.num_tokens
-
-    @property
-    def epoch(self) -> float:
-        """Sequences read, as a multiple of all."""
-        return self.batches.num_rows / len(self.train.labels)
+    def counts(self, rows: Array) -> Array:
+        """As much as its class does."""
+        if self.weights is None or self.labels.ndim == 2:
+            return np.ones(len(rows))
+        return self.weights[self.labels[rows]].numpy(force=True)
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per sequence, or per label if there are several."""
-        batch = self.batches.next()
-        several = self.labels.ndim == 2
-        counts = np.ones(len(batch))
-        if self.weights is not None and not several:
-            counts = self.weights[self.labels[batch]].numpy(force=True)
-        rows, weight = divide(batch, counts)
+        rows, weight = self.next_rows()
         logits = self._logits(self.compute, self.train.inputs, rows)
         labels, smoothing = self.labels[rows].to(self.device), self.model.config.label_smoothing
-        if several:
+        if labels.ndim == 2:
             targets = labels * (1 - smoothing) + smoothing / 2
             loss = functional.binary_cross_entropy_with_logits(
                 logits, targets, pos_weight=self.weights
             )
-            return loss * weight
-        loss = functional.cross_entropy(
-            logits, labels, weight=self.weights, label_smoothing=smoothing
-        )
+        else:
+            loss = functional.cross_entropy(
+                logits, labels, weight=self.weights, label_smoothing=smoothing
+            )
         return loss * weight
-
-    def units(self, loss: float) -> dict[str, float]:
-        """Nothing: nats per sequence have no other name."""
-        return {}
 
     @torch.inference_mode()
     def evaluate(self, limit: int) -> Look:
@@ -187,7 +174,7 @@ class Judging:
         if self.held_out is None:
             return Look(None, {"val_loss": None})
         inputs, labels = self.held_out.inputs, self.held_out.labels
-        count = max(1, int(np.searchsorted(np.cumsum(inputs.lengths), limit, side="right")))
+        count = rows_within(inputs.lengths, limit)
         labels = labels[:count]
         self.model.eval()
         logits = np.empty((len(labels), len(self.model.output.bias)), np.float32)
@@ -201,14 +188,6 @@ class Judging:
     ) -> Tensor:
         lengths = torch.from_numpy(inputs.lengths[rows])
         return compute(inputs.batch(rows).to(self.device), lengths.to(self.device))
-
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Where the batches are."""
-        return {}, {"batches": self.batches.state_dict()}
-
-    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Put back what ``capture`` gave."""
-        self.batches.load_state_dict(counters["batches"])
 
 
 def _look(opinions: list[Array], labels: Array) -> Look:

@@ -267,12 +267,22 @@ class Lexicon:
         return {"type": "Lowercase"} if self.lower else None
 
     @classmethod
-    def from_json(cls, text: str, where: str, *, buckets: int) -> Self:
-        """Read what ``to_json`` wrote.
+    def from_json(cls, text: str, where: str, *, buckets: int, size: int) -> Self:
+        """Read what ``to_json`` wrote of a lexicon of some size.
 
         Raises:
-            CheckpointError: If it is a tokenizer of another kind.
+            CheckpointError: If it is a tokenizer of another kind or size.
         """
+        found = cls._from_json(text, where, buckets)
+        if found.size != size:
+            raise CheckpointError(
+                f"{where}: its tokenizer has {found.size} words, the model {size}; copy the whole "
+                "directory again"
+            )
+        return found
+
+    @classmethod
+    def _from_json(cls, text: str, where: str, buckets: int) -> Self:
         try:
             values = json.loads(text)
             if values["pre_tokenizer"]["type"] == "Sequence":

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seqtool.batches import ShuffledPairs, by_tokens, padded
+from seqtool.batches import ShuffledPairs, by_tokens, padded, rows_within
 from seqtool.beam import search
 from seqtool.config import BeamConfig, TrainConfig
-from seqtool.distributed import divide, replicate
+from seqtool.distributed import replicate
 from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
 from seqtool.lexicon import Texts
-from seqtool.trainer import Look
+from seqtool.trainer import Batched, Look
 
 Array = npt.NDArray[Any]
 Rating = Callable[[Sequence[Array]], Mapping[str, float]]
@@ -40,8 +40,10 @@ class Bitext:
         return len(self.sources)
 
 
-class Teacher:
+class Teacher(Batched):
     """The objective of a translator: mean cross entropy of the target tokens."""
+
+    model: EncoderDecoder
 
     def __init__(
         self,
@@ -63,43 +65,25 @@ class Teacher:
             rating: Scores of the greedy translations of the first pairs held out, by name.
             banned_ids: What a translation never holds.
         """
-        self.model = model
+        lengths = train.sources.lengths + 1, train.targets.lengths + 1  # with their boundaries
+        super().__init__(model, ShuffledPairs(*lengths, config.batch_size, config.seed))
         self.train = train
         self.held_out = held_out
         self.rating = rating
         self.banned_ids = banned_ids
-        self.device = next(model.parameters()).device
-        lengths = train.sources.lengths + 1, train.targets.lengths + 1  # with their boundaries
         self.compute = replicate(model, model.loss)
-        self.batches = ShuffledPairs(*lengths, config.batch_size, config.seed)
-
-    @property
-    def tokens(self) -> int:
-        """Target tokens learned from so far, with the ends."""
-        return self.batches.num_tokens
-
-    @property
-    def epoch(self) -> float:
-        """Pairs learned from, as a multiple of all."""
-        return self.batches.num_rows / len(self.train)
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per token, with label smoothing."""
-        batch = self.batches.next()
-        rows, weight = divide(batch, self.train.targets.lengths[batch] + 1)
+        rows, weight = self.next_rows()
         loss: Tensor = self.compute(*self._batch(self.train, rows))[0]
         return loss * weight
-
-    def units(self, loss: float) -> dict[str, float]:
-        """Nothing: with label smoothing the loss has no other unit."""
-        return {}
 
     def evaluate(self, limit: int) -> Look:
         """How probable the targets held out are, and how good what is said without them."""
         if self.held_out is None:
             return Look(None, {"val_loss": None})
-        targets = self.held_out.targets.lengths + 1
-        count = max(1, int(np.searchsorted(np.cumsum(targets), limit, side="right")))
+        count = rows_within(self.held_out.targets.lengths + 1, limit)
         loss = self._held_out_loss(self.held_out, count)
         scores: dict[str, float] = {"val_loss": loss}
         if self.rating is not None:
@@ -150,11 +134,3 @@ class Teacher:
         """Sources, their lengths, targets, their lengths."""
         arrays = *self._sources(pairs, rows), *padded(pairs.targets, rows, boundary=BOUNDARY)
         return [torch.from_numpy(array).to(self.device) for array in arrays]
-
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Where the batches are."""
-        return {}, {"batches": self.batches.state_dict()}
-
-    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Put back what ``capture`` gave."""
-        self.batches.load_state_dict(counters["batches"])

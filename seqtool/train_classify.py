@@ -83,8 +83,9 @@ class LabelTask(Task):
         check_saved(saved, where)
         lexicon = None
         if not isinstance(split.train, Images):
-            buckets = card.model.part_buckets
-            lexicon = Lexicon.from_json(saved.tokenizer_json, where, buckets=buckets)
+            lexicon = Lexicon.from_json(
+                saved.tokenizer_json, where, buckets=card.model.part_buckets, size=card.vocab_size
+            )
         self.examples = Examples(split, card.data, lexicon)
         self.examples.count_ngrams(card.model.ngram_order)
         self.linear = load_counts(request.out) if card.model.ngram_order else {}

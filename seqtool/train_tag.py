@@ -49,7 +49,9 @@ class TagTask(Task):
         card, where = saved.card, str(request.out)
         self.split = read_split(request.data, request.valid, card.data, card.train.seed)
         check_saved(saved, where)
-        self.lexicon = TokenLexicon.from_json(saved.tokenizer_json, where, buckets=0)
+        self.lexicon = TokenLexicon.from_json(
+            saved.tokenizer_json, where, buckets=0, size=card.vocab_size
+        )
 
     def source(self, request: TrainRequest) -> dict[str, Any]:
         """Name, hash, labels, sizes and columns."""

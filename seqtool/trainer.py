@@ -1,8 +1,8 @@
 """The state of a training run, and the one update that moves it on.
 
 What is learned is an ``Objective``: the language model's is in language, the classifier's in
-judging. What is left out: when to report, evaluate and save, and what to do when an update fails;
-that is train.
+judging. Those that read a finite set of sequences in shuffled batches are ``Batched``. What is left
+out: when to report, evaluate and save, and what to do when an update fails; that is train.
 """
 
 import math
@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from seqtool.batches import Shuffled
 from seqtool.config import TrainConfig
 from seqtool.devices import generator_states, restore_generators
-from seqtool.distributed import agree, mean, vary_chance, world
+from seqtool.distributed import agree, divide, mean, vary_chance, world
 from seqtool.optim import Updater
+
+Array = npt.NDArray[Any]
 
 COUNTERS = (
     *("step", "lr_scale", "loss_sum", "loss_count", "loss_mean", "loss_variance"),
@@ -80,6 +84,47 @@ class Objective(Protocol):
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave; others' entries may be among it."""
+
+
+class Batched:
+    """What the objectives share whose data are N sequences, read in shuffled batches."""
+
+    def __init__(self, model: nn.Module, batches: Shuffled) -> None:
+        """Stand before the first batch."""
+        self.model = model
+        self.batches = batches
+        self.device = next(model.parameters()).device
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the batches begun so far, of the side that is learned."""
+        return self.batches.num_tokens
+
+    @property
+    def epoch(self) -> float:
+        """Sequences begun, as a multiple of all."""
+        return self.batches.num_rows / len(self.batches.lengths)
+
+    def next_rows(self) -> tuple[Array, float]:
+        """This process's rows of the next batch, and the weight of their mean loss, see divide."""
+        batch = self.batches.next()
+        return divide(batch, self.counts(batch))
+
+    def counts(self, rows: Array) -> Array:
+        """How much each of some sequences counts in a mean loss, (B,): as much as it has tokens."""
+        return self.batches.lengths[rows]
+
+    def units(self, loss: float) -> dict[str, float]:
+        """None: only a language model's loss has a name in another unit."""
+        return {}
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Where the batches are."""
+        return {}, {"batches": self.batches.state_dict()}
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Put back what ``capture`` gave."""
+        self.batches.load_state_dict(counters["batches"])
 
 
 class Trainer:

@@ -118,7 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     "diagnostics": {"cells", "gates", "jacobians", "models", "tape"},
     "states": {"decode", "errors", "files"},
     "evaluation": {*BASIC, "decode", "models", "surprisal"},
-    "trainer": {"distributed", "config", "devices", "optim"},
+    "trainer": {"distributed", "batches", "config", "devices", "optim"},
     "language": {
         "distributed",
         *(
@@ -146,8 +146,18 @@ ALLOWED: dict[str, set[str]] = {
         *("lexicon", "pixels", "trainer"),
     },
     "pixels": {"config"},
+    "claims": {"checkpoint", "errors"},
     "judge": {
-        *("batches", "checkpoint", "compiled", "config", "errors", "hashing", "labelsets"),
+        *(
+            "batches",
+            "checkpoint",
+            "claims",
+            "compiled",
+            "config",
+            "errors",
+            "hashing",
+            "labelsets",
+        ),
         *("layers", "lexicon", "linear", "pixels", "shapes", "team"),
     },
     "attention": {"config"},
@@ -160,6 +170,7 @@ ALLOWED: dict[str, set[str]] = {
         *(
             "batches",
             "checkpoint",
+            "claims",
             "compiled",
             "config",
             "judge",

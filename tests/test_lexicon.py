@@ -48,13 +48,18 @@ def test_tokenizer_json_splits_and_numbers_the_same(unit):
 
 def test_comes_back_from_its_json():
     lexicon = learn()
-    again = Lexicon.from_json(lexicon.to_json(), "here", buckets=97)
+    again = Lexicon.from_json(lexicon.to_json(), "here", buckets=97, size=lexicon.size)
     assert (again.ids, again.unit, again.lower) == (lexicon.ids, lexicon.unit, lexicon.lower)
 
 
-def test_another_kind_of_tokenizer_is_refused():
+def test_another_kind_or_size_of_tokenizer_is_refused():
+    lexicon = learn()
+    with pytest.raises(CheckpointError, match=f"has {lexicon.size} words, the model 7"):
+        Lexicon.from_json(lexicon.to_json(), "here", buckets=97, size=7)
     with pytest.raises(CheckpointError, match="not that of a classifier"):
-        Lexicon.from_json('{"model": {"vocab": {}}, "pre_tokenizer": null}', "here", buckets=0)
+        Lexicon.from_json(
+            '{"model": {"vocab": {}}, "pre_tokenizer": null}', "here", buckets=0, size=1
+        )
 
 
 def test_parts_are_those_of_a_word_between_borders():
@@ -75,7 +80,7 @@ def test_tokens_are_known_without_case_and_digits_and_by_their_ends_and_shapes()
     assert TokenLexicon.grams("Ab1")[:4] == ["begins a", "begins ab", "begins ab0", "begins ab0"]
     assert TokenLexicon.grams("Ab1")[4:8] == ["ends 0", "ends b0", "ends ab0", "ends ab0"]
     assert TokenLexicon.grams("McKays-19")[-1] == "shape XxXxx-00"
-    again = TokenLexicon.from_json(lexicon.to_json(), "here", buckets=97)
+    again = TokenLexicon.from_json(lexicon.to_json(), "here", buckets=97, size=lexicon.size)
     assert again.encode_words([["The", "13th"]]).words.tolist() == [0, 1]
     assert again.table.grams == table.grams[:2]
     theirs = tokenizers.Tokenizer.from_str(lexicon.to_json())
@@ -129,7 +134,7 @@ def test_bytes_and_pieces_are_split_and_numbered_as_by_their_tokenizer(unit):
             starts = [0, *ends[:-1]]
             pieces = [text[a:b] for a, b in zip(starts, ends, strict=True)]
             assert pieces == [tokenizer.decode([i]) for i in ids]
-    again = Lexicon.from_json(lexicon.to_json(), "here", buckets=0)
+    again = Lexicon.from_json(lexicon.to_json(), "here", buckets=0, size=lexicon.size)
     assert (again.unit, again.ids) == (unit, lexicon.ids)
 
 
@@ -147,5 +152,7 @@ def test_the_tokens_of_a_language_model_keep_their_numbers(kind):
     ids = [lexicon.table.ids[row] for row in lexicon.encode([text]).words]
     assert ids == tokenizer.encode(text).tolist()
     assert all(lexicon.table.grams)
-    rebuilt = Lexicon.from_json(lexicon.with_parts(5).to_json(), "here", buckets=5)
+    rebuilt = Lexicon.from_json(
+        lexicon.with_parts(5).to_json(), "here", buckets=5, size=lexicon.size
+    )
     assert (rebuilt.ids, rebuilt.buckets) == (lexicon.ids, 5)

@@ -70,7 +70,9 @@ def test_labels_without_torch_are_those_of_the_model(name):
     model, lexicon = build(config)
     assert weight_shapes(config, 3, lexicon.size) == shapes(model)
     scores, lengths, _ = run(model, tagged(lexicon), range(5))
-    fresh = TokenLexicon.from_json(lexicon.to_json(), "here", buckets=config.part_buckets)
+    fresh = TokenLexicon.from_json(
+        lexicon.to_json(), "here", buckets=config.part_buckets, size=lexicon.size
+    )
     for size in (1, 2, 64):
         annotator = Annotator(config, fresh, to_arrays(model), LABELS, scheme="", batch_size=size)
         for rows, found, found_lengths in annotator.emissions(SENTENCES):
