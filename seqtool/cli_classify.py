@@ -5,17 +5,22 @@ from typing import Annotated
 
 import typer
 
-from seqtool.options import ConfigFile, Quiet, Threads, Verbose, limit_threads, open_console, option
+from seqtool.options import (
+    ConfigFile,
+    InputEncoding,
+    Lines,
+    Quiet,
+    Threads,
+    Verbose,
+    limit_threads,
+    open_console,
+    option,
+)
 
 
 def classify(
     model: Annotated[Path, typer.Argument(help="Model directory.")],
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[INPUT]", help="File (also .csv, .tsv, .gz), a text, or - [default: -]."
-        ),
-    ] = None,
+    source: Lines = None,
     top: Annotated[
         int, option("Labels in an answer, the likeliest first.", "--top", "-k", min=1)
     ] = 1,
@@ -41,9 +46,7 @@ def classify(
         str | None,
         option("The input is CSV and this its text [default: guessed].", "--text-column"),
     ] = None,
-    encoding: Annotated[
-        str | None, option("Encoding of the input [default: utf-8].", "--encoding")
-    ] = None,
+    encoding: InputEncoding = None,
     config: ConfigFile = None,
     threads: Threads = None,
     as_json: Annotated[bool, option("Print an object for each line.", "--json")] = False,

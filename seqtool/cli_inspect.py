@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from seqtool.config import DataConfig, OnUnknown, TokenizerKind, TrainConfig
+from seqtool.config import DataConfig, TokenizerKind, TrainConfig
 from seqtool.errors import ConfigError
 from seqtool.options import (
     ConfigFile,
     DeviceOption,
+    OnUnknownOption,
     Quiet,
+    TextEncoding,
     Threads,
     Verbose,
     open_console,
@@ -57,12 +59,8 @@ def inspect(
     ] = None,
     html: Annotated[Path | None, option("Write one page with all views.", "--html")] = None,
     png: Annotated[Path | None, option("Write the plots as a picture.", "--png")] = None,
-    on_unknown: Annotated[
-        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
-    ] = "replace",
-    encoding: Annotated[
-        str | None, option("Encoding of the text [default: the model's].", "--encoding")
-    ] = None,
+    on_unknown: OnUnknownOption = "replace",
+    encoding: TextEncoding = None,
     config: ConfigFile = None,
     device: DeviceOption = "auto",
     threads: Threads = None,

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from seqtool.options import ConfigFile, Quiet, Threads, Verbose, limit_threads, open_console, option
+from seqtool.options import (
+    ConfigFile,
+    InputEncoding,
+    Quiet,
+    Threads,
+    Verbose,
+    limit_threads,
+    open_console,
+    option,
+)
 
 
 def tag(
@@ -40,9 +49,7 @@ def tag(
     batch_size: Annotated[
         int, option("Sentences tagged together.", "--batch-size", "-b", min=1)
     ] = 256,
-    encoding: Annotated[
-        str | None, option("Encoding of the input [default: utf-8].", "--encoding")
-    ] = None,
+    encoding: InputEncoding = None,
     config: ConfigFile = None,
     threads: Threads = None,
     as_json: Annotated[bool, option("Print an object for each sentence.", "--json")] = False,

@@ -5,13 +5,21 @@ from typing import Annotated
 
 import typer
 
-from seqtool.config import BeamConfig, DecodeConfig, OnUnknown
+from seqtool.config import BeamConfig, DecodeConfig
 from seqtool.errors import ConfigError
 from seqtool.options import (
     ConfigFile,
+    InputEncoding,
+    Lines,
+    MinP,
+    OnUnknownOption,
     PrecisionOption,
     Quiet,
+    Seed,
+    Temperature,
     Threads,
+    TopK,
+    TopP,
     Verbose,
     limit_threads,
     open_console,
@@ -27,12 +35,7 @@ OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "seed")
 def translate(
     ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model directory.")],
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[INPUT]", help="File (also .csv, .tsv, .gz), a text, or - [default: -]."
-        ),
-    ] = None,
+    source: Lines = None,
     beam_size: Annotated[
         int, option("Hypotheses kept side by side, 1 = greedy.", "--beam-size", "-k")
     ] = BeamConfig.beam_size,
@@ -48,22 +51,18 @@ def translate(
     max_length: Annotated[
         int, option("Tokens at most, 0 = as training's pairs tell.", "--max-length")
     ] = BeamConfig.max_length,
-    sample: Annotated[bool, option("Draw at random instead of searching.", "--sample")] = False,
-    temperature: Annotated[
-        float, option("With --sample: below 1 safer, above 1 wilder.", "--temperature", "-t")
-    ] = DecodeConfig.temperature,
-    top_k: Annotated[
-        int, option("With --sample: only the k likeliest tokens, 0 = all.", "--top-k")
-    ] = DecodeConfig.top_k,
-    top_p: Annotated[
-        float,
-        option("With --sample: only the likeliest that hold this much probability.", "--top-p"),
-    ] = DecodeConfig.top_p,
-    min_p: Annotated[
-        float,
-        option("With --sample: only those at least this likely beside the likeliest.", "--min-p"),
-    ] = DecodeConfig.min_p,
-    seed: Annotated[int, option("With --sample: of all chance.", "--seed")] = DecodeConfig.seed,
+    sample: Annotated[
+        bool,
+        option(
+            "Draw at random instead of searching; -t, --top-k, --top-p, --min-p, --seed say how.",
+            "--sample",
+        ),
+    ] = False,
+    temperature: Temperature = DecodeConfig.temperature,
+    top_k: TopK = DecodeConfig.top_k,
+    top_p: TopP = DecodeConfig.top_p,
+    min_p: MinP = DecodeConfig.min_p,
+    seed: Seed = DecodeConfig.seed,
     replace_unknown: Annotated[
         bool,
         option(
@@ -71,9 +70,7 @@ def translate(
             "--replace-unknown",
         ),
     ] = False,
-    on_unknown: Annotated[
-        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
-    ] = "replace",
+    on_unknown: OnUnknownOption = "replace",
     attention: Annotated[bool, option("Draw where the translation looks.", "--attention")] = False,
     batch_size: Annotated[
         int, option("Lines translated side by side.", "--batch-size", "-b", min=1)
@@ -82,9 +79,7 @@ def translate(
         str | None,
         option("The input is CSV and this its text [default: training's].", "--text-column"),
     ] = None,
-    encoding: Annotated[
-        str | None, option("Encoding of the input [default: utf-8].", "--encoding")
-    ] = None,
+    encoding: InputEncoding = None,
     config: ConfigFile = None,
     threads: Threads = None,
     precision: PrecisionOption = "float32",

@@ -8,14 +8,23 @@ from typing import Annotated
 
 import typer
 
-from seqtool.config import BeamConfig, DecodeConfig, OnUnknown
+from seqtool.config import BeamConfig, DecodeConfig
 from seqtool.errors import ConfigError
 from seqtool.options import (
     ConfigFile,
     DeviceOption,
+    FromState,
+    MinP,
+    OnUnknownOption,
     PrecisionOption,
     Quiet,
+    Seed,
+    Temperature,
+    TextEncoding,
     Threads,
+    TopK,
+    TopP,
+    ToState,
     Verbose,
     limit_threads,
     open_console,
@@ -60,18 +69,10 @@ def generate(
     ] = None,
     length: Annotated[int, option("Tokens to write.", "--length", "-l")] = DecodeConfig.length,
     num: Annotated[int, option("Texts to write, together.", "--num", "-n")] = DecodeConfig.num,
-    temperature: Annotated[
-        float, option("Below 1 safer, above 1 wilder.", "--temperature", "-t")
-    ] = DecodeConfig.temperature,
-    top_k: Annotated[
-        int, option("Only the k likeliest tokens, 0 = all.", "--top-k")
-    ] = DecodeConfig.top_k,
-    top_p: Annotated[
-        float, option("Only the likeliest that hold this much probability.", "--top-p")
-    ] = DecodeConfig.top_p,
-    min_p: Annotated[
-        float, option("Only those at least this likely beside the likeliest.", "--min-p")
-    ] = DecodeConfig.min_p,
+    temperature: Temperature = DecodeConfig.temperature,
+    top_k: TopK = DecodeConfig.top_k,
+    top_p: TopP = DecodeConfig.top_p,
+    min_p: MinP = DecodeConfig.min_p,
     greedy: Annotated[
         bool, option("Always the likeliest token.", "--greedy")
     ] = DecodeConfig.greedy,
@@ -82,14 +83,10 @@ def generate(
     max_copy: Annotated[
         int, option("Longest run shared with the training text, 0 = any.", "--max-copy")
     ] = DecodeConfig.max_copy,
-    on_unknown: Annotated[
-        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
-    ] = "error",
-    state: Annotated[Path | None, option("Go on where --save-state stopped.", "--state")] = None,
-    save_state: Annotated[
-        Path | None, option("Save where this call stops.", "--save-state")
-    ] = None,
-    seed: Annotated[int, option("Of all chance.", "--seed")] = DecodeConfig.seed,
+    on_unknown: OnUnknownOption = "error",
+    state: FromState = None,
+    save_state: ToState = None,
+    seed: Seed = DecodeConfig.seed,
     config: ConfigFile = None,
     device: DeviceOption = "auto",
     threads: Threads = None,
@@ -168,12 +165,8 @@ def evaluate(
         Path | None,
         option("Another model, to see which is better on the same data.", "--compare"),
     ] = None,
-    on_unknown: Annotated[
-        OnUnknown, option("What to do with characters never seen.", "--on-unknown")
-    ] = "replace",
-    encoding: Annotated[
-        str | None, option("Encoding of the text [default: the model's].", "--encoding")
-    ] = None,
+    on_unknown: OnUnknownOption = "replace",
+    encoding: TextEncoding = None,
     token_column: Annotated[
         str | None,
         option("tag: column of the words [default: as in training].", "--token-column"),
@@ -182,10 +175,8 @@ def evaluate(
         str | None,
         option("tag: column of the labels [default: as in training].", "--label-column"),
     ] = None,
-    state: Annotated[Path | None, option("Go on where --save-state stopped.", "--state")] = None,
-    save_state: Annotated[
-        Path | None, option("Save where this call stops.", "--save-state")
-    ] = None,
+    state: FromState = None,
+    save_state: ToState = None,
     config: ConfigFile = None,
     device: DeviceOption = "auto",
     threads: Threads = None,

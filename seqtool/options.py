@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqtool.config import Device, Precision
+from seqtool.config import Device, OnUnknown, Precision
 from seqtool.distributed import world
 from seqtool.settings import read_settings
 
@@ -62,6 +62,28 @@ DeviceOption = Annotated[Device, option("Where to compute.", "--device")]
 PrecisionOption = Annotated[
     Precision, option("Of the weights; int8 is faster, hardly worse.", "--precision")
 ]
+Lines = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[INPUT]", help="File (also .csv, .tsv, .gz), a text, or - [default: -]."
+    ),
+]
+InputEncoding = Annotated[
+    str | None, option("Encoding of the input [default: utf-8].", "--encoding")
+]
+TextEncoding = Annotated[
+    str | None, option("Encoding of the text [default: the model's].", "--encoding")
+]
+OnUnknownOption = Annotated[
+    OnUnknown, option("What to do with characters never seen.", "--on-unknown")
+]
+Temperature = Annotated[float, option("Below 1 safer, above 1 wilder.", "--temperature", "-t")]
+TopK = Annotated[int, option("Only the k likeliest tokens, 0 = all.", "--top-k")]
+TopP = Annotated[float, option("Only the likeliest that hold this much probability.", "--top-p")]
+MinP = Annotated[float, option("Only those at least this likely beside the likeliest.", "--min-p")]
+Seed = Annotated[int, option("Of all chance.", "--seed")]
+FromState = Annotated[Path | None, option("Go on where --save-state stopped.", "--state")]
+ToState = Annotated[Path | None, option("Save where this call stops.", "--save-state")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
