@@ -43,6 +43,23 @@ OF_STREAMS = frozenset({"bptt", "restart", "table_lr", "sample_every"})
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """How long a run may take."""
+
+    epochs: float | None  # passes over the data asked for
+    # Budget of the whole command; None if a number of steps or epochs is given, and then nothing
+    # may depend on the machine.
+    seconds: float | None
+    gflops: float  # from ``plan.measure_gflops``, 0 without a budget
+
+    def in_passes(self, settings: Settings, updates: float) -> Settings:
+        """The settings with the steps of the passes asked for, if any, of so many updates each."""
+        if self.epochs is None:
+            return settings
+        return settings.add({"steps": max(1, round(self.epochs * updates))}, "from --epochs")
+
+
+@dataclass(frozen=True)
 class Choice:
     """What seqtool chose for a run."""
 
@@ -91,23 +108,12 @@ class Task(ABC):
         return values
 
     @abstractmethod
-    def choose(
-        self,
-        settings: Settings,
-        *,
-        epochs: float | None,
-        seconds: float | None,
-        gflops: float,
-        console: Console,
-    ) -> Choice:
+    def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Choose what the settings leave open and is not simply a default.
 
         Args:
             settings: Of the user, and of the data.
-            epochs: Passes over the data asked for.
-            seconds: Budget of the whole command; None if a number of steps or epochs is given, and
-                then nothing may depend on the machine.
-            gflops: From ``plan.measure_gflops``, 0 without a budget.
+            allowed: How long it may take.
             console: For notices.
         """
 
@@ -200,13 +206,8 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
     seconds = request.seconds
     if seconds is None and request.epochs is None and "steps" not in settings.values:
         seconds = DEFAULT_SECONDS
-    choice = task.choose(
-        settings,
-        epochs=request.epochs,
-        seconds=seconds,
-        gflops=agree(measure_gflops()) * world().size if seconds else 0.0,
-        console=console,
-    )
+    gflops = agree(measure_gflops()) * world().size if seconds else 0.0
+    choice = task.choose(settings, Allowance(request.epochs, seconds, gflops), console)
     kinds = (*CONFIGS[task.name], TrainConfig)
     defaults = {name: value for kind in kinds for name, value in asdict(kind()).items()}
     settings = choice.settings.add(defaults, "default")
@@ -365,19 +366,16 @@ def used(task: Task, settings: Settings) -> Settings:
     return Settings(kept, settings.origins)
 
 
-def by_passes(settings: Settings, updates: float, *, epochs: float | None, most: int) -> Settings:
+def by_passes(settings: Settings, updates: float, allowed: Allowance, *, most: int) -> Settings:
     """With the length and the rhythm of a run over rows in random order.
 
     Args:
         settings: Of the user, and what has been chosen so far.
         updates: That make one pass.
-        epochs: Passes asked for.
+        allowed: How long it may take.
         most: Updates after which more would not help.
     """
-    if epochs is not None:
-        steps = {"steps": max(1, round(epochs * updates))}
-        settings = settings.add(steps, "from --epochs")
-    settings = settings.add({"steps": most}, "chosen by seqtool")
+    settings = allowed.in_passes(settings, updates).add({"steps": most}, "chosen by seqtool")
     in_all = settings.values["steps"]
     rhythm = {
         "warmup": min(TrainConfig.warmup, in_all // 10),

@@ -18,7 +18,16 @@ from seqtool.plan_classify import choose_pieces
 from seqtool.pretrained import shape_of
 from seqtool.runs import TrainRequest, inherit
 from seqtool.settings import Settings
-from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows, starred
+from seqtool.tasks import (
+    OF_STREAMS,
+    Allowance,
+    Choice,
+    Task,
+    by_passes,
+    configs,
+    reader_rows,
+    starred,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -111,15 +120,7 @@ class LabelTask(Task):
         columns = data.columns
         return found | {"text_columns": list(columns.texts), "label_column": columns.label}
 
-    def choose(
-        self,
-        settings: Settings,
-        *,
-        epochs: float | None,
-        seconds: float | None,
-        gflops: float,
-        console: Console,
-    ) -> Choice:
+    def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Sizes, rates and the longest run that helps, by ``plan_classify``."""
         from seqtool.plan_classify import choose_classifier, most_steps
 
@@ -128,14 +129,14 @@ class LabelTask(Task):
             examples=len(lengths),
             tokens=int(lengths.sum()),
             unit=unit,
-            seconds=seconds,
-            gflops=gflops,
+            seconds=allowed.seconds,
+            gflops=allowed.gflops,
             given=settings.values,
         )
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
         batch = min(settings.values["batch_size"], len(lengths))
         most = most_steps(len(lengths), batch, unit)
-        settings = by_passes(settings, len(lengths) / batch, epochs=epochs, most=most)
+        settings = by_passes(settings, len(lengths) / batch, allowed, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
     def objective(

@@ -17,7 +17,7 @@ from seqtool.overview import listed
 from seqtool.rowtexts import RowTexts, read_rows
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
-from seqtool.tasks import Choice, configs
+from seqtool.tasks import Allowance, Choice, configs
 from seqtool.tokenizer import Tokenizer
 from seqtool.train_text import KEEP_TEXT_TOKENS, SAMPLE_LENGTH, TextTask, inherit_shape, new_model
 
@@ -135,15 +135,7 @@ class RowTask(TextTask):
         """What was given: a batch is of whole rows, and never shrunk."""
         return values
 
-    def choose(
-        self,
-        settings: Settings,
-        *,
-        epochs: float | None,
-        seconds: float | None,
-        gflops: float,
-        console: Console,
-    ) -> Choice:
+    def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Sizes and rates by ``plan``; as many rows in a batch as make one of its tokens."""
         from seqtool.plan import choose, rhythm
 
@@ -152,9 +144,9 @@ class RowTask(TextTask):
         plan = choose(
             tokens=tokens,
             vocab_size=self.vocab_size,
-            seconds=seconds,
-            gflops=gflops,
-            given=settings.values | ({"epochs": epochs} if epochs else {}),
+            seconds=allowed.seconds,
+            gflops=allowed.gflops,
+            given=settings.values | ({"epochs": allowed.epochs} if allowed.epochs else {}),
         )
         model = {name: v for name, v in plan.model.items() if name not in self.unused}
         bptt = int(settings.values.get("bptt") or plan.train["bptt"])
@@ -163,11 +155,9 @@ class RowTask(TextTask):
             wanted = train["batch_size"] * bptt / min(bptt, tokens / len(rows))
             train |= {"batch_size": max(1, min(round(wanted), len(rows) // FEWEST_STEPS))}
         settings = settings.add(model | train, "chosen by seqtool")
-        if epochs is not None:
-            chunks = float((-(-rows.lengths // bptt)).mean()) * len(rows)
-            steps = max(1, round(epochs * chunks / settings.values["batch_size"]))
-            settings = settings.add({"steps": steps}, "from --epochs")
-        if seconds is None:
+        chunks = float((-(-rows.lengths // bptt)).mean()) * len(rows)
+        settings = allowed.in_passes(settings, chunks / settings.values["batch_size"])
+        if allowed.seconds is None:
             steps = settings.values.get("steps", TrainConfig.steps)
             settings = settings.add(rhythm(steps), "chosen by seqtool")
         else:  # the real number comes from timed steps; until then any will do

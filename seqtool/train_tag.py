@@ -13,7 +13,7 @@ from seqtool.lexicon import TokenLexicon, fold, frequent_words, hash_text
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.tagged import TaggedSplit, numbers, read_split, summary, words
-from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows
+from seqtool.tasks import OF_STREAMS, Allowance, Choice, Task, by_passes, configs, reader_rows
 
 if TYPE_CHECKING:
     import torch
@@ -74,15 +74,7 @@ class TagTask(Task):
             "valid_rows": 0 if held_out is None else len(held_out),
         }
 
-    def choose(
-        self,
-        settings: Settings,
-        *,
-        epochs: float | None,
-        seconds: float | None,
-        gflops: float,
-        console: Console,
-    ) -> Choice:
+    def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Sizes, rates and the longest run that helps, by ``plan_tag``."""
         from seqtool.plan_tag import choose_tagger, most_steps
 
@@ -90,14 +82,14 @@ class TagTask(Task):
         plan = choose_tagger(
             sentences=len(bank),
             tokens=bank.num_tokens,
-            seconds=seconds,
-            gflops=gflops,
+            seconds=allowed.seconds,
+            gflops=allowed.gflops,
             given=settings.values,
         )
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
         batch = min(settings.values["batch_size"], len(bank))
         most = most_steps(len(bank), batch)
-        settings = by_passes(settings, len(bank) / batch, epochs=epochs, most=most)
+        settings = by_passes(settings, len(bank) / batch, allowed, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
     def objective(

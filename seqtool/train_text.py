@@ -18,7 +18,7 @@ from seqtool.mixture import Mixture
 from seqtool.overview import listed, model_rows, show_corpus
 from seqtool.runs import TrainRequest, inherit
 from seqtool.settings import Settings
-from seqtool.tasks import Choice, Task, configs
+from seqtool.tasks import Allowance, Choice, Task, configs
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -116,27 +116,19 @@ class TextTask(Task):
         fitted = fit_shape(tokens, shape["batch_size"], shape["bptt"])
         return values | dict(zip(("batch_size", "bptt"), fitted, strict=True))
 
-    def choose(
-        self,
-        settings: Settings,
-        *,
-        epochs: float | None,
-        seconds: float | None,
-        gflops: float,
-        console: Console,
-    ) -> Choice:
+    def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Sizes and rates by ``plan``, the batch not larger than the text."""
         from seqtool.plan import choose
 
         plan = choose(
             tokens=len(self.corpus.train),
             vocab_size=self.vocab_size,
-            seconds=seconds,
-            gflops=gflops,
-            given=settings.values | ({"epochs": epochs} if epochs else {}),
+            seconds=allowed.seconds,
+            gflops=allowed.gflops,
+            given=settings.values | ({"epochs": allowed.epochs} if allowed.epochs else {}),
         )
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
-        return Choice(_fit_to_text(settings, self.corpus, epochs, seconds, console), plan.reasons)
+        return Choice(_fit_to_text(settings, self.corpus, allowed, console), plan.reasons)
 
     def objective(
         self, model: ModelConfig, train: TrainConfig, device: "torch.device", console: Console
@@ -228,11 +220,7 @@ def inherit_shape(settings: Settings, card: Card, path: Path) -> Settings:
 
 
 def _fit_to_text(
-    settings: Settings,
-    corpus: Corpus,
-    epochs: float | None,
-    seconds: float | None,
-    console: Console,
+    settings: Settings, corpus: Corpus, allowed: Allowance, console: Console
 ) -> Settings:
     """Shrink the batch to a short text, and turn epochs into steps."""
     wanted = {"batch_size": 0, "bptt": 0}
@@ -247,10 +235,8 @@ def _fit_to_text(
         settings = Settings(kept, settings.origins).add(
             {"batch_size": fitted[0], "bptt": fitted[1]}, "shrunk to the text"
         )
-    per_epoch = len(corpus.train) / (fitted[0] * fitted[1])
-    if epochs is not None:
-        settings = settings.add({"steps": max(1, round(epochs * per_epoch))}, "from --epochs")
-    if seconds is None:
+    settings = allowed.in_passes(settings, len(corpus.train) / (fitted[0] * fitted[1]))
+    if allowed.seconds is None:
         from seqtool.plan import rhythm
 
         steps = settings.values.get("steps", TrainConfig.steps)

@@ -18,7 +18,16 @@ from seqtool.pairs import Pairs
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.spelling import Spelling, choose_spelling, learn_spelling
-from seqtool.tasks import OF_STREAMS, Choice, Task, by_passes, configs, reader_rows, starred
+from seqtool.tasks import (
+    OF_STREAMS,
+    Allowance,
+    Choice,
+    Task,
+    by_passes,
+    configs,
+    reader_rows,
+    starred,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -100,31 +109,25 @@ class TranslateTask(Task):
         }
         return {"valid_sha256": None} | self.split.source | {"longest": longest}
 
-    def choose(
-        self,
-        settings: Settings,
-        *,
-        epochs: float | None,
-        seconds: float | None,
-        gflops: float,
-        console: Console,
-    ) -> Choice:
+    def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Sizes, rates and the longest run that helps, by ``plan_translate``."""
         from seqtool.batches import ShuffledPairs
         from seqtool.plan_translate import choose_translator, most_steps
 
-        given = settings.values | ({"epochs": epochs} if epochs is not None else {})
+        given = settings.values | ({"epochs": allowed.epochs} if allowed.epochs is not None else {})
         if given.get("tying") == "all" and not self.spelling.joint:
             raise ConfigError(
                 "--tying all needs one vocabulary for both sides; use --tying target, or --joint"
             )
-        plan = choose_translator(self._sizes(), seconds=seconds, gflops=gflops, given=given)
+        plan = choose_translator(
+            self._sizes(), seconds=allowed.seconds, gflops=allowed.gflops, given=given
+        )
         settings = settings.add(plan.model | plan.train, "chosen by seqtool")
         train = self.sets[0]
         lengths = train.sources.lengths + 1, train.targets.lengths + 1
         batches = ShuffledPairs(*lengths, settings.values["batch_size"], seed=0).per_epoch()
         most = most_steps(batches)
-        settings = by_passes(settings, batches, epochs=epochs, most=most)
+        settings = by_passes(settings, batches, allowed, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
     def _sizes(self) -> "Sizes":
