@@ -65,9 +65,7 @@ def classify(request: ClassifyRequest, console: Console) -> int:
         SeqtoolError: If model, input or options do not fit.
     """
     _check(request)
-    judge, card = load_judge(
-        request.model, lambda: console.status("compiling for this processor, once")
-    )
+    judge, card = load_judge(request.model, console.compiling)
     answerer = Answerer(request, card)
     if isinstance(judge, ImageJudge):
         _answer_images(request, judge, card, answerer, console)

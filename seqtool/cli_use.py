@@ -221,7 +221,7 @@ def evaluate(
                 beam=beam,
                 precision=precision,
                 threads=threads,
-                announce=lambda: console.status("compiling for this processor, once"),
+                announce=console.compiling,
             )
             raise typer.Exit(rate(rating, console, opened))
         if task in ("classify", "tag"):

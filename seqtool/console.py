@@ -211,6 +211,10 @@ class Console:
             self._write(f"\r\x1b[2K\x1b[?7l{self.one_line(text)}\x1b[?7h\r")
             self._has_status = True
 
+    def compiling(self) -> None:
+        """Say that code is being compiled: it takes seconds, the first time on a machine."""
+        self.status("compiling for this processor, once")
+
     def clear_status(self) -> None:
         """Remove the line that `status` left on a terminal, if it is still there."""
         if self._has_status:

@@ -67,6 +67,7 @@ class NextToken:
         self.compute = replicate(model, model.loss)
         self.device = next(model.parameters()).device
         self.bptt = config.bptt
+        self.counted: tuple[np.ndarray, Scored] | None = None  # of the last places looked at
         self.flow_at = 0  # tokens read when the gradient flow was last measured
 
     @property
@@ -103,7 +104,7 @@ class NextToken:
         found: dict[str, Any] = {"valid_nats_per_token": loss}
         scores: dict[str, Any] = {"val_loss": loss}
         if self.ngram is not None:
-            counted = score_places(self.ngram, self.corpus.valid, costs.places)
+            counted = self._counts(self.ngram, costs.places)
             self.mixture = fit_weights(costs.nll, counted, self.ngram.order)
             mixed = float(mix_nll(costs.nll, counted, self.mixture).mean())
             found = {"valid_nats_per_token": mixed, "mixture": self.mixture.tolist()}
@@ -111,6 +112,12 @@ class NextToken:
             loss = mixed
         bits = loss / math.log(2) * self.corpus.valid_tokens_per_char
         return Look(loss, scores | {"val_bits_per_char": bits} | self._gradient(), found)
+
+    def _counts(self, ngram: NGram, places: np.ndarray) -> Scored:
+        """What the n-gram model says at some places, most times those of the look before."""
+        if self.counted is None or not np.array_equal(self.counted[0], places):
+            self.counted = places, score_places(ngram, self.corpus.valid, places)
+        return self.counted[1]
 
     def _gradient(self) -> dict[str, Any]:
         """The gradient flow on the validation text as a field of the event, now and then."""

@@ -59,7 +59,7 @@ def evaluate_rows(request: ScoreRequest, console: Console) -> int:
         saved.weights,
         precision=request.precision,
         threads=request.threads,
-        announce=lambda: console.status("compiling for this processor, once"),
+        announce=console.compiling,
     )
     console.status(f"scoring {len(rows)} texts")
     own = row_nll(engine, rows, tokenizer)

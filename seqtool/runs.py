@@ -23,7 +23,7 @@ from seqtool.settings import Settings
 
 if TYPE_CHECKING:
     from seqtool.budget import Budget
-    from seqtool.train import Event, Keeper
+    from seqtool.train import Event, Onlooker
     from seqtool.trainer import Snapshot, Trainer
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that save the run; Windows lacks the last
@@ -62,7 +62,7 @@ def run(
     request: TrainRequest,
     console: Console,
     trainer: "Trainer",
-    keeper: "Keeper",
+    keeper: "Onlooker",
     *,
     budget: "Budget | None" = None,
     good: "Snapshot | None" = None,

@@ -291,7 +291,7 @@ def _scorers(
             saved.weights,
             precision=precision,
             threads=request.threads,
-            announce=lambda: console.status("compiling for this processor, once"),
+            announce=console.compiling,
         )
         if isinstance(engine, Reader):
             found[name] = Surprisal(engine, tokenizer.start_id, position)

@@ -61,7 +61,7 @@ def tag(request: TagRequest, console: Console) -> int:
     annotator, card = load_annotator(
         request.model,
         min(64, request.batch_size),
-        lambda: console.status("compiling for this processor, once"),
+        console.compiling,
     )
     columns = _columns(request, card)
     source = request.source or "-"

@@ -254,7 +254,7 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
             ),
         },
     )
-    keeper: Keeper = Onlooker(card)
+    keeper = Onlooker(card)
     if world().first:
         output = ModelDir.create(request.out, force=request.force)
         keeper = Keeper(output, card, task.tokenizer_json(), task.parts())
@@ -327,11 +327,7 @@ def _finish(
     keeper: Any,
     **rest: Any,
 ) -> int:
-    task.prepare(
-        trainer.objective,
-        trainer.config,
-        lambda: console.status("compiling for this processor, once"),
-    )
+    task.prepare(trainer.objective, trainer.config, console.compiling)
     sampler = task.sampler(trainer) if world().first else None
     status = run(request, console, trainer, keeper, write_sample=sampler, **rest)
     if status == 0 and (said := task.closing(keeper.card.extra.get("best", {}))):

@@ -30,7 +30,55 @@ RESCUES = 8  # halvings of the learning rate before a run gives up
 SAVE_SECONDS = 60.0  # between two saves of the whole state, about: what a crash can cost
 
 
-class Keeper:
+class Onlooker:
+    """Takes part in saving and writes nothing: in place of a keeper in all processes but the first.
+
+    What a keeper does beyond that overrides these methods; when to save is decided here for both,
+    since all processes have to take the same turn.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.saved_at = time.monotonic()
+        self.last_save = 0.0  # how long it took
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a directory: the first process knows."""
+        return True
+
+    def log(self, event: Event) -> Event:
+        """The first process keeps the events."""
+        return event
+
+    def note_best(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
+        """The first process notes it."""
+
+    def keep_best(self) -> str:
+        """The first process says it."""
+        return ""
+
+    def save_last(self, trainer: Trainer, good: Snapshot) -> None:
+        """Give the first process what only this one knows."""
+        trainer.capture()
+
+    def is_due(self) -> bool:
+        """Whether the last save is so long ago that a crash would cost too much."""
+        return agree(time.monotonic() - self.saved_at > SAVE_SECONDS)
+
+    def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
+        """After an evaluation: begin the directory at the first, then save now and then."""
+        if at_once or self.is_due() or not agree(self.begun):
+            self.save_last(trainer, good)
+
+    def save_seconds(self, trainer: Trainer) -> float:
+        """How long saving the best model and the whole state takes, measured or guessed."""
+        floats = sum(p.numel() for p in trainer.model.parameters())
+        # Weights, their average and two moments, and the model file: four bytes each.
+        return self.last_save or 5 * 4 * floats / SAVE_BYTES_PER_SECOND
+
+
+class Keeper(Onlooker):
     """Writes the model directory during a run: best weights, whole state, events."""
 
     def __init__(
@@ -40,19 +88,22 @@ class Keeper:
         tokenizer_json: str,
         parts: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
+        super().__init__(card)
         self.output = output
         self.parts = parts  # what is kept with the model and never changes, by file name
-        self.card = card
         self.tokenizer_json = tokenizer_json
         self.pending: list[Event] = []  # events from before the directory exists
         self.best: dict[str, np.ndarray] | None = None  # not yet written
-        self.saved_at = time.monotonic()
-        self.last_save = 0.0  # how long it took
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a directory."""
+        return self.output.begun
 
     def log(self, event: Event) -> Event:
         """Append an event to metrics.jsonl."""
         self.pending.append(event)
-        if self.output.begun:
+        if self.begun:
             self.output.append_events(self.pending)
             self.pending = []
         return event
@@ -91,7 +142,7 @@ class Keeper:
 
         Without an evaluation there is none, and nothing is left in the way of another try.
         """
-        if not self.output.begun:
+        if not self.begun:
             return "nothing was saved"
         if self.best is not None:
             self.output.save_best(self.best)
@@ -107,62 +158,13 @@ class Keeper:
         if good.counters["step"] != trainer.step:
             stored |= {f"good.{name}": t.numpy(force=True) for name, t in good.tensors.items()}
         last = stored, {"now": counters, "good": good.counters}
-        if self.output.begun:
+        if self.begun:
             self.save_best(trainer)
             self.output.save_last(*last)
         else:
             self._begin(trainer, last)
         self.saved_at = time.monotonic()
         self.last_save = self.saved_at - began
-
-    def is_due(self) -> bool:
-        """Whether the last save is so long ago that a crash would cost too much."""
-        return agree(time.monotonic() - self.saved_at > SAVE_SECONDS)
-
-    def has_begun(self) -> bool:
-        """Whether there is a directory."""
-        return agree(self.output.begun)
-
-    def save(self, trainer: Trainer, good: Snapshot, *, at_once: bool) -> None:
-        """After an evaluation: begin the directory at the first, then save now and then."""
-        if at_once or self.is_due() or not self.has_begun():
-            self.save_last(trainer, good)
-
-    def save_seconds(self, trainer: Trainer) -> float:
-        """How long saving the best model and the whole state takes, measured or guessed."""
-        floats = sum(p.numel() for p in trainer.model.parameters())
-        # Weights, their average and two moments, and the model file: four bytes each.
-        return self.last_save or 5 * 4 * floats / SAVE_BYTES_PER_SECOND
-
-
-class Onlooker(Keeper):
-    """In place of a keeper in all processes but the first: takes part in saving, writes nothing."""
-
-    def __init__(self, card: Card) -> None:
-        self.card = card
-        self.saved_at = time.monotonic()
-
-    def log(self, event: Event) -> Event:
-        """The first process keeps the events."""
-        return event
-
-    def note_best(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
-        """The first process notes it."""
-
-    def save_best(self, trainer: Trainer) -> None:
-        """The first process writes it."""
-
-    def keep_best(self) -> str:
-        """The first process says it."""
-        return ""
-
-    def save_last(self, trainer: Trainer, good: Snapshot) -> None:
-        """Give the first process what only this one knows."""
-        trainer.capture()
-
-    def has_begun(self) -> bool:
-        """The first process knows."""
-        return agree(True)
 
 
 def restore_last(
@@ -181,7 +183,7 @@ def restore_last(
 
 def fit(
     trainer: Trainer,
-    keeper: Keeper,
+    keeper: Onlooker,
     *,
     budget: Budget | None = None,
     good: Snapshot | None = None,
@@ -327,7 +329,7 @@ def _snapshot(trainer: Trainer, good: Snapshot) -> Snapshot:
     return Snapshot(*trainer.capture())
 
 
-def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> Event:
+def _rescue(trainer: Trainer, keeper: Onlooker, good: Snapshot, why: Diverged) -> Event:
     """Go back to the last good state with half the learning rate.
 
     A jump that comes again at the same step and nearly as high, although the rate was halved, is
@@ -361,7 +363,7 @@ def _rescue(trainer: Trainer, keeper: Keeper, good: Snapshot, why: Diverged) -> 
     }
 
 
-def _evaluate(trainer: Trainer, keeper: Keeper) -> Event:
+def _evaluate(trainer: Trainer, keeper: Onlooker) -> Event:
     look: Look = trainer.evaluate()
     better = look.loss is None or look.loss < trainer.best
     if look.loss is None:

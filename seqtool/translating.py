@@ -53,7 +53,7 @@ def translate(request: TranslateRequest, console: Console) -> int:
         request.model,
         precision=request.precision,
         threads=request.threads,
-        announce=lambda: console.status("compiling for this processor, once"),
+        announce=console.compiling,
     )
     answerer = Answerer(request, translator, console)
     if request.attention and translator.translator.config.attention == "none":

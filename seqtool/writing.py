@@ -224,7 +224,7 @@ def load_stepper(
             saved.weights,
             precision=request.precision,
             threads=request.threads,
-            announce=lambda: console.status("compiling for this processor, once"),
+            announce=console.compiling,
             partner=partner,
         )
     if request.precision != "float32":
