@@ -13,11 +13,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Self
 
 import numpy as np
 import safetensors.numpy
@@ -25,26 +25,33 @@ from safetensors import SafetensorError
 
 from seqtool import __version__
 from seqtool.config import CONFIGS, Task, TrainConfig, from_dict
-from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
-from seqtool.files import held, open_plain, sync_directory, write_whole, writing
+from seqtool.errors import CheckpointError, ConfigError
+from seqtool.files import open_plain, write_whole, writing
+from seqtool.places import (
+    BEST,
+    CONFIG,
+    COPY_AGAIN,
+    COUNTS,
+    DICTIONARY,
+    EVENTS,
+    LAST,
+    TEXT,
+    TOKENIZER,
+    check_free,
+    clean_up,
+    discard,
+    listed,
+    read_file,
+    steadily,
+    swap,
+)
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
-ResultT = TypeVar("ResultT")
 
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
-CONFIG, TOKENIZER, EVENTS = "config.json", "tokenizer.json", "metrics.jsonl"
-BEST, LAST, TEXT = "model.safetensors", "last.safetensors", "text.safetensors"
-COUNTS, DICTIONARY = "counts.safetensors", "dictionary.safetensors"
-# What is read into memory before it is checked. A card lists its classes, the events a run.
-MOST_BYTES = {CONFIG: 1 << 24, TOKENIZER: 1 << 25, EVENTS: 1 << 28}
 MOST_HEADER = 1 << 24  # bytes of JSON in a safetensors file
 MOST_WEIGHT = 1e30  # training gives up long before; sums of such numbers are still finite
-_COPY_AGAIN = "copy the whole directory again from where it was trained"
-_FILES = (CONFIG, TOKENIZER, EVENTS, BEST, LAST, TEXT, COUNTS, DICTIONARY)
-_NAMES = "|".join(map(re.escape, _FILES))
-_BESIDE = re.compile(rf"\.({_NAMES})\.tmp-\d+")  # a file on its way to its place
-_OURS = re.compile(rf"{_NAMES}|\.DS_Store|{_BESIDE.pattern}")  # the second is the macOS Finder's
 _UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
 # The hash inside a safetensors header: our one metadata string is JSON inside JSON.
 _DIGEST = re.compile(rb'\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
@@ -86,7 +93,7 @@ class Card:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as err:
-            raise CheckpointError(f"{where}: damaged or cut short; {_COPY_AGAIN}") from err
+            raise CheckpointError(f"{where}: damaged or cut short; {COPY_AGAIN}") from err
         match values:
             case {"format": int(found), "seqtool": str(version)}:
                 made = f"it was written by seqtool {version!r}, this is {__version__}"
@@ -98,7 +105,7 @@ class Card:
         if found != FORMAT:
             raise CheckpointError(f"{where}: format {found}, needed {FORMAT}; {made}: upgrade")
         if not sealed:
-            raise CheckpointError(f"{where}: damaged, or changed by hand; {_COPY_AGAIN}")
+            raise CheckpointError(f"{where}: damaged, or changed by hand; {COPY_AGAIN}")
         try:
             model_kind, data_kind = CONFIGS[values["task"]]
             values["model"] = from_dict(model_kind, values["model"], "model")
@@ -130,7 +137,7 @@ def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], whe
         if found.get(name) != expected.get(name)
     ]
     if faults:
-        raise CheckpointError(f"{where}: not as in {CONFIG}: {_listed(faults)}; {_COPY_AGAIN}")
+        raise CheckpointError(f"{where}: not as in {CONFIG}: {listed(faults)}; {COPY_AGAIN}")
     for name, array in weights.items():
         if array.dtype != np.float32:
             raise CheckpointError(f"{where}: {name} is of {array.dtype}, needed float32")
@@ -165,12 +172,12 @@ def load(path: Path, task: str | None = None) -> Saved:
 
     def read(directory: Path, where: str) -> Saved:
         card, weights, _ = _read_tensors(directory, where, BEST)
-        tokenizer = _read(directory, where, TOKENIZER)
+        tokenizer = read_file(directory, where, TOKENIZER)
         if _sha256(tokenizer) != card.seal.get("tokenizer_sha256"):
-            raise CheckpointError(f"{where}/{TOKENIZER}: damaged, or of another run; {_COPY_AGAIN}")
+            raise CheckpointError(f"{where}/{TOKENIZER}: damaged, or of another run; {COPY_AGAIN}")
         return Saved(card, tokenizer.decode("utf-8"), weights)
 
-    saved = _steadily(path, read)
+    saved = steadily(path, read)
     if task is not None and saved.card.task != task:
         raise ConfigError(
             f"{path}: trained to {saved.card.task}, needed is a model trained to {task}; use "
@@ -185,7 +192,7 @@ def read_card(path: Path) -> Card:
     Raises:
         CheckpointError: As ``load``.
     """
-    return _steadily(path, _read_card)
+    return steadily(path, _read_card)
 
 
 def task_of(path: Path) -> Task:
@@ -204,7 +211,7 @@ def load_last(path: Path) -> tuple[Arrays, dict[str, Any]]:
     Raises:
         CheckpointError: As ``load``; also if training never got as far as saving them.
     """
-    _, tensors, header = _steadily(path, _read_tensors)
+    _, tensors, header = steadily(path, _read_tensors)
     return tensors, header["counters"]
 
 
@@ -218,9 +225,9 @@ def load_text(path: Path) -> np.ndarray[Any, Any] | None:
     if part is None:
         return None
     ids = part.get("ids", np.zeros((0, 0)))
-    size = _steadily(path, _read_card).vocab_size
+    size = steadily(path, _read_card).vocab_size
     if ids.ndim != 1 or ids.dtype.kind != "u" or (len(ids) and int(ids.max()) >= size):
-        raise CheckpointError(f"{path}/{TEXT}: not ids below {size}; {_COPY_AGAIN}")
+        raise CheckpointError(f"{path}/{TEXT}: not ids below {size}; {COPY_AGAIN}")
     return ids
 
 
@@ -232,7 +239,7 @@ def load_counts(path: Path) -> Arrays:
     """
     part = _load_part(path, COUNTS)
     if part is None:
-        raise CheckpointError(f"{path}: no {COUNTS}, which {CONFIG} asks for; {_COPY_AGAIN}")
+        raise CheckpointError(f"{path}: no {COUNTS}, which {CONFIG} asks for; {COPY_AGAIN}")
     return part
 
 
@@ -251,7 +258,7 @@ def _load_part(path: Path, name: str) -> Arrays | None:
             return None
         return _read_tensors(directory, where, name)[1]
 
-    return _steadily(path, read)
+    return steadily(path, read)
 
 
 def load_events(path: Path) -> list[dict[str, Any]]:
@@ -260,7 +267,7 @@ def load_events(path: Path) -> list[dict[str, Any]]:
     A last line that a crash cut short is left out.
     """
     try:
-        blob = _read(path, str(path), EVENTS)
+        blob = read_file(path, str(path), EVENTS)
     except CheckpointError:
         return []
     events = []
@@ -292,7 +299,7 @@ class ModelDir:
         """
         model_dir = cls(path, force=force)
         with writing(path, "nothing was changed"):
-            _check_place(path, model_dir._home, force=force)
+            check_free(path, model_dir._home, force=force)
         return model_dir
 
     @classmethod
@@ -304,17 +311,10 @@ class ModelDir:
         """
         model_dir = cls(path)
         with writing(path, "the model there is still whole"):
-            _clean_up(model_dir._home)
-            model_dir.card, _, header = _steadily(path, _read_tensors)
+            clean_up(model_dir._home)
+            model_dir.card, _, header = steadily(path, _read_tensors)
         model_dir._events_end = header["events_bytes"]
         return model_dir
-
-    @staticmethod
-    def is_free(path: Path) -> bool:
-        """Whether nothing is at a place, not even what a crash has moved aside from there."""
-        if os.path.isdir(path):
-            return not _entries(path)
-        return not os.path.lexists(path) and _locate(path) is None
 
     @property
     def begun(self) -> bool:
@@ -359,8 +359,8 @@ class ModelDir:
         beside = self._home.with_name(f".{self._home.name}.tmp-{os.getpid()}")
         with writing(self.path, "what was there before is untouched"):
             self._home.parent.mkdir(parents=True, exist_ok=True)
-            _clean_up(self._home)
-            _check_place(self.path, self._home, force=self._force)
+            clean_up(self._home)
+            check_free(self.path, self._home, force=self._force)
             try:
                 os.mkdir(beside)
                 write_whole(beside / CONFIG, card.to_json().encode("ascii"))
@@ -370,9 +370,9 @@ class ModelDir:
                 for name, (tensors, header) in files.items():
                     header |= {"name": name, "run": run}
                     write_whole(beside / name, _pack_tensors(tensors, header))
-                _swap(beside, self._home)
+                swap(beside, self._home)
             finally:
-                _discard(beside)
+                discard(beside)
         self.card = card
 
     def save_card(self, card: Card) -> None:
@@ -466,181 +466,27 @@ def _pack_tensors(tensors: Tensors, header: dict[str, Any]) -> bytearray:
     return blob
 
 
-def _read(directory: Path, where: str, name: str) -> bytes:
-    try:
-        with open_plain(directory / name) as file:
-            size, most = os.fstat(file.fileno()).st_size, MOST_BYTES.get(name) or _memory()
-            if size > most:
-                raise CheckpointError(
-                    f"{where}/{name}: {size} bytes are more than seqtool writes or this machine "
-                    f"holds ({most}); {_COPY_AGAIN}"
-                )
-            return file.read()
-    except FileNotFoundError as err:
-        advice = _COPY_AGAIN
-        if name == LAST:
-            advice = "there is nothing to resume; start anew with --force, or use --init-from"
-        found: list[str] = []
-        with suppress(OSError):
-            found = sorted(os.listdir(directory))
-        raise CheckpointError(f"{where}: no {name} (found {_listed(found)}); {advice}") from err
-    except OSError as err:
-        raise CheckpointError(f"{where}/{name}: cannot be read ({err.strerror})") from err
-
-
-def _memory() -> int:
-    """Bytes of memory that this machine has."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1 << 63  # Windows: it will say when there is not enough
-
-
 def _read_card(home: Path, where: str) -> Card:
-    blob = _read(home, where, CONFIG)
+    blob = read_file(home, where, CONFIG)
     return Card.from_json(blob.decode("utf-8", "replace"), f"{where}/{CONFIG}")
 
 
 def _read_tensors(home: Path, where: str, name: str = LAST) -> tuple[Card, Arrays, dict[str, Any]]:
     """The card, and a file's tensors and header, every byte of it checked."""
-    card, blob = _read_card(home, where), _read(home, where, name)
+    card, blob = _read_card(home, where), read_file(home, where, name)
     end = 8 + int.from_bytes(blob[:8], "little")  # safetensors: length, JSON header, data
     if end > min(len(blob), MOST_HEADER):
-        raise CheckpointError(f"{where}/{name}: damaged or cut short; {_COPY_AGAIN}")
+        raise CheckpointError(f"{where}/{name}: damaged or cut short; {COPY_AGAIN}")
     place = _DIGEST.search(blob, 8, min(end, len(blob)))
     a, b = place.span(1) if place else (0, 0)
     if blob[a:b].decode("ascii") != _sha256(memoryview(blob)[:a], _UNSEALED, memoryview(blob)[b:]):
-        raise CheckpointError(f"{where}/{name}: damaged or cut short; {_COPY_AGAIN}")
+        raise CheckpointError(f"{where}/{name}: damaged or cut short; {COPY_AGAIN}")
     try:
         header = json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"])
         ours = (header["name"], header["run"]) == (name, card.seal.get("run"))
         arrays = safetensors.numpy.load(blob) if ours else {}
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as err:
-        raise CheckpointError(f"{where}/{name}: not one that seqtool wrote; {_COPY_AGAIN}") from err
+        raise CheckpointError(f"{where}/{name}: not one that seqtool wrote; {COPY_AGAIN}") from err
     if not ours:
-        raise CheckpointError(f"{where}: {name} is not that of this {CONFIG}; {_COPY_AGAIN}")
+        raise CheckpointError(f"{where}: {name} is not that of this {CONFIG}; {COPY_AGAIN}")
     return card, dict(sorted(arrays.items())), header  # they come in any order
-
-
-def _steadily(path: Path, read: Callable[[Path, str], ResultT]) -> ResultT:
-    """Read a directory again if it was replaced meanwhile, so that files never mix."""
-    while place := _locate(path):  # a swap takes milliseconds, and each round needs one more
-        with suppress(FileNotFoundError), held(place[0]) as handle:  # gone since the look
-            if handle >= 0:  # or another has come
-                place = place[0], os.fstat(handle).st_ino
-            try:
-                result = read(place[0], str(path))
-            except CheckpointError:
-                if _locate(path) == place:
-                    raise
-            else:
-                if _locate(path) == place:
-                    return result
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as err:  # no right to look, a name too long, links in a circle
-        raise CheckpointError(f"{path}: cannot be read ({err.strerror}); check the path") from err
-    near = sorted(other.name for other in _entries(path.parent) if _is_model(other))
-    raise CheckpointError(
-        f"{path}: no model there (models in {path.parent}: {_listed(near)}); train one"
-    )
-
-
-def _locate(path: Path) -> tuple[Path, int] | None:
-    """Where the model is and that directory's inode; mid-swap it is the one moved aside."""
-    home = Path(os.path.realpath(path))
-    for _ in range(4):  # a swap may end between the look at its one place and at the other
-        for place in [home] if os.path.isdir(home) else filter(_is_model, _siblings(home, "old")):
-            with suppress(OSError):
-                return place, os.stat(place).st_ino
-    return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""  # errors are one line
-    return (", ".join(names[:5]) or "nothing") + more
-
-
-def _is_model(directory: Path) -> bool:
-    """Whether seqtool wrote it, in whatever format; others name files config.json as well."""
-    unreadable = (OSError, ValueError, TypeError, RecursionError)
-    with suppress(*unreadable), open_plain(directory / CONFIG) as file:
-        return {"format", "seqtool"} <= set(json.loads(file.read(MOST_BYTES[CONFIG])))
-    return False
-
-
-def _siblings(home: Path, kind: str) -> list[Path]:
-    name = re.compile(rf"\.{re.escape(home.name)}\.{kind}-\d+")
-    return [path for path in _entries(home.parent) if name.fullmatch(path.name)]
-
-
-def _entries(directory: Path) -> list[Path]:
-    """What is in a directory; nothing if it cannot be listed."""
-    with suppress(OSError):
-        return [directory / name for name in os.listdir(directory)]
-    return []
-
-
-def _check_place(shown: Path, home: Path, *, force: bool) -> None:
-    """Refuse a place for a new model that is taken or cannot be renamed over."""
-    above = next(parent for parent in home.parents if os.path.lexists(parent))
-    if not above.is_dir() or (os.path.lexists(home) and not home.is_dir()):
-        raise ConfigError(f"-o {shown}: a file is in the way of that directory; choose another -o")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise SeqtoolError(f"-o {shown}: no right to write in {above}; choose another -o")
-    present = sorted(os.listdir(home)) if home.exists() else []
-    foreign = [name for name in present if not _OURS.fullmatch(name) or (home / name).is_dir()]
-    if present and (foreign or not _is_model(home)):
-        raise ConfigError(
-            f"-o {shown}: not empty and not just a seqtool model (found "
-            f"{_listed(foreign or present)}), so not even --force replaces it; choose another -o"
-        )
-    if not force and (present or (not home.exists() and _locate(home))):
-        raise ConfigError(
-            f"-o {shown}: holds a model; add --resume, or --force to replace it, or change -o"
-        )
-    if home.exists() and (home.is_mount() or Path.cwd().is_relative_to(home)):
-        raise ConfigError(
-            f"-o {shown}: a mount point or the current directory; use e.g. -o {shown / 'model'}"
-        )
-
-
-def _swap(beside: Path, home: Path) -> None:
-    """Rename a directory into place; an old one is moved aside, where ``load`` finds it, first."""
-    aside, done = home.with_name(f".{home.name}.old-{os.getpid()}"), False
-    try:
-        if home.exists():
-            os.rename(home, aside)
-        os.rename(beside, home)
-        sync_directory(home.parent)
-        done = True
-    finally:
-        # Asks the disk and no flag: an interrupt may strike between a rename and its flag.
-        if not done and not os.path.lexists(beside):
-            os.rename(home, beside)
-        if not done and not os.path.lexists(home) and os.path.lexists(aside):
-            os.rename(aside, home)
-    _discard(aside)
-
-
-def _clean_up(home: Path) -> None:
-    """Undo an interrupted replacement and remove what earlier crashes left behind."""
-    for aside in filter(_is_model, _siblings(home, "old")):
-        if not os.path.lexists(home):
-            os.rename(aside, home)
-    for leftover in _siblings(home, "(tmp|old)"):
-        _discard(leftover)
-    for path in home.glob(".*") if _is_model(home) else ():
-        if _BESIDE.fullmatch(path.name) and not path.is_dir():
-            os.unlink(path)
-
-
-def _discard(directory: Path) -> None:
-    """Delete a model directory, but no file that seqtool did not write; failing is no harm."""
-    with suppress(OSError):
-        # The card first: without it, what an interrupt leaves is not taken for a model.
-        for name in sorted(os.listdir(directory), key=lambda name: name != CONFIG):
-            if _OURS.fullmatch(name):
-                os.unlink(directory / name)
-        os.rmdir(directory)

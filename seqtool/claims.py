@@ -6,8 +6,9 @@ The card's own checksum finds what was damaged; this finds what never came from 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqtool.checkpoint import CONFIG, Card
+from seqtool.checkpoint import Card
 from seqtool.errors import CheckpointError
+from seqtool.places import CONFIG, COPY_AGAIN
 
 Right = Callable[[Any], bool]  # whether any value that JSON knows is as it must be
 
@@ -59,8 +60,7 @@ def check(
         if not (right(values[name]) if name in values else partly):
             found = f"{name} is {values[name]!r}" if name in values else f"no {name}"
             raise CheckpointError(
-                f"{where}: {CONFIG}: {found}, as training never leaves it; copy the whole "
-                "directory again"
+                f"{where}: {CONFIG}: {found}, as training never leaves it; {COPY_AGAIN}"
             )
 
 

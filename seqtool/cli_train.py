@@ -505,10 +505,11 @@ def train(
         raise ConfigError(f"--no-attention contradicts --attention {attention}; give one")
     begun = None  # the card of a model that is made on, or once more
     if reproduce is not None or resume:
-        from seqtool.checkpoint import ModelDir, read_card, task_of
+        from seqtool.checkpoint import read_card, task_of
+        from seqtool.places import is_free
 
         place = reproduce or out or default_out(data or "")
-        if reproduce is not None or not ModelDir.is_free(place):
+        if reproduce is not None or not is_free(place):
             begun = read_card(place)
             task = task_of(place) if reproduce is not None or task is None else task
     if any((target, source_column, target_column, separator)):

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqtool.backoff import NGram, Scored
-from seqtool.checkpoint import COUNTS, Saved, load_counts
+from seqtool.checkpoint import Saved, load_counts
 from seqtool.decode import State, Steppable
 from seqtool.errors import CheckpointError
+from seqtool.places import COUNTS
 
 DEFAULT_WEIGHT = 0.3  # of the n-gram model where no held-out text says better
 PRIOR = 20.0  # tokens that speak for the default weight

@@ -11,22 +11,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from seqtool.checkpoint import (
-    LAST,
-    Card,
-    ModelDir,
-    Saved,
-    Tensors,
-    check_weights,
-    load,
-    load_last,
-)
+from seqtool.checkpoint import Card, ModelDir, Saved, Tensors, check_weights, load, load_last
 from seqtool.config import CONFIGS, TrainConfig
 from seqtool.console import Console, format_count
 from seqtool.distributed import agree, join, leave, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.files import alone
 from seqtool.output import emit
+from seqtool.places import LAST, is_free
 from seqtool.receipts import receipt
 from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
 from seqtool.settings import Settings
@@ -178,7 +170,7 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     writes = world().first and not request.show_config
     try:
         with alone(request.out, "-o") if writes else nullcontext():
-            if request.resume and (request.show_config or not ModelDir.is_free(request.out)):
+            if request.resume and (request.show_config or not is_free(request.out)):
                 return _resume(task, request, console)
             if request.resume:  # a run may be killed before its first save
                 console.notice(f"nothing to resume in {request.out} yet: the run begins")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seqtool.audit import count_classes
-from seqtool.checkpoint import COUNTS, Saved, Tensors, load, load_counts
+from seqtool.checkpoint import Saved, Tensors, load, load_counts
 from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.errors import ConfigError
@@ -14,6 +14,7 @@ from seqtool.judge import check_saved
 from seqtool.labelled import Split, class_counts, read_split, shares, strings
 from seqtool.lexicon import SHORT_TEXT, Lexicon, mean_words
 from seqtool.pixels import step_count
+from seqtool.places import COUNTS
 from seqtool.plan_classify import choose_pieces
 from seqtool.pretrained import shape_of
 from seqtool.runs import TrainRequest, inherit

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqtool.audit import count_classes
-from seqtool.checkpoint import TEXT, Saved, Tensors, load
+from seqtool.checkpoint import Saved, Tensors, load
 from seqtool.config import DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.decode import Generation, row_rngs
@@ -14,6 +14,7 @@ from seqtool.errors import ConfigError
 from seqtool.labelled import shares
 from seqtool.labels import label_ids
 from seqtool.overview import listed
+from seqtool.places import TEXT
 from seqtool.rowtexts import RowTexts, read_rows
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings

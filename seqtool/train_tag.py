@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqtool.annotator import check_saved
-from seqtool.checkpoint import COUNTS, Saved, Tensors
+from seqtool.checkpoint import Saved, Tensors
 from seqtool.config import TaggerConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.lexicon import TokenLexicon, fold, frequent_words, hash_text
+from seqtool.places import COUNTS
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.tagged import TaggedSplit, numbers, read_split, summary, words

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqtool.backoff import MAX_TOKENS, NGram
-from seqtool.checkpoint import COUNTS, TEXT, Card, Saved, Tensors, check_weights, load
+from seqtool.checkpoint import Card, Saved, Tensors, check_weights, load
 from seqtool.config import DataConfig, DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.data import Corpus, fit_shape, load_corpus
@@ -16,6 +16,7 @@ from seqtool.decode import Generation, Steppable, row_rngs, warm_up
 from seqtool.errors import ConfigError
 from seqtool.mixture import Mixture
 from seqtool.overview import listed, model_rows, show_corpus
+from seqtool.places import COUNTS, TEXT
 from seqtool.runs import TrainRequest, inherit
 from seqtool.settings import Settings
 from seqtool.tasks import Allowance, Choice, Task, configs

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.bitext import PairSplit, read_split
-from seqtool.checkpoint import DICTIONARY, Saved, Tensors
+from seqtool.checkpoint import Saved, Tensors
 from seqtool.config import TrainConfig, TranslatorConfig
 from seqtool.console import Console
 from seqtool.dictionary import learn_dictionary
 from seqtool.errors import ConfigError, DataError
 from seqtool.metrics import bleu, exact
 from seqtool.pairs import Pairs
+from seqtool.places import DICTIONARY
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.spelling import Spelling, choose_spelling, learn_spelling

@@ -38,13 +38,14 @@ ALLOWED: dict[str, set[str]] = {
     "optim": {"distributed", "config", "ngrams"},
     "ngrams": {"hashing"},
     "files": {"errors"},
-    "checkpoint": {*BASIC, "__init__", "files"},
+    "places": {"errors", "files"},
+    "checkpoint": {*BASIC, "__init__", "files", "places"},
     "cache": set(),
     "census": {"text", "tokenizer"},
     "longtexts": {*BASIC, "cache", "census", "files", "text", "tokenizer"},
     "data": {*BASIC, "census", "longtexts", "text", "tokenizer"},
     "counting": {"backoff", "compiled"},
-    "mixture": {"backoff", "checkpoint", "decode", "errors"},
+    "mixture": {"backoff", "checkpoint", "decode", "errors", "places"},
     "numpy_engine": {"config", "decode", "hashing"},
     "engine": {
         *(*BASIC, "compiled", "choosing", "counting", "decode", "mixture", "numpy_engine"),
@@ -146,7 +147,7 @@ ALLOWED: dict[str, set[str]] = {
         *("lexicon", "pixels", "trainer"),
     },
     "pixels": {"config"},
-    "claims": {"checkpoint", "errors"},
+    "claims": {"checkpoint", "errors", "places"},
     "judge": {
         *(
             "batches",
@@ -200,7 +201,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train_rows": {
         *("audit", "checkpoint", "conditional", "config", "console", "decode", "errors"),
-        *("labelled", "labels", "models", "overview", "plan", "rowtexts", "runs", "settings"),
+        *("labelled", "labels", "models", "overview", "places", "plan", "rowtexts", "runs"),
+        "settings",
         *("tasks", "tokenizer", "train_text"),
     },
     "rowscoring": {
@@ -233,7 +235,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "tasks": {
         *(*BASIC, "budget", "checkpoint", "console", "devices", "distributed", "files"),
-        *("models", "output", "plan", "receipts", "runs", "settings", "train", "trainer"),
+        *("models", "output", "places", "plan", "receipts", "runs", "settings", "train"),
+        "trainer",
     },
     "options": {"distributed", "config", "console", "settings"},
     "cli_train": {
@@ -245,6 +248,7 @@ ALLOWED: dict[str, set[str]] = {
             "images",
             "options",
             "pairs",
+            "places",
             "runs",
             "settings",
             "tables",
