@@ -8,12 +8,10 @@ import typer
 from typer.exceptions import TyperException
 
 from seqtool import __version__
-from seqtool.cli_classify import classify
 from seqtool.cli_inspect import cure, inspect
+from seqtool.cli_lines import classify, tag, translate
 from seqtool.cli_selftest import selftest
-from seqtool.cli_tag import tag
 from seqtool.cli_train import train
-from seqtool.cli_translate import translate
 from seqtool.cli_use import evaluate, generate
 from seqtool.errors import SeqtoolError, is_out_of_memory
 from seqtool.output import complain, emit, settle

@@ -257,9 +257,9 @@ ALLOWED: dict[str, set[str]] = {
         *("train_translate", "treebank"),
     },
     "scorecard": {"checkpoint", "console", "errors", "output"},
-    "cli_classify": {"classifying", "options"},
-    "cli_translate": {*BASIC, "options", "settings", "translating", "translation"},
-    "cli_tag": {"options", "tagging"},
+    "cli_lines": {
+        *(*BASIC, "classifying", "options", "settings", "tagging", "translating", "translation"),
+    },
     "cli_use": {
         *BASIC,
         "appraising",
@@ -276,9 +276,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
     "cli": {
-        *(*BASIC, "__init__", "cli_classify", "cli_inspect", "cli_tag", "cli_train"),
-        *("cli_translate", "cli_use", "output", "settings"),
-        "cli_selftest",
+        *(*BASIC, "__init__", "cli_inspect", "cli_lines", "cli_selftest", "cli_train"),
+        *("cli_use", "output", "settings"),
     },
     "selftest": {"checkpoint", "console", "engine", "errors", "models", "output"},
     "cli_selftest": {"options", "selftest"},
@@ -294,10 +293,8 @@ COMMANDS = {
 TOP = {
     "cli_selftest",
     "options",
-    "cli_classify",
     "cli_inspect",
-    "cli_tag",
-    "cli_translate",
+    "cli_lines",
     "cli_train",
     "cli_use",
     "cli",
