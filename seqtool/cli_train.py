@@ -1,12 +1,10 @@
 """The options of ``train``."""
 
-import os
 import sys
-from contextlib import suppress
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -30,11 +28,14 @@ from seqtool.config import (
     TranslatorConfig,
     Tying,
 )
-from seqtool.errors import ConfigError, DataError
+from seqtool.errors import ConfigError
+from seqtool.guessing import guess_task, new_task
 from seqtool.options import (
     ConfigFile,
     DeviceOption,
     Quiet,
+    SourceFile,
+    TargetFile,
     Threads,
     Verbose,
     open_console,
@@ -42,78 +43,11 @@ from seqtool.options import (
 )
 from seqtool.settings import default_out, given, parse_duration, strongest
 
-if TYPE_CHECKING:
-    from seqtool.tasks import Task as TrainTask
-
 LENGTHS = ("budget", "epochs", "steps")  # of a run: one of them
 HELD_OUT = ("valid", "valid_fraction")  # one of them
 ABOUT_RUN = (
     *("out", "valid", "target", "valid_target", "init_from", "embeddings", "device", "threads"),
 )
-
-
-def guess_task(
-    data: str, *, labelled: bool = False, encoding: str = "utf-8", any_bytes: bool = False
-) -> Task:
-    """What can be learned from data: labels of texts or of words, translations, or more such text.
-
-    A directory with texts right inside is a text, whatever else is there.
-
-    Args:
-        data: What the user named.
-        labelled: Columns of texts and labels are named too, so a table holds no translations.
-        encoding: Of the text.
-        any_bytes: Whether what is no text at all can be learned from too.
-    """
-    path = Path(data)
-    if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
-        return "generate"  # a pipe can be looked at but once; what is missing is told there
-    from seqtool.images import is_images
-    from seqtool.pairs import guess_pairs
-    from seqtool.tables import guess_format, holds_labels
-    from seqtool.text import SUFFIXES, open_text
-    from seqtool.treebank import is_treebank
-
-    if path.is_dir() and any(child.name.lower().endswith(SUFFIXES) for child in path.iterdir()):
-        return "generate"
-    if is_images(data):
-        return "classify"
-    with suppress(DataError):  # what is wrong with it is told when it is read
-        if path.is_file() and is_treebank(open_text(data, encoding=encoding, binary_ok=True)):
-            return "tag"
-    try:
-        if guess_format(data, encoding=encoding) == "lines":
-            return "generate"
-    except DataError:
-        if any_bytes and not labelled:
-            return "generate"
-        raise
-    if not labelled and guess_pairs(data, encoding=encoding):
-        return "translate"
-    return "classify" if labelled or holds_labels(data, encoding=encoding) else "generate"
-
-
-def new_task(name: Task, *, labelled: bool) -> "TrainTask":
-    """What ``train`` does its own way for a task; ``labelled``: labels say what to write."""
-    if name == "classify":
-        from seqtool.train_classify import LabelTask
-
-        return LabelTask()
-    if name == "tag":
-        from seqtool.train_tag import TagTask
-
-        return TagTask()
-    if name == "translate":
-        from seqtool.train_translate import TranslateTask
-
-        return TranslateTask()
-    if labelled:
-        from seqtool.train_rows import RowTask
-
-        return RowTask()
-    from seqtool.train_text import TextTask
-
-    return TextTask()
 
 
 def train(
@@ -414,13 +348,8 @@ def train(
             shown=f"{LabelConfig.max_length}, {PairConfig.max_length}",
         ),
     ] = None,
-    source: Annotated[
-        str | None,
-        option("translate: file of sources, in place of DATA, with --target.", "--source"),
-    ] = None,
-    target: Annotated[
-        str | None, option("translate: their translations, line for line.", "--target")
-    ] = None,
+    source: SourceFile = None,
+    target: TargetFile = None,
     valid_target: Annotated[
         str | None, option("translate: translations of the lines of --valid.", "--valid-target")
     ] = None,

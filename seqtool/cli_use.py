@@ -19,6 +19,8 @@ from seqtool.options import (
     PrecisionOption,
     Quiet,
     Seed,
+    SourceFile,
+    TargetFile,
     Temperature,
     TextEncoding,
     Threads,
@@ -132,13 +134,8 @@ def evaluate(
         str | None,
         typer.Argument(help="Text, labelled texts or pairs, to score: file, directory, or -."),
     ] = None,
-    source: Annotated[
-        str | None,
-        option("translate: file of sources, in place of DATA, with --target.", "--source"),
-    ] = None,
-    target: Annotated[
-        str | None, option("translate: their translations, line for line.", "--target")
-    ] = None,
+    source: SourceFile = None,
+    target: TargetFile = None,
     lowercase: Annotated[
         bool, option("translate: BLEU and chrF ignore case, as sacrebleu -lc.", "--lowercase")
     ] = False,

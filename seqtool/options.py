@@ -74,6 +74,13 @@ InputEncoding = Annotated[
 TextEncoding = Annotated[
     str | None, option("Encoding of the text [default: the model's].", "--encoding")
 ]
+SourceFile = Annotated[
+    str | None,
+    option("translate: file of sources, in place of DATA, with --target.", "--source"),
+]
+TargetFile = Annotated[
+    str | None, option("translate: their translations, line for line.", "--target")
+]
 OnUnknownOption = Annotated[
     OnUnknown, option("What to do with characters never seen.", "--on-unknown")
 ]

@@ -239,22 +239,13 @@ ALLOWED: dict[str, set[str]] = {
         "trainer",
     },
     "options": {"distributed", "config", "console", "settings"},
+    "guessing": {
+        *(*BASIC, "images", "pairs", "tables", "text", "train_classify", "train_rows"),
+        *("train_tag", "train_text", "train_translate", "treebank"),
+    },
     "cli_train": {
-        *(
-            *BASIC,
-            "__init__",
-            "checkpoint",
-            "reproducing",
-            "images",
-            "options",
-            "pairs",
-            "places",
-            "runs",
-            "settings",
-            "tables",
-        ),
-        *("tasks", "text", "train_classify", "train_rows", "train_tag", "train_text"),
-        *("train_translate", "treebank"),
+        *(*BASIC, "__init__", "checkpoint", "guessing", "options", "places", "reproducing"),
+        *("runs", "settings", "tasks"),
     },
     "scorecard": {"checkpoint", "console", "errors", "output"},
     "cli_lines": {

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from seqtool import storage
-from seqtool.cli_train import guess_task
 from seqtool.errors import ConfigError, DataError
+from seqtool.guessing import guess_task
 from seqtool.pairs import answers, find_shift, guess_pairs, read_pairs
 
 SOURCES = ["The dog sleeps.", 'She says "no"\tand goes.', "It rains, again.", "007 is late."]

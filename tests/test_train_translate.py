@@ -151,7 +151,7 @@ def test_flags_that_contradict_are_refused(run, table, tmp_path):
 
 
 def test_pairs_are_known_when_seen(run, tmp_path):
-    from seqtool.cli_train import guess_task
+    from seqtool.guessing import guess_task
 
     samples = Path(__file__).parent.parent / "sample_data"
     assert guess_task(str(samples / "pairs.tsv")) == "translate"
