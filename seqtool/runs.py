@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from seqtool.checkpoint import Card, event_line
 from seqtool.config import Device, TrainConfig
-from seqtool.console import Console, TrainingDisplay
+from seqtool.console import Console
+from seqtool.display import TrainingDisplay
 from seqtool.errors import ConfigError, SeqtoolError, is_out_of_memory
 from seqtool.output import emit
 from seqtool.settings import Settings

@@ -29,8 +29,9 @@ from seqtool.shapes import language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.surprisal import Position, Surprisal
 from seqtool.text import TextFiles, open_text
-from seqtool.tokenizer import Tokenizer, apply_unknown_policy
+from seqtool.tokenizer import Tokenizer
 from seqtool.units import scores
+from seqtool.unseen import apply_unknown_policy
 
 if TYPE_CHECKING:
     from seqtool.evaluation import Scorer

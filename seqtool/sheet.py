@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seqtool.console import BLOCKS, printable
+from seqtool.console import printable
+from seqtool.display import BLOCKS
 from seqtool.output import emit, shown
 
 if TYPE_CHECKING:

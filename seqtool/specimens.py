@@ -24,8 +24,9 @@ from seqtool.pipes import given_text
 from seqtool.pixels import step_count
 from seqtool.tables import Table, guess_format, read_table
 from seqtool.text import open_text
-from seqtool.tokenizer import Tokenizer, apply_unknown_policy
+from seqtool.tokenizer import Tokenizer
 from seqtool.translation import TextTranslator, Wishes
+from seqtool.unseen import apply_unknown_policy
 
 if TYPE_CHECKING:
     from seqtool.judging import Sequences

@@ -20,8 +20,8 @@ from seqtool.output import emit
 from seqtool.pipes import batches, given_text, read_lines
 from seqtool.sheet import Sheet
 from seqtool.sides import looks_like_header as pairs_have_header
-from seqtool.tokenizer import DONE, apply_unknown_policy
 from seqtool.translation import Alignment, TextTranslator, Translation, Wishes, load_translator
+from seqtool.unseen import DONE, apply_unknown_policy
 
 AHEAD = 4  # batches whose lines are sorted by length together
 MOST_NAMED = 5  # lines that were cut, characters never seen

@@ -34,7 +34,8 @@ from seqtool.output import emit
 from seqtool.shapes import language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
-from seqtool.tokenizer import DONE, TextStream, Tokenizer, apply_unknown_policy
+from seqtool.tokenizer import TextStream, Tokenizer
+from seqtool.unseen import DONE, apply_unknown_policy
 
 REPORTED_RUN = 20  # shared runs of at least this many tokens count as copied
 # Tokens are written several at a time: one at first, then twice as many while that takes no longer

@@ -13,18 +13,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 
-from seqtool.console import (
+from seqtool.console import Console, format_bytes, format_count, format_duration, printable
+from seqtool.display import (
     ASCII_BLOCKS,
     BLOCKS,
     CURVE_POINTS,
-    Console,
     Curve,
     Progress,
     TrainingDisplay,
-    format_bytes,
-    format_count,
-    format_duration,
-    printable,
     sparkline,
 )
 
@@ -493,7 +489,8 @@ def test_a_curve_is_bounded_and_keeps_its_shape(count):
 
 def test_plain_output_never_loads_rich():
     code = (
-        "import sys; from seqtool.console import Console, TrainingDisplay\n"
+        "import sys; from seqtool.console import Console\n"
+        "from seqtool.display import TrainingDisplay\n"
         "console = Console(terminal=False)\n"
         "console.table('Found', [('data', 'x')])\n"
         "with TrainingDisplay(console) as display: display.show({'event': 'report', 'step': 1})\n"

@@ -22,11 +22,13 @@ ALLOWED: dict[str, set[str]] = {
     "baselines": set(),
     "copies": set(),
     "console": set(),
+    "display": {"console"},
     "config": {"errors"},
     "output": {"distributed", "errors"},
     "settings": BASIC,
     "text": BASIC,
     "tokenizer": BASIC,
+    "unseen": {*BASIC, "tokenizer"},
     "cells": {*BASIC, "compiled", "kernels"},
     "kernels": {"__init__", "loops", "tiles"},
     "loops": {"compiled", "tiles"},
@@ -98,15 +100,15 @@ ALLOWED: dict[str, set[str]] = {
     "specimens": {
         "pixels",
         *(*BASIC, "census", "checkpoint", "console", "data", "delimited", "findings", "images"),
-        "judge",
-        *("judging", "labelled", "pipes", "tables", "text", "tokenizer", "translation"),
+        *("judge", "judging", "labelled", "pipes", "tables", "text", "tokenizer", "translation"),
+        "unseen",
     },
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},
     "remedies": {
         *("config", "data", "diagnostics", "language", "models", "probes", "tape", "trainer"),
     },
-    "sheet": {"console", "output"},
+    "sheet": {"console", "display", "output"},
     "figures": {
         *("console", "diagnostics", "errors", "findings", "gates", "horizon", "remedies"),
         "summary",
@@ -224,8 +226,8 @@ ALLOWED: dict[str, set[str]] = {
     "tagged": {*BASIC, "audit", "labelled", "spans", "splits", "treebank", "labels"},
     "runs": {
         *BASIC,
-        *("budget", "checkpoint", "console", "devices", "output", "settings", "train"),
-        "trainer",
+        *("budget", "checkpoint", "console", "devices", "display", "output", "settings"),
+        *("train", "trainer"),
     },
     "overview": {"config", "console", "data", "settings"},
     "receipts": {"__init__", "checkpoint"},
@@ -378,13 +380,13 @@ def test_heavy_libraries_are_loaded_at_the_top_only_where_they_belong(library: s
     assert found <= HEAVY[library]
 
 
-def test_only_console_and_sheet_use_rich() -> None:
+def test_only_what_is_drawn_uses_rich() -> None:
     users = {
         path.stem
         for path in PACKAGE.glob("*.py")
         if "rich" in {name.split(".")[0] for name in imports(path.stem)}
     }
-    assert users == {"console", "sheet"}
+    assert users == {"console", "display", "sheet"}
 
 
 def test_nothing_but_output_prints() -> None:

@@ -14,13 +14,8 @@ from hypothesis import strategies as st
 
 from seqtool.config import TokenizerKind
 from seqtool.errors import CheckpointError, ConfigError
-from seqtool.tokenizer import (
-    BYTE_SYMBOLS,
-    START,
-    Tokenizer,
-    apply_unknown_policy,
-    nearest_known,
-)
+from seqtool.tokenizer import BYTE_SYMBOLS, START, Tokenizer
+from seqtool.unseen import apply_unknown_policy, nearest_known
 
 KINDS: tuple[TokenizerKind, ...] = ("char", "byte", "word", "bpe")
 SPELL_ALL = ("byte", "word", "bpe")  # the kinds without unknown characters

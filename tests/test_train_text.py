@@ -21,7 +21,7 @@ from conftest import TINY, Run, error_line, train_tiny
 from seqtool import runs
 from seqtool.checkpoint import LAST, ModelDir, load, load_last
 from seqtool.config import NGRAM_LOGITS_VOCABULARY
-from seqtool.console import TrainingDisplay
+from seqtool.display import TrainingDisplay
 from seqtool.errors import SeqtoolError
 from seqtool.runs import _signals
 from seqtool.trainer import Look, Trainer

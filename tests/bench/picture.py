@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console as RichConsole
 
-from seqtool.console import Console, TrainingDisplay
+from seqtool.console import Console
+from seqtool.display import TrainingDisplay
 
 WIDTH = 92
 
