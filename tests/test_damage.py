@@ -27,6 +27,7 @@ from examples import EXAMPLES
 from seqtool import checkpoint
 from seqtool.checkpoint import BEST, CONFIG, COUNTS, EVENTS, TEXT, TOKENIZER, load_events
 from seqtool.compiled import cache_directory
+from seqtool.errors import SeqtoolError
 
 SECONDS = 5.0  # of the processor, for one command
 MEGABYTES = 1000  # that all of them together may add
@@ -371,6 +372,6 @@ def test_resuming_writes_through_no_link(
         os.mkfifo(out / EVENTS)
         assert load_events(out) == []
     model_dir = checkpoint.ModelDir.resume(out)
-    with pytest.raises(checkpoint.SeqtoolError, match="cannot be written"):
+    with pytest.raises(SeqtoolError, match="cannot be written"):
         model_dir.append_events([{"step": 1}])
     assert secret.read_text() == "untouched"
