@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from seqtool.config import Attention as Kind
+from seqtool.dense import Linear
 
 
 class Memory(NamedTuple):
@@ -48,15 +49,15 @@ class Attention(nn.Module):
         super().__init__()
         self.kind = kind
         self.scale = 1 / math.sqrt(hidden_size)
-        self.value = nn.Linear(memory_size, hidden_size, bias=False)
+        self.value = Linear(memory_size, hidden_size, bias=False)
         nn.init.xavier_uniform_(self.value.weight)
         if kind == "none":
             return
-        self.key = nn.Linear(memory_size, hidden_size, bias=kind == "additive")
+        self.key = Linear(memory_size, hidden_size, bias=kind == "additive")
         nn.init.xavier_uniform_(self.key.weight)
         if kind == "additive":
             nn.init.zeros_(self.key.bias)
-            self.query = nn.Linear(hidden_size, hidden_size, bias=False)
+            self.query = Linear(hidden_size, hidden_size, bias=False)
             nn.init.xavier_uniform_(self.query.weight)
             self.score = nn.Parameter(torch.empty(hidden_size))
             nn.init.normal_(self.score, std=self.scale)

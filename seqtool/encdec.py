@@ -27,6 +27,7 @@ from torch.nn import functional
 from seqtool.attention import Attention, Memory
 from seqtool.cells import RecurrentStack, State
 from seqtool.config import TranslatorConfig
+from seqtool.dense import Linear
 from seqtool.losses import cross_entropy
 
 BOUNDARY = 0  # id that begins and ends a target, and ends a source
@@ -86,8 +87,8 @@ class EncoderDecoder(nn.Module):
         self.query = stack(2 * embed if config.input_feeding else embed, 1)
         self.reader = stack(2 * hidden, config.num_layers)
         parts = 2 if config.cell == "lstm" else 1
-        self.bridge = nn.Linear(memory, parts * (1 + config.num_layers) * hidden)
-        self.deep = nn.Linear(3 * hidden, embed)
+        self.bridge = Linear(memory, parts * (1 + config.num_layers) * hidden)
+        self.deep = Linear(3 * hidden, embed)
         looked_at = config.layer_norm and config.attention != "none"
         self.memory_norm = nn.LayerNorm(memory) if looked_at else nn.Identity()
         self.deep_norm = nn.LayerNorm(embed) if config.layer_norm else nn.Identity()

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from seqtool.dense import product
+
 # Scores held at a time, 16 MB: in the third-level cache of many machines. But never fewer rows than
 # this: the gradient of the whole matrix is read and written for each chunk.
 SCORES = 1 << 22
@@ -30,14 +32,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         """x (N, H), weight (V, H), bias (V,), targets (N,) to a scalar."""
         count, vocab_size = len(x), len(weight)
         wanted = any(ctx.needs_input_grad)
-        grads = tuple(torch.zeros_like(part) for part in (x, weight, bias)) if wanted else ()
+        # That of the matrix lies as its transpose: so its products are the quickest.
+        grads = tuple(map(torch.zeros_like, (x, weight.t(), bias))) if wanted else ()
         rows = min(count, max(FEWEST_ROWS, SCORES // vocab_size))
-        buffer = x.new_empty(rows, vocab_size)
         answer = x.new_full((rows, 1), smoothing - 1)
         total = x.new_zeros(())
         for first in range(0, count, rows):
             part, answers = x[first : first + rows], targets[first : first + rows, None]
-            scores = torch.addmm(bias, part, weight.t(), out=buffer[: len(part)])
+            scores = product(part, weight, bias)
             log_probs = functional.log_softmax(scores, dim=1)
             found = log_probs.gather(1, answers).sum()
             # All log-probabilities of a row are its scores less one number, log Z: the sum of them
@@ -46,9 +48,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total += smoothing * log_z - (1 - smoothing) * found
             if wanted:  # of the scores: softmax less the target, and the mean's 1 / N
                 errors = log_probs.exp_().scatter_add_(1, answers, answer[: len(part)])
-                mine = grads[0][first : first + rows]
-                torch.addmm(mine, errors, weight, beta=0, alpha=1 / count, out=mine)
-                grads[1].addmm_(errors.t(), part, alpha=1 / count)
+                torch.mul(
+                    product(errors, weight.t()), 1 / count, out=grads[0][first : first + rows]
+                )
+                grads[1].add_(product(part.t(), errors.t()), alpha=1 / count)
                 grads[2].add_(errors.sum(dim=0), alpha=1 / count)
         if smoothing:
             share = smoothing / vocab_size  # of the target, that every token gets
@@ -56,8 +59,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total -= share * (x_sum @ weight_sum + count * bias.sum())
             if wanted:
                 grads[0].sub_(weight_sum, alpha=share / count)
-                grads[1].sub_(x_sum, alpha=share / count)
+                grads[1].sub_(x_sum[:, None], alpha=share / count)
                 grads[2].sub_(share)
+        if wanted:
+            grads = grads[0], grads[1].t(), grads[2]
         ctx.save_for_backward(*grads)
         return total / count
 

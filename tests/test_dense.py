@@ -1,0 +1,76 @@
+"""Products by oneDNN equal torch's own: values, gradients, every layout, what it does not take."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.testing import assert_close
+
+from seqtool import dense
+from seqtool.dense import FEWEST_ROWS, Linear, linear, product
+
+ROWS, K, M = FEWEST_ROWS + 7, 19, 33
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(3)
+
+
+def near(found: Tensor, expected: Tensor) -> None:
+    assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, FEWEST_ROWS - 1, ROWS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_product_of_any_size_and_layout(rows, dtype):
+    a, b, bias = (torch.randn(*shape, dtype=dtype) for shape in ((rows, K), (M, K), (M,)))
+    near(product(a, b, bias), a @ b.t() + bias)
+    turned = a.t().contiguous().t(), b.t().contiguous().t()
+    near(product(*turned), a @ b.t())
+    near(product(a, turned[1]), a @ b.t())
+
+
+def test_values_beyond_the_rounding_are_those_of_float64():
+    a, b = torch.randn(ROWS, 300), torch.randn(M, 300)
+    exact = a.double() @ b.double().t()
+    assert (product(a, b) - exact).abs().max() <= 3 * (a @ b.t() - exact).abs().max()
+
+
+@pytest.mark.parametrize("shape", [(ROWS, K), (9, FEWEST_ROWS, K), (2, 3, K)])
+def test_linear_equals_torch_in_values_and_gradients(shape):
+    x = torch.randn(*shape, requires_grad=True)
+    weight, bias = torch.randn(M, K, requires_grad=True), torch.randn(M, requires_grad=True)
+    ours, theirs = linear(x, weight, bias), functional.linear(x, weight, bias)
+    near(ours, theirs)
+    scale = torch.randn_like(ours)
+    found = torch.autograd.grad((ours * scale).sum(), (x, weight, bias))
+    expected = torch.autograd.grad((theirs * scale).sum(), (x, weight, bias))
+    for one, other in zip(found, expected, strict=True):
+        near(one, other)
+
+
+def test_gradients_that_nobody_asked_for_are_not_computed():
+    x, layer = torch.randn(ROWS, K), Linear(K, M, bias=False)
+    layer(x).sum().backward()
+    assert x.grad is None
+    assert layer.weight.grad is not None
+    near(layer.weight.grad, x.sum(dim=0).expand(M, K))
+
+
+def test_large_float32_products_go_to_onednn_and_no_others(monkeypatch):
+    taken = []
+
+    def spy(a, b, bias, *_):
+        taken.append(tuple(a.shape))
+        return functional.linear(a, b, bias)
+
+    monkeypatch.setattr(dense, "_onednn", spy)
+    b = torch.randn(M, K)
+    product(torch.randn(ROWS, K), b)
+    product(torch.randn(FEWEST_ROWS - 1, K), b)
+    product(torch.randn(ROWS, K).double(), b.double())
+    assert taken == [(ROWS, K)]
+    monkeypatch.setattr(dense, "_onednn", None)
+    assert product(torch.randn(ROWS, K), b).shape == (ROWS, M)
+    assert taken == [(ROWS, K)]
