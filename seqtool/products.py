@@ -11,6 +11,7 @@ import numpy as np
 
 from seqtool.compiled import inlined
 from seqtool.vectors import (
+    LANES,
     SHIFT,
     add_products,
     fma,
@@ -45,8 +46,8 @@ class Matrices(NamedTuple):
     """Weight matrices one after the other, their rows padded with zeros, see quantize.
 
     Attributes:
-        weights: (N,) float32 or int8. Each matrix is stored as blocks of 8 rows: the first 8 or
-            16 weights of each of them, then the next of each, and so on.
+        weights: (N,) float32 or int8. Each matrix is stored as blocks of 8 rows: the first
+            LANES weights of each of them, of int8 twice as many, then the next of each, and so on.
         scales: What a row's products are multiplied by, (R,) float32.
         biases: What is added to them, (R,) float32.
         layout: (M, 3) int64: for each matrix its first weight, first row, and width in weights.
@@ -62,7 +63,7 @@ class Matrices(NamedTuple):
 
 @inlined
 def exponential(x: Any) -> Any:
-    """exp of eight floats, relative error below 2e-7; beyond +-87 that of +-87.
+    """exp of each lane, relative error below 2e-7; beyond +-87 that of +-87.
 
     2^n e^r with n whole and |r| <= ln(2) / 2, e^r from its Taylor series to the seventh power.
     """
@@ -83,13 +84,13 @@ def exponential(x: Any) -> Any:
 
 @inlined
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) of eight floats, absolute error below 2e-7."""
+    """1 / (1 + exp(-x)) of each lane, absolute error below 2e-7."""
     return splat(ONE) / (splat(ONE) + exponential(splat(NOUGHT) - x))
 
 
 @inlined
 def tanh(x: Any) -> Any:
-    """1 - 2 / (1 + exp(2x)) of eight floats, absolute error below 3e-7."""
+    """1 - 2 / (1 + exp(2x)) of each lane, absolute error below 3e-7."""
     return splat(ONE) - splat(TWO) / (splat(ONE) + exponential(x + x))
 
 
@@ -102,28 +103,28 @@ def encode(values: Array, first: int, size: int, codes: Array, start: int) -> An
 
     Args:
         values: float32, of which ``size`` from ``first`` on are read.
-        size: A multiple of 16 for int8 weights, of 8 for float32.
+        size: A multiple of LANES, for int8 weights of twice that.
         codes: Where they are put from ``start`` on; int16 or float32.
 
     Returns:
         What the products are to be multiplied by, float32.
     """
     if not is_quantized(codes):
-        for k in range(0, size, 8):
+        for k in range(0, size, LANES):
             store(codes, start + k, load(values, first + k))
         return ONE
     peaks = splat(NOUGHT)
-    for k in range(0, size, 8):
+    for k in range(0, size, LANES):
         value = load(values, first + k)
         peaks = larger(peaks, larger(value, splat(NOUGHT) - value))
     peak = largest(peaks)
     most = np.float32(min(HALF_RANGE, (2**31 - 1) // (127 * size)))
     if not peak > NOUGHT:
-        for k in range(0, size, 8):
+        for k in range(0, size, LANES):
             store(codes, start + k, splat(NOUGHT))
         return ONE
     factor = splat(most / peak)
-    for k in range(0, size, 8):
+    for k in range(0, size, LANES):
         rounded = fma(load(values, first + k), factor, splat(SHIFT)) - splat(SHIFT)
         store(codes, start + k, rounded)
     return np.float32(peak / most)
@@ -167,7 +168,7 @@ def multiply(
     stay_apart()
     weights, layout = matrices.weights, matrices.layout
     width = layout[matrix, 2]
-    lanes = 16 if is_quantized(weights) else 8
+    lanes = 2 * LANES if is_quantized(weights) else LANES
     for r in range(first, last, ROWS):
         block = layout[matrix, 0] + r * width
         row = layout[matrix, 1] + r

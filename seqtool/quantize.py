@@ -8,10 +8,11 @@ import numpy as np
 from seqtool.config import GATES, ModelConfig, Precision
 from seqtool.products import ROWS, Matrices
 from seqtool.recurrence import GRU, LSTM, RELU, SIGMOID, TANH, Network
+from seqtool.vectors import LANES
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-PADDING = 16  # widths and units are multiples of it: the words of a vector
+PADDING = 2 * LANES  # widths and units are multiples of it: the words of a vector
 LARGEST = 127  # int8 is used evenly, without -128
 KINDS = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID}
 
@@ -131,7 +132,7 @@ def join(pairs: Sequence[tuple[Floats, Floats]], precision: Precision) -> Matric
         layout.append((weight, row, matrix.shape[1]))
         weight, row = weight + matrix.size, row + len(matrix)
     exact = precision == "float32"
-    lanes = 8 if exact else 16
+    lanes = LANES if exact else 2 * LANES
     joined = _aligned(weight, np.float32 if exact else np.int8)
     scales = np.ones(row, np.float32)
     for (matrix, _), (first, place, _) in zip(pairs, layout, strict=True):

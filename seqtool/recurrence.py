@@ -14,6 +14,7 @@ from seqtool.counting import Counts, follow, interpolate
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.products import Matrices, encode, multiply, sigmoid, tanh
 from seqtool.vectors import (
+    LANES,
     add_atomic,
     larger,
     load,
@@ -27,7 +28,6 @@ from seqtool.vectors import (
 Array = np.ndarray[Any, Any]
 
 TANH, RELU, SIGMOID, LSTM, GRU = range(5)  # kinds of cells
-BLOCK = 8  # units are shared among threads in blocks of so many
 PATIENCE = 4000  # looks at a counter before the core is offered to others, some microseconds
 NOUGHT, ONE = np.float32(0), np.float32(1)
 
@@ -74,9 +74,9 @@ def meet(counter: Array, threads: int) -> None:
 
 @inlined
 def share(size: int, thread: int, threads: int) -> tuple[int, int]:
-    """First unit or row of a thread, and the one to stop before; multiples of a block."""
-    blocks = (size + BLOCK - 1) // BLOCK
-    return blocks * thread // threads * BLOCK, blocks * (thread + 1) // threads * BLOCK
+    """First unit or row of a thread, and the one to stop before; multiples of LANES."""
+    blocks = (size + LANES - 1) // LANES
+    return blocks * thread // threads * LANES, blocks * (thread + 1) // threads * LANES
 
 
 @inlined
@@ -156,7 +156,7 @@ def advance(
     """
     stay_apart()
     one = splat(ONE)
-    for j in range(begin, end, BLOCK):
+    for j in range(begin, end, LANES):
         p, q = x_place + j, h_place + j
         if kind == LSTM:
             i = sigmoid(load(ux, p) + load(wh, q))

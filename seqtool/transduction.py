@@ -12,7 +12,7 @@ import numpy as np
 from seqtool.compiled import compiled, inlined
 from seqtool.products import Matrices, encode, exponential, multiply, tanh
 from seqtool.recurrence import LSTM, advance
-from seqtool.vectors import fma, load, splat, stay_apart, store, totals, zero
+from seqtool.vectors import LANES, fma, load, splat, stay_apart, store, totals, zero
 
 Array = np.ndarray[Any, Any]
 
@@ -123,7 +123,7 @@ def normalise(x: Array, first: int, pieces: int, size: int, padded: int, norm: A
 @inlined
 def copy(values: Array, first: int, size: int, out: Array, there: int) -> None:
     """Put ``size`` floats, a multiple of 8, into another array."""
-    for k in range(0, size, 8):
+    for k in range(0, size, LANES):
         store(out, there + k, load(values, first + k))
 
 
@@ -137,7 +137,7 @@ def encode_rows(values: Array, width: int, count: int, codes: Array, factors: Ar
 @inlined
 def apply_tanh(x: Array, first: int, size: int) -> None:
     """tanh of ``size`` floats, a multiple of 8, in place."""
-    for k in range(first, first + size, 8):
+    for k in range(first, first + size, LANES):
         store(x, k, tanh(load(x, k)))
 
 
@@ -338,7 +338,7 @@ def attend(
     for j in range(0, length, GROUP):
         place = (first + j) * units
         a, b, c, d = zero(query), zero(query), zero(query), zero(query)
-        for k in range(0, units, 8):
+        for k in range(0, units, LANES):
             q, p = load(query, asked + k), place + k
             if net.attention == DOT:
                 a = fma(q, load(keys, p), a)
@@ -363,7 +363,7 @@ def attend(
         total += weight
     for j in range(length):
         scores[j] = np.float32(float(scores[j]) / total)
-    for k in range(0, units, 8):
+    for k in range(0, units, LANES):
         sums = splat(NOUGHT)
         for j in range(length):
             sums = fma(splat(scores[j]), load(values, (first + j) * units + k), sums)
@@ -399,7 +399,7 @@ def likeliest(logits: Array, first: int, banned: Array, ids: Array, logs: Array)
             logs[k], ids[k] = score, i
             least = np.float32(logs[wanted - 1])
     total, top = splat(NOUGHT), splat(best)
-    for i in range(first, first + (size + 7) // 8 * 8, 8):
+    for i in range(first, first + (size + LANES - 1) // LANES * LANES, LANES):
         total = total + exponential(load(logits, i) - top)
     sums = np.empty(GROUP, np.float32)
     store(sums, 0, totals(total, total, total, total))

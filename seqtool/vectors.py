@@ -1,10 +1,11 @@
 """SIMD vectors inside compiled loops: what numba lacks to reach a processor's full speed.
 
 A loop that numba leaves to LLVM may or may not become vector code, and sums in an order that
-changes with its unrolling. These types name the vectors outright: eight floats, or sixteen words
-against eight sums of their products. What comes out is the same to the bit whatever stands around
-it. Nothing here names a processor: LLVM turns the operations into what the one at hand has (for
-the products of words vpmaddwd with AVX2, vpdpwssd with VNNI, smull and saddlp on ARM).
+changes with its unrolling. These types name the vectors outright: LANES floats, or twice as many
+words against LANES sums of their products. What comes out is the same to the bit whatever stands
+around it. Of a processor only the width of its registers is asked for: LLVM turns the operations
+into what the one at hand has (for the products of words vpmaddwd with AVX2, vpdpwssd with VNNI,
+smull and saddlp on ARM).
 """
 
 import operator
@@ -25,10 +26,6 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
 
-FLOAT, WORD, SUM = ir.FloatType(), ir.IntType(16), ir.IntType(32)
-PRODUCTS = ir.VectorType(SUM, 16)
-BYTES = ir.VectorType(ir.IntType(8), 16)  # int8 in memory; widened to words when loaded
-
 
 def has(feature: str) -> bool:
     """Whether the processor that numba compiles for has a feature, by LLVM's name for it."""
@@ -42,6 +39,12 @@ def has(feature: str) -> bool:
 
 # Registers of 512 bits, and 32 of them.
 WIDE = has("avx512f")
+LANES = 16 if WIDE else 8  # floats in a vector
+FLOAT, WORD, SUM = ir.FloatType(), ir.IntType(16), ir.IntType(32)
+PRODUCTS = ir.VectorType(SUM, 2 * LANES)
+BYTES = ir.VectorType(ir.IntType(8), 2 * LANES)  # int8 in memory; widened to words when loaded
+# Multiplied and added at once where the processor can.
+FMULADD = f"llvm.fmuladd.v{LANES}f32"
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -67,12 +70,12 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector.llvm)  # type: ignore[no-untyped-call]
 
 
-Floats = Vector("Floats", ir.VectorType(FLOAT, 8))
+Floats = Vector("Floats", ir.VectorType(FLOAT, LANES))
 Four = Vector("Four", ir.VectorType(FLOAT, 4))
-Words = Vector("Words", ir.VectorType(WORD, 16))
-Sums = Vector("Sums", ir.VectorType(SUM, 8))
+Words = Vector("Words", ir.VectorType(WORD, 2 * LANES))
+Sums = Vector("Sums", ir.VectorType(SUM, LANES))
 
-LANES = {types.float32: Floats, types.int8: Words, types.int16: Words}
+VECTORS = {types.float32: Floats, types.int8: Words, types.int16: Words}
 TOTALS = {types.float32: Floats, types.int8: Sums}  # what products with such weights add up in
 
 
@@ -91,8 +94,8 @@ def _load(builder: Any, pointer: Any) -> Any:
 
 @instruction
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """Eight floats, or sixteen int16 or int8 as words, that follow each other in an array."""
-    vector = LANES[array.dtype]
+    """Floats, or int16 or int8 as words, that follow each other in an array."""
+    vector = VECTORS[array.dtype]
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         there = BYTES if array.dtype == types.int8 else vector.llvm
@@ -119,7 +122,7 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         *place, value = args
         if array.dtype == types.int16:
-            value = builder.fptosi(value, ir.VectorType(WORD, 8))
+            value = builder.fptosi(value, ir.VectorType(WORD, LANES))
         pointer = _pointer(context, builder, array, place, value.type)
         builder.store(value, pointer).align = 1
         return context.get_dummy_value()
@@ -129,7 +132,7 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 @instruction
 def splat(typing: Any, number: Any) -> Any:
-    """Eight times the same float32."""
+    """The same float32 in every lane."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _repeat(builder, args[0], Floats.llvm)
@@ -176,10 +179,13 @@ def add_products(typing: Any, total: Any, weights: Any, values: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if total == Floats:
-            return _call(builder, "llvm.fmuladd.v8f32", Floats.llvm, [*args[1:], args[0]])
+            return _call(builder, FMULADD, Floats.llvm, [*args[1:], args[0]])
         product = builder.mul(*(builder.sext(arg, PRODUCTS) for arg in args[1:]))
         nothing = ir.Constant(PRODUCTS, ir.Undefined)
-        pairs = [builder.shuffle_vector(product, nothing, _places(range(i, 16, 2))) for i in (0, 1)]
+        pairs = [
+            builder.shuffle_vector(product, nothing, _places(range(i, 2 * LANES, 2)))
+            for i in (0, 1)
+        ]
         return builder.add(args[0], builder.add(*pairs))
 
     return total(total, weights, values), emit
@@ -198,10 +204,12 @@ def totals(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
                 *(builder.shuffle_vector(left, right, _places(range(i, lanes, 2))) for i in (0, 1))
             )
 
-        both = halve(halve(args[0], args[1]), halve(args[2], args[3]))
-        four = _places(range(0, 8, 2)), _places(range(1, 8, 2))
-        nothing = ir.Constant(both.type, ir.Undefined)
-        result = add(*(builder.shuffle_vector(both, nothing, places) for places in four))
+        result = halve(halve(args[0], args[1]), halve(args[2], args[3]))
+        while result.type.count > 4:
+            nothing = ir.Constant(result.type, ir.Undefined)
+            count = result.type.count
+            places = _places(range(0, count, 2)), _places(range(1, count, 2))
+            result = add(*(builder.shuffle_vector(result, nothing, place) for place in places))
         return result if a == Floats else builder.sitofp(result, Four.llvm)
 
     return Four(a, b, c, d), emit
@@ -212,7 +220,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """A * b + c, lane by lane."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _call(builder, "llvm.fmuladd.v8f32", Floats.llvm, args)
+        return _call(builder, FMULADD, Floats.llvm, args)
 
     return Floats(Floats, Floats, Floats), emit
 
@@ -235,10 +243,10 @@ larger = _extreme(">")
 
 @instruction
 def largest(typing: Any, vector: Any) -> Any:
-    """The largest of eight floats."""
+    """The largest lane."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = [builder.extract_element(args[0], ir.Constant(SUM, i)) for i in range(8)]
+        lanes = [builder.extract_element(args[0], ir.Constant(SUM, i)) for i in range(LANES)]
         while len(lanes) > 1:
             pairs = zip(lanes[::2], lanes[1::2], strict=True)
             lanes = [builder.select(builder.fcmp_ordered(">", a, b), a, b) for a, b in pairs]
@@ -253,7 +261,7 @@ def power_of_two(typing: Any, shifted: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], Sums.llvm)
-        one, places = (ir.Constant(Sums.llvm, [n] * 8) for n in (0x3F800000, 23))
+        one, places = (ir.Constant(Sums.llvm, [n] * LANES) for n in (0x3F800000, 23))
         return builder.bitcast(builder.add(builder.shl(bits, places), one), Floats.llvm)
 
     return Floats(Floats), emit

@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "translation": {
         *(*BASIC, "batches", "beam", "checkpoint", "spelling", "tokenizer", "translator"),
     },
-    "quantize": {"config", "products", "recurrence"},
+    "quantize": {"vectors", "config", "products", "recurrence"},
     "surprisal": {"decode"},
     "columns": {"errors"},
     "storage": set(),

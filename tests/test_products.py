@@ -20,14 +20,14 @@ from seqtool.products import (
     tanh,
 )
 from seqtool.quantize import join
-from seqtool.vectors import load, store
+from seqtool.vectors import LANES, load, store
 
-R, K, M = 24, 48, 7  # rows, width, vectors
+R, K, M = 24, 96, 7  # rows, width, vectors
 
 
 @compiled
 def activate(x: Any, exps: Any, sigmoids: Any, tanhs: Any) -> None:
-    for i in range(0, len(x), 8):
+    for i in range(0, len(x), LANES):
         v = load(x, i)
         store(exps, i, exponential(v))
         store(sigmoids, i, sigmoid(v))
@@ -54,7 +54,7 @@ def make(precision: Any, seed: int = 1) -> tuple[np.ndarray, np.ndarray, Matrice
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(R, K)).astype(np.float32)
     bias = rng.normal(size=R).astype(np.float32)
-    before = np.ones((8, 16), np.float32), np.ones(8, np.float32)
+    before = np.ones((8, 32), np.float32), np.ones(8, np.float32)
     return weight, bias, join([before, (weight, bias)], precision)
 
 
@@ -71,11 +71,11 @@ def test_activations_are_those_of_numpy() -> None:
 
 
 def test_what_is_not_a_number_stays_so() -> None:
-    x = np.array([np.nan, np.inf, -np.inf, 0, 1, -1, 1e30, -1e30], np.float32)
+    x = np.array([np.nan, np.inf, -np.inf, 0, 1, -1, 1e30, -1e30] * 2, np.float32)
     exps, sigmoids, tanhs = np.empty((3, len(x)), np.float32)
     activate(x, exps, sigmoids, tanhs)
-    assert np.isnan([exps[0], sigmoids[0], tanhs[0]]).all()
-    assert_allclose(tanhs[1:], np.tanh(x[1:]), atol=3e-7)
+    assert np.isnan([exps[::8], sigmoids[::8], tanhs[::8]]).all()
+    assert_allclose(tanhs[1:8], np.tanh(x[1:8]), atol=3e-7)
     assert_allclose(sigmoids[1:4], [1, 0, 0.5], atol=2e-7)
 
 
@@ -95,10 +95,10 @@ def test_int8_products_are_exact_sums_of_the_rounded_numbers() -> None:
     assert_allclose(multiplied(matrices, x), x @ rounded.T + bias, atol=most, rtol=0)
 
 
-@pytest.mark.parametrize("width", [16, 512, 4096])
+@pytest.mark.parametrize("width", [32, 512, 4096])
 def test_the_largest_int8_sums_do_not_overflow(width: int) -> None:
     weight, none = np.ones((8, width), np.float32), np.zeros(8, np.float32)
-    matrices = join([(weight[:, :16], none), (weight, none)], "int8")
+    matrices = join([(weight[:, :32], none), (weight, none)], "int8")
     x, out = np.full((1, width), -3, np.float32), np.empty((1, 8), np.float32)
     product(matrices, 0, 8, x, np.zeros(x.shape, np.int16), out)
     assert_allclose(out, -3 * width, rtol=1e-3)
@@ -135,7 +135,7 @@ def test_a_plain_processor_gives_the_same_int8_sums(name: str) -> None:
     """Without AVX2 LLVM takes other instructions for the same whole numbers."""
     code = (
         "import numpy as np, sys; sys.path.insert(0, 'tests'); import test_products as t;"
-        "m = t.make('int8')[2]; x = np.random.default_rng(2).normal(size=(7, 48));"
+        "m = t.make('int8')[2]; x = np.random.default_rng(2).normal(size=(7, 96));"
         "print(t.multiplied(m, x.astype(np.float32)).tobytes().hex())"
     )
     found = [
