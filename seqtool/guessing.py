@@ -28,9 +28,10 @@ def guess_task(
     path = Path(data)
     if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
         return "generate"  # a pipe can be looked at but once; what is missing is told there
+    from seqtool.formats import guess_format
     from seqtool.images import is_images
     from seqtool.pairs import guess_pairs
-    from seqtool.tables import guess_format, holds_labels
+    from seqtool.tables import holds_labels
     from seqtool.text import SUFFIXES, open_text
     from seqtool.treebank import is_treebank
 

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from seqtool.columns import Columns
 from seqtool.delimited import LONGEST
 from seqtool.errors import ConfigError, DataError
+from seqtool.formats import guess_format
 from seqtool.sides import choose_sides, looks_like_header, looks_like_pairs
 from seqtool.splits import Keys, text_keys
 from seqtool.storage import Picked, Text, TextStore
-from seqtool.tables import Table, guess_format, read_columns, sample_rows
+from seqtool.tables import Table, read_columns, sample_rows
 from seqtool.text import TextFiles, open_text
 
 SMOOTH = 10  # characters added to lengths before they are compared: "Go." may be "Lauf weg!"

@@ -17,12 +17,13 @@ from seqtool.data import encode_documents
 from seqtool.delimited import LONGEST
 from seqtool.errors import DataError
 from seqtool.findings import Attended, Belief
+from seqtool.formats import guess_format
 from seqtool.images import read_images
 from seqtool.judge import ImageJudge, TextJudge
 from seqtool.labelled import Data, read_like, strings
 from seqtool.pipes import given_text
 from seqtool.pixels import step_count
-from seqtool.tables import Table, guess_format, read_table
+from seqtool.tables import Table, read_table
 from seqtool.text import open_text
 from seqtool.tokenizer import Tokenizer
 from seqtool.translation import TextTranslator, Wishes

@@ -77,9 +77,13 @@ ALLOWED: dict[str, set[str]] = {
     "treebank": {"errors", "splits", "storage", "text"},
     "delimited": {"columns", "errors", "text"},
     "hub": {"errors", "text"},
-    "tables": {"columns", "delimited", "errors", "hub", "splits", "storage", "text"},
+    "formats": {"columns", "delimited", "errors", "hub", "text"},
+    "tables": {"columns", "delimited", "errors", "formats", "splits", "storage", "text"},
     "sides": {"columns", "errors"},
-    "pairs": {"columns", "delimited", "errors", "sides", "splits", "storage", "tables", "text"},
+    "pairs": {
+        *("columns", "delimited", "errors", "formats", "sides", "splits", "storage", "tables"),
+        "text",
+    },
     "bitext": {"audit", "config", "errors", "pairs", "splits"},
     "spelling": {"config", "errors", "lexicon", "pairs", "tokenizer"},
     "dictionary": {"config", "lexicon", "pairs"},
@@ -101,8 +105,8 @@ ALLOWED: dict[str, set[str]] = {
     "specimens": {
         "pixels",
         *(*BASIC, "census", "checkpoint", "console", "data", "delimited", "findings", "images"),
-        *("judge", "judging", "labelled", "pipes", "tables", "text", "tokenizer", "translation"),
-        "unseen",
+        *("formats", "judge", "judging", "labelled", "pipes", "tables", "text", "tokenizer"),
+        *("translation", "unseen"),
     },
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},
@@ -243,7 +247,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "options": {"distributed", "config", "console", "settings"},
     "guessing": {
-        *(*BASIC, "images", "pairs", "tables", "text", "train_classify", "train_rows"),
+        *(*BASIC, "formats", "images", "pairs", "tables", "text", "train_classify", "train_rows"),
         *("train_tag", "train_text", "train_translate", "treebank"),
     },
     "cli_train": {

@@ -13,7 +13,8 @@ import pytest
 
 import seqtool.storage as storage
 from seqtool.errors import ConfigError, DataError
-from seqtool.tables import Table, guess_format, holds_labels, read_table
+from seqtool.formats import guess_format
+from seqtool.tables import Table, holds_labels, read_table
 
 TEXTS = ["a good film", 'it says "no",\ttwice', "caf\u00e9 \u4e2d, nothing else", "007"]
 LABELS = ["pos", "neg", "pos", "neg"]
