@@ -5,11 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array  # type: ignore[import-untyped]
+from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from seqtool.calibration import fit_powers, nll, pool
 from seqtool.lexicon import Lexicon
-from seqtool.linear import PRIOR, STRENGTHS, _factors, fit, look_up, ngram_keys, ratios, score
+from seqtool.linear import GAIN, WAYS, _factors, fit, look_up, ngram_keys, ratios, score
 
 TEXTS = ["good good film", "bad film", "good fun", "bad bad day", ""]
 LABELS = np.array([1, 0, 1, 0, 1])
@@ -26,10 +28,10 @@ def test_every_ngram_of_a_text_counts_once(order):
     hashes, rows = encoded(TEXTS)
     _, where = ngram_keys(hashes, rows, order)
     for i, text in enumerate(TEXTS):
-        words = text.split()
+        words = ["<", *text.split(), ">"]
         grams = {
             tuple(words[a : a + n]) for n in range(1, order + 1) for a in range(len(words) - n + 1)
-        }
+        } - {("<",), (">",)}
         assert (where == i).sum() == len(grams)
     assert np.all(np.diff(where) >= 0)
 
@@ -38,8 +40,11 @@ def test_the_same_ngram_has_the_same_key_wherever_it_stands():
     hashes, rows = encoded(["a b", "x a b y", "b a", "a", "b"])
     keys, where = ngram_keys(hashes, rows, 2)
     sets = [set(keys[where == i].tolist()) for i in range(5)]
-    assert sets[0] <= sets[1]
-    assert sets[0] & sets[2] == sets[3] | sets[4]  # the pair is another one
+    one = sets[3] & sets[0]  # without what stands at its borders
+    assert len(sets[0] & sets[1]) == 3
+    assert len(sets[0] & sets[2]) == 2  # the pair is another one
+    assert len(sets[3]) == 3
+    assert len(one) == 2  # "a" begins both
 
 
 def test_ratios_by_hand():
@@ -51,32 +56,54 @@ def test_ratios_by_hand():
     assert found[:, 0] == pytest.approx(-found[:, 1])
 
 
-def test_fit_is_at_the_optimum_that_scikit_learn_finds():
+@pytest.mark.parametrize("prior", [0.0, 0.1])
+def test_fit_is_at_the_optimum_that_scikit_learn_finds(prior):
     rng = np.random.default_rng(1)
     x = rng.random((60, 7)) < 0.4
     labels = np.where(x[:, 0] ^ (rng.random(60) < 0.2), 1, 0)
-    rows, places = np.nonzero(x)
     # Scaled so that both classes' columns are opposite: then the softmax is a logistic one.
-    scale = np.stack([-np.ones(7), np.ones(7)], axis=1)
+    scale = np.stack([-np.ones(7), np.ones(7)], axis=1).astype(np.float32)
     strength = 2.0
-    factors, bias = _factors(places, rows, labels, np.ones(60), scale, strength)
+    start = np.zeros_like(scale), np.zeros(2, np.float32)
+    texts = csr_array(x.astype(np.float32))
+    factors, bias = _factors(texts, labels, np.ones(60), scale, (strength, prior), start)
     slope = (scale * factors)[:, 1] - (scale * factors)[:, 0]
-    # Both factors move alike, so the slope's penalty is strength/4 (slope - 2 prior)^2, which
-    # scikit-learn writes 1/(2C): shift its features by an offset logit for the prior's part.
-    offset = x @ np.full(7, 2 * PRIOR)
 
+    # Both factors move alike, so the slope's penalty is strength/4 (slope - 2 prior)^2, which
+    # scikit-learn, that knows no prior, writes 1/(2C).
     def loss(slope, intercept):
         z = x @ slope + intercept
         nll = np.logaddexp(0, -np.where(labels == 1, z, -z)).sum()
-        return nll + strength / 4 * ((slope - 2 * PRIOR) ** 2).sum()
+        return nll + strength / 4 * ((slope - 2 * prior) ** 2).sum()
 
     mine = loss(slope, bias[1] - bias[0])
-    assert offset.shape == (60,)
     for _ in range(200):
         other = loss(slope + 0.02 * rng.normal(size=7), bias[1] - bias[0] + 0.02 * rng.normal())
         assert mine <= other + 1e-4
     theirs = LogisticRegression(C=2 / strength, max_iter=1000).fit(x, labels)
     assert mine <= loss(theirs.coef_[0], theirs.intercept_[0]) + 1e-4
+    if not prior:
+        assert slope == pytest.approx(theirs.coef_[0], abs=2e-3)
+
+
+def test_features_of_a_text_are_those_of_scikit_learns_tf_idf(monkeypatch):
+    hashes, rows = encoded(TEXTS)
+    keys, where = ngram_keys(hashes, rows, 1)
+    seen = {}
+
+    def see(texts, labels, weights, scale, pull, start):
+        seen["texts"] = texts.toarray()
+        return start
+
+    monkeypatch.setattr("seqtool.linear._factors", see)
+    monkeypatch.setattr("seqtool.linear.USUAL", WAYS[1])
+    nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    fit((keys, where), LABELS, np.ones(5), 2, nothing, np.zeros(0, np.int64))
+    theirs = TfidfVectorizer(binary=True).fit_transform(TEXTS).toarray()
+    # The columns stand in another order.
+    np.testing.assert_allclose(
+        sorted(map(tuple, seen["texts"].T)), sorted(map(tuple, theirs.T)), atol=1e-6
+    )
 
 
 def test_learns_what_words_say_and_ignores_unknown_ones():
@@ -123,7 +150,27 @@ def test_several_labels_are_questions_of_their_own():
         np.testing.assert_allclose(alone["weight"][:, 0], together["weight"][:, column], atol=5e-3)
 
 
-def test_the_penalty_is_weakened_as_long_as_held_out_texts_gain(monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_scores_are_those_that_were_fitted(monkeypatch, way):
+    monkeypatch.setattr("seqtool.linear.USUAL", way._replace(strengths=(0.01,)))
+    hashes, rows = encoded([*TEXTS, "good good film zebra"])
+    keys, where = ngram_keys(hashes, rows, 2)
+    train = where < 5
+    nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    arrays = fit((keys[train], where[train]), LABELS, np.ones(5), 2, nothing, LABELS[:0])
+    logits = score(arrays, keys, where, 6)
+    assert logits[:5].argmax(axis=1).tolist() == LABELS.tolist()
+    # Weights by hand: the sum over a text's n-grams, by its length where there is one.
+    known = [arrays["keys"].tolist().index(key) for key in keys[where == 0].tolist()]
+    total = arrays["weight"][known].sum(axis=0)
+    if way.to_length:
+        total = total / np.sqrt((arrays["rarity"][known] ** 2).sum())
+    assert logits[0] == pytest.approx(total + arrays["bias"], rel=1e-5)
+    alone = score(arrays, keys[where == 3], where[where == 3] - 3, 1)
+    np.testing.assert_array_equal(alone[0], logits[3])
+
+
+def test_held_out_texts_choose_the_way_and_its_penalty(monkeypatch):
     rng = np.random.default_rng(1)
     words = [f"w{i}" for i in range(40)]
     texts = [" ".join(rng.choice(words, 30)) for _ in range(200)]
@@ -132,17 +179,21 @@ def test_the_penalty_is_weakened_as_long_as_held_out_texts_gain(monkeypatch):
     first = where < 150
     train, held = (keys[first], where[first]), (keys[~first], where[~first] - 150)
 
-    def learn():
-        return fit(train, labels[:150], np.ones(150), 2, held, labels[150:])
-
-    losses, weights = [], []
-    for strength in STRENGTHS:
-        monkeypatch.setattr("seqtool.linear.STRENGTHS", (strength,))
-        arrays = learn()
+    def learn(*ways):
+        monkeypatch.setattr("seqtool.linear.WAYS", ways)
+        arrays = fit(train, labels[:150], np.ones(150), 2, held, labels[150:])
         logits = score(arrays, *held, 50)
-        losses.append(nll(pool([logits], fit_powers([logits], labels[150:])), labels[150:]))
-        weights.append(arrays["weight"])
-    monkeypatch.setattr("seqtool.linear.STRENGTHS", STRENGTHS)
-    rises = [i for i, (one, other) in enumerate(pairwise(losses)) if other >= one]
-    np.testing.assert_array_equal(learn()["weight"], weights[rises[0] if rises else -1])
-    assert losses[rises[0] if rises else -1] < losses[0]
+        return arrays, nll(pool([logits], fit_powers([logits], labels[150:])), labels[150:])
+
+    ends = []
+    for way in WAYS:
+        strengths = way.strengths
+        losses = [learn(way._replace(strengths=strengths[: n + 1]))[1] for n in range(5)]
+        assert all(one >= other for one, other in pairwise(losses))  # never the worse of two
+        assert losses[-1] < losses[0]
+        ends.append(learn(way))
+    arrays, loss = learn(*WAYS)
+    assert loss <= min(loss for _, loss in ends) + GAIN / 50
+    chosen = next(arrays for arrays, reached in ends if reached == loss)
+    np.testing.assert_array_equal(arrays["weight"], chosen["weight"])
+    assert ("rarity" in arrays) == ("rarity" in chosen)
