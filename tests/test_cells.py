@@ -199,15 +199,26 @@ def test_stochastic_layer_repeats_with_the_seed_and_draws_also_in_eval_mode():
 @pytest.mark.parametrize("kind", ALL)
 def test_the_path_follows_from_kind_and_shape(kind):
     small, large = (RecurrentStack(E, n, cell=kind[0], nonlinearity=kind[1]) for n in (63, 64))
-    batch = torch.randn(4, 32, E)
+    batch = torch.randn(16, 8, E)
     fallback = "fused" if kind in IN_TORCH else "plain"
     compiled = kind in DETERMINISTIC
     assert large.fastest(batch) == ("compiled" if compiled else fallback)
     assert large.fastest(batch.double()) == fallback
     assert large.fastest(batch.to("meta")) == fallback
-    for stack, x in ((small, batch), (large, batch[:, :31])):  # too small to be worth it
+    for stack, x in ((small, batch), (large, batch[:, :7])):  # too small to be worth it
         assert stack.fastest(x) == ("compiled" if compiled and kind not in IN_TORCH else fallback)
     assert large.fastest(batch, padded=True) == ("compiled" if compiled else "plain")
+
+
+@pytest.mark.parametrize("kind", DETERMINISTIC)
+def test_onednn_runs_lstms_of_few_sequences(kind, monkeypatch):
+    few, many = torch.zeros(8, 16, E, device="cpu"), torch.zeros(9, 16, E)
+    stack = RecurrentStack(E, 64, cell=kind[0], nonlinearity=kind[1])
+    for has_it in (True, False):
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda has_it=has_it: has_it)
+        theirs = has_it and kind[0] == "lstm"
+        assert stack.fastest(few) == ("fused" if theirs else "compiled")
+        assert stack.fastest(few, padded=True) == stack.fastest(many) == "compiled"
 
 
 @pytest.mark.parametrize("grad", [True, False])

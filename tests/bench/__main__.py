@@ -42,8 +42,9 @@ score: ours reads tokens before each fast stream that do not count.
 start: nothing is left out but what the system keeps of files, and compiling, once for a user.
 learn: of ours nothing, a second command plans for 8 seconds; of the transformer start-up, reading
 the text and evaluating.
-Limits: sgemm is a 1024^3 float32 product by torch on all cores; bandwidth is reading as many bytes
-as the weights have, again and again, on all cores, so from the cache that can hold them."""
+Limits: sgemm is a 1024^3 float32 product on all cores by MKL or oneDNN, whichever is faster here;
+bandwidth is reading as many bytes as the weights have, again and again, on all cores, so from the
+cache that can hold them."""
 
 
 def measured(groups: list[str], only: str, effort: Effort, *, smoke: bool) -> Iterator[Row]:

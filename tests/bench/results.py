@@ -12,7 +12,8 @@ from .measure import OURS
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 LIMIT = "limit: "
-README_GROUPS, README_PEERS = ("generate", "train"), ("onnxruntime", "torch.nn")
+README_GROUPS = ("generate", "train")
+README_PEERS = ("onnxruntime", "torch.nn", "keras")
 
 Row = Mapping[str, Any]
 
