@@ -17,7 +17,7 @@ from seqtool.audit import Finding, make_finding, name_rows
 from seqtool.config import PairConfig
 from seqtool.errors import ConfigError, DataError
 from seqtool.pairs import SMOOTH, Pairs, read_pairs
-from seqtool.splits import Indices, hold_out, text_keys
+from seqtool.splits import Indices, fit_memory, hold_out, text_keys
 
 Mask = npt.NDArray[np.bool_]
 
@@ -68,14 +68,16 @@ def read_split(
     """
     if valid_target is not None and valid is None:
         raise ConfigError(f"--valid-target {valid_target} needs the sources, named by --valid")
-    pairs, findings = _checked(_read(data, target, config))
+    all_pairs, drawn = fit_memory(_read(data, target, config), [], seed)
+    pairs, findings = _checked(all_pairs)
     card: dict[str, Any] = {
         **{"name": data, "target": target, "valid": valid, "valid_target": valid_target},
         **{"sha256": pairs.sha256, "source_column": pairs.columns.texts[0]},
         **{"target_column": ",".join(pairs.columns.texts[1:]), "valid_sha256": None},
     }
     if valid is not None:
-        apart, more = _checked(_read(valid, valid_target, config, like=pairs))
+        others, _ = fit_memory(_read(valid, valid_target, config, like=pairs), [], seed)
+        apart, more = _checked(others)
         apart = apart.select(_shuffled(len(apart), seed).tolist())
         train, note = pairs, f"{valid} held out, {len(apart):,} pairs"
         findings = (*findings, *more, *find_leaks(pairs, apart))
@@ -90,7 +92,7 @@ def read_split(
         apart = pairs.select(held[_shuffled(len(held), seed)].tolist())
         note = f"{len(apart):,} pairs held out ({len(apart) / len(pairs):.1%})"
     card |= {"pairs": len(train), "held_out": len(apart) if apart is not None else 0}
-    return PairSplit(train, apart, findings, note, card)
+    return PairSplit(train, apart, findings, drawn + note, card)
 
 
 def choose_fraction(count: int) -> float:

@@ -13,7 +13,7 @@ from seqtool.config import LabelConfig
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import Images, is_images, read_images
 from seqtool.labels import SHOWN_CLASSES, listed
-from seqtool.splits import hold_out
+from seqtool.splits import fit_memory, hold_out
 from seqtool.tables import Table, read_table
 
 Array = npt.NDArray[Any]
@@ -190,8 +190,9 @@ def read_split(source: str, valid: str | None, config: LabelConfig, seed: int) -
     data = read_data(source, config)
     found = audit(data)
     found.refuse()
+    classes, data, drawn = data.classes, *_fit(data, seed)
     if valid is not None:
-        held_out = read_data(valid, config, data)
+        held_out, _ = _fit(read_data(valid, config, data), seed)
         checked = audit(held_out)
         findings = (*found.findings, *checked.findings, *compare(data, held_out))
         for finding in findings:
@@ -199,14 +200,19 @@ def read_split(source: str, valid: str | None, config: LabelConfig, seed: int) -
             if finding.fatal and finding.problem != "one-class":
                 raise DataError(finding.message)
         held_out = held_out.select(shuffled(len(held_out), seed).tolist())
-        return Split(data, held_out, data.classes, findings, f"{held_out.name} held out")
+        return Split(data, held_out, classes, findings, f"{drawn}{held_out.name} held out")
     if config.valid_fraction == 0:
-        return Split(data, None, data.classes, found.findings, "nothing held out")
+        return Split(data, None, classes, found.findings, f"{drawn}nothing held out")
     kept, held = hold_out(data.keys(), data.labels, config.valid_fraction, seed, data.name)
-    note = f"{config.valid_fraction:.0%} of each class held out"
+    note = f"{drawn}{config.valid_fraction:.0%} of each class held out"
     # In random order: an evaluation may look at the first ones only.
     apart = data.select(held[shuffled(len(held), seed)].tolist())
-    return Split(data.select(kept.tolist()), apart, data.classes, found.findings, note)
+    return Split(data.select(kept.tolist()), apart, classes, found.findings, note)
+
+
+def _fit(data: Data, seed: int) -> tuple[Data, str]:
+    """As ``fit_memory``; images are in memory anyway."""
+    return (data, "") if isinstance(data, Images) else fit_memory(data, data.labels, seed)
 
 
 def shares(counts: Mapping[str, int], total: int) -> str:

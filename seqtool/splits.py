@@ -7,6 +7,7 @@ and hardly when some are added, and it is the same on every machine.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,27 @@ from seqtool.errors import DataError
 Keys = npt.NDArray[np.uint64]  # (n,) equal for equal content, and with near certainty only then
 Indices = npt.NDArray[np.int64]
 
+# Characters learned from at most: what is made of them (words, n-grams, ids) takes some 20 bytes of
+# memory for each.
+MOST_CHARACTERS = 1 << 26
+_MEASURED = 1000  # rows whose length is taken for that of all
+
 _EMPTY = np.uint64(0)  # the key of a text with nothing in it
+
+
+class Rows(Protocol):
+    """Texts, or pairs of them, on disk or in memory."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def texts(self) -> Sequence[str | tuple[str, ...]]: ...
+    def __len__(self) -> int: ...
+    def keys(self) -> Keys: ...
+    def select(self, indices: Sequence[int]) -> Self: ...
+
+
+RowsT = TypeVar("RowsT", bound=Rows)
 
 
 def text_keys(texts: Iterable[str | tuple[str, ...]]) -> Keys:
@@ -78,6 +99,26 @@ def hold_out(
             f"{fraction:g} of them; name a file with --valid, or add rows"
         )
     return train, valid
+
+
+def fit_memory(
+    data: RowsT, labels: Sequence[str | tuple[str, ...]], seed: int
+) -> tuple[RowsT, str]:
+    """The rows that memory has room for, and a note for people if these are not all.
+
+    Args:
+        data: Texts of any number.
+        labels: As for ``hold_out``: the same share of each class is drawn, at random.
+        seed: Another one draws others.
+    """
+    some = data.texts[:: max(1, len(data) // _MEASURED)]
+    length = sum(len("".join(text)) for text in some) / max(1, len(some))
+    share = MOST_CHARACTERS / max(1.0, length * len(data))
+    if share >= 1:
+        return data, ""
+    kept, _ = hold_out(data.keys(), labels, 1 - share, seed, data.name)
+    drawn = data.select(kept.tolist())
+    return drawn, f"{len(drawn):,} of {len(data):,} rows drawn, as many as memory has room for; "
 
 
 def _key(text: str) -> int:

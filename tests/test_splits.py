@@ -5,8 +5,13 @@ import random
 import numpy as np
 import pytest
 
+import seqtool.splits as splits_module
+from seqtool.bitext import read_split as read_pair_split
+from seqtool.config import LabelConfig, PairConfig
 from seqtool.errors import DataError
-from seqtool.splits import hold_out, text_keys
+from seqtool.labelled import read_split
+from seqtool.splits import fit_memory, hold_out, text_keys
+from seqtool.tables import read_table
 
 
 def data(count=1000, copies=1):
@@ -107,3 +112,47 @@ def test_the_choice_is_the_same_on_every_machine():
     valid = hold_out(keys, [], 0.2, 9, "x")[1]
     assert valid.tolist() == sorted(first)
     assert np.all(np.diff(valid) > 0)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A file of 1000 labelled texts of about 16 characters; a tenth of them are rare."""
+    texts, labels = data()
+    path = tmp_path / "x.csv"
+    rows = [f"{text},{label}\n" for text, label in zip(texts, labels, strict=True)]
+    path.write_text("text,label\n" + "".join(rows))
+    return path
+
+
+def test_rows_that_memory_has_room_for_are_all_taken(table):
+    rows = read_table(str(table), encoding="utf-8")
+    assert fit_memory(rows, rows.labels, 1) == (rows, "")
+
+
+def test_of_more_rows_a_share_of_each_class_is_drawn(table, monkeypatch):
+    rows = read_table(str(table), encoding="utf-8")
+    monkeypatch.setattr(splits_module, "MOST_CHARACTERS", sum(map(len, rows.texts)) // 5)
+    drawn, note = fit_memory(rows, rows.labels, 1)
+    assert 195 <= len(drawn) <= 205
+    assert abs(list(drawn.labels).count("rare") - 20) <= 1
+    assert note == f"{len(drawn)} of 1,000 rows drawn, as many as memory has room for; "
+    again, other = fit_memory(rows, rows.labels, 1)[0], fit_memory(rows, rows.labels, 2)[0]
+    assert list(again.texts) == list(drawn.texts) != list(other.texts)
+    monkeypatch.setattr(splits_module, "MOST_CHARACTERS", 64)  # four texts: still one of each
+    assert set(fit_memory(rows, rows.labels, 1)[0].labels) == {"rare", "common"}
+
+
+def test_training_takes_what_fits_and_says_so(table, monkeypatch):
+    monkeypatch.setattr(splits_module, "MOST_CHARACTERS", 4000)
+    split = read_split(str(table), None, LabelConfig(), 1)
+    assert split.held_out is not None
+    count = len(split.train) + len(split.held_out)
+    assert 200 < count < 300
+    assert split.note.startswith(f"{count} of 1,000 rows drawn")
+    assert split.classes == ("common", "rare")
+    pairs = table.with_name("pairs.tsv")
+    pairs.write_text("".join(f"word {n} here\tWort {n} hier\n" for n in range(1000)))
+    found = read_pair_split(str(pairs), None, None, None, PairConfig(), 1)
+    assert found.held_out is not None
+    assert 100 < len(found.train) + len(found.held_out) < 200
+    assert "of 1,000 rows drawn" in found.note
