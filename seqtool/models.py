@@ -144,12 +144,14 @@ class LanguageModel(nn.Module):
             large vocabulary are never held all at once.
         """
         output, added, state = self._read(ids, state, self.stack, drop=self.training)
-        rows, answers = output.flatten(0, 1), targets.flatten()
+        # Time step by time step, as the layers leave it in memory: nothing has to be copied.
+        rows, answers = output.transpose(0, 1).flatten(0, 1), targets.t().flatten()
         if counted is not None:
-            kept = counted.flatten()
+            kept = counted.t().flatten()
             rows, answers = rows[kept], answers[kept]
         if added is not None:
-            added = added.flatten(0, 1) if counted is None else added.flatten(0, 1)[kept]
+            added = added.transpose(0, 1).flatten(0, 1)
+            added = added if counted is None else added[kept]
             logits = functional.linear(rows, self._output_weight(), self.output.bias) + added
             return functional.cross_entropy(logits, answers), state
         return cross_entropy(rows, self._output_weight(), self.output.bias, answers), state
@@ -163,10 +165,11 @@ class LanguageModel(nn.Module):
         self, ids: Tensor, state: State, stack: Stack, *, drop: bool
     ) -> tuple[Tensor, Tensor | None, State]:
         """What the layers make of some ids, what n-grams add to the logits, and the state."""
-        x = self.embedding(ids)
         if self.ngrams is None:
+            x = self.embedding(ids.t()).transpose(0, 1)  # as layers want it in memory
             output, state = stack(x, state)
             return output, None, state
+        x = self.embedding(ids)
         added_input, added_logits, recent = self.ngrams(ids, state[-1], drop=drop)
         output, state = stack(x + added_input, state[:-1])
         on_logits = self.config.ngram_logits(self.vocab_size)
