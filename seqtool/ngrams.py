@@ -37,11 +37,17 @@ class _SumRows(torch.autograd.Function):
         """Gradient of the sums (N, D) to that of the table."""
         (gradient,) = gradients
         rows, weights = ctx.saved_tensors
-        used, places = torch.unique(rows, return_inverse=True)
-        values = gradient.new_zeros(len(used), ctx.shape[1])
-        for k in range(rows.shape[1]):
-            share = gradient if weights is None else gradient * weights[:, k, None]
-            values.index_add_(0, places[:, k], share)
+        # The uses of a row side by side: its gradient is then the sum of a bag. index_add_ on the
+        # rows as they come takes three times as long.
+        by_row, uses = torch.sort(rows.flatten(), stable=True)
+        used, counts = torch.unique_consecutive(by_row, return_counts=True)
+        values = functional.embedding_bag(
+            uses // rows.shape[1],
+            gradient.contiguous(),
+            counts.cumsum(0) - counts,
+            mode="sum",
+            per_sample_weights=None if weights is None else weights.flatten()[uses],
+        )
         sparse = torch.sparse_coo_tensor(
             used[None], values, ctx.shape, is_coalesced=True, check_invariants=False
         )

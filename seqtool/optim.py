@@ -119,9 +119,12 @@ class RowAdagrad(torch.optim.Optimizer):
                 # ngrams gives every row once, but autograd forgets that it is coalesced.
                 shared = average_sparse(table.grad)
                 rows, gradient = shared._indices()[0], shared._values()
-                total = state["sum"][rows].addcmul_(gradient, gradient)
-                state["sum"][rows] = total
-                table.index_add_(0, rows, gradient / total.sqrt_(), alpha=-group["lr"])
+                # Not by indexing or index_add_, which take two to four times as long.
+                total = state["sum"].index_select(0, rows).addcmul_(gradient, gradient)
+                state["sum"].index_copy_(0, rows, total)
+                moved = table.index_select(0, rows)
+                moved.addcdiv_(gradient, total.sqrt_(), value=-group["lr"])
+                table.index_copy_(0, rows, moved)
 
 
 class Updater:
