@@ -12,6 +12,7 @@ import numpy.typing as npt
 from seqtool.annotator import Annotator, load_annotator
 from seqtool.checkpoint import Card, event_line, load_counts
 from seqtool.console import Console
+from seqtool.distributed import portions, shared_out, world
 from seqtool.errors import DataError, SeqtoolError
 from seqtool.lexicon import TokenLexicon, fold, hash_text
 from seqtool.output import cell, emit
@@ -98,6 +99,8 @@ def appraise(request: GradeRequest, console: Console) -> int:
     gold = Gold(numbers(bank, names), lengths, unseen, names, card.source["scheme"])
     console.status(f"tagging {len(bank):,} sentences")
     guess = _guess(annotator, bank, names)
+    if not world().first:
+        return 0
     low, high = bootstrap(gold.truth == guess, lengths, seed=0)
     report: dict[str, Any] = {
         "task": card.task,
@@ -141,14 +144,14 @@ def bootstrap(right: Array, lengths: Array, *, seed: int) -> tuple[float, float]
 
 
 def _guess(annotator: Annotator, bank: Treebank, names: Sequence[str]) -> Array:
-    """The numbers of the labels that the model gives, (n,)."""
+    """The numbers of the labels that the model gives, (n,); in the first process only."""
     number = {name: i for i, name in enumerate(names)}
-    found: list[int] = []
-    for start in range(0, len(bank), CHUNK):
-        sentences = [sentence.tokens for sentence in bank.sentences[start : start + CHUNK]]
-        for answer in annotator.annotate(sentences):
-            found += [number[label] for label in answer.labels]
-    return np.array(found)
+
+    def tagged(part: slice) -> list[int]:
+        answers = annotator.annotate([sentence.tokens for sentence in bank.sentences[part]])
+        return [number[label] for answer in answers for label in answer.labels]
+
+    return np.array([*chain.from_iterable(shared_out(portions(len(bank), CHUNK), tagged))])
 
 
 def _most_frequent(counts: dict[str, Array], card: Card, bank: Treebank) -> tuple[Array, Array]:

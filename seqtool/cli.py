@@ -13,6 +13,7 @@ from seqtool.cli_lines import classify, tag, translate
 from seqtool.cli_selftest import selftest
 from seqtool.cli_train import train
 from seqtool.cli_use import evaluate, generate
+from seqtool.distributed import leave
 from seqtool.errors import SeqtoolError, is_out_of_memory
 from seqtool.output import complain, emit, settle
 from seqtool.settings import canonical, check_single_dash
@@ -73,5 +74,6 @@ def main(argv: list[str] | None = None) -> None:
             raise
         # In typer's output, the help; what commands read and write has messages of its own.
         status = complain(f"standard output: cannot be written ({err.strerror})", 1)
+    leave()
     settle()
     raise SystemExit(status or 0)

@@ -6,9 +6,10 @@ outside of the model is decided by process 0 and told to the others, and that pr
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqtool.errors import ConfigError, SeqtoolError
@@ -73,7 +74,7 @@ def join(device: "torch.device") -> None:
 
 def leave() -> None:
     """End the connection, if there is one."""
-    if world().size > 1:
+    if "torch.distributed" in sys.modules:
         import torch.distributed as dist
 
         if dist.is_initialized():
@@ -84,6 +85,13 @@ def share(count: int) -> slice:
     """This process's part of so many rows; the parts of all differ by one at most."""
     here = world()
     return slice(count * here.rank // here.size, count * (here.rank + 1) // here.size)
+
+
+def portions(count: int, most: int) -> list[slice]:
+    """So many rows in parts of up to ``most``, of which all processes get equally many."""
+    number = world().size * -(-count // (world().size * most))
+    bounds = [count * part // number for part in range(number + 1)] if number else []
+    return [slice(begin, end) for begin, end in pairwise(bounds) if begin < end]
 
 
 def weight(mine: float, all_of_them: float) -> float:
@@ -222,6 +230,10 @@ def shared_out(parts: Iterable[PartT], work: Callable[[PartT], ValueT]) -> Itera
 
     Yields:
         In process 0 all results, in the others nothing.
+
+    Raises:
+        SeqtoolError: In process 0, after the results before it, what reading a part or the work
+            raised anywhere; in the others what reading raised.
     """
     here = world()
     if here.size == 1:
@@ -230,10 +242,7 @@ def shared_out(parts: Iterable[PartT], work: Callable[[PartT], ValueT]) -> Itera
     import torch
 
     join(torch.device("cpu"))
-    try:
-        yield from _in_rounds(iter(parts), work, here)
-    finally:
-        leave()
+    yield from _in_rounds(iter(parts), work, here)
 
 
 def _in_rounds(
@@ -244,7 +253,7 @@ def _in_rounds(
 
     ended = False
     while not ended:
-        mine: list[ValueT] = []
+        mine: list[ValueT | SeqtoolError] = []
         why: SeqtoolError | None = None
         for rank in range(here.size):
             try:
@@ -256,13 +265,25 @@ def _in_rounds(
                 ended, why = True, err
                 break
             if rank == here.rank:
-                mine.append(work(part))
-        found: list[list[ValueT]] = [[]] * here.size
+                mine.append(_done(work, part))
+        found: list[list[ValueT | SeqtoolError]] = [[]] * here.size
         dist.gather_object(mine, found if here.first else None)
-        if here.first:
-            yield from chain.from_iterable(found)
+        results = [*chain.from_iterable(found)]
+        ended = agree(ended or any(isinstance(result, SeqtoolError) for result in results))
+        for result in results if here.first else ():
+            if isinstance(result, SeqtoolError):
+                raise result
+            yield result
         if why is not None:
             raise why
+
+
+def _done(work: Callable[[PartT], ValueT], part: PartT) -> ValueT | SeqtoolError:
+    """The result of some work, or why there is none."""
+    try:
+        return work(part)
+    except SeqtoolError as err:
+        return err
 
 
 def vary_chance(seed: int, step: int) -> None:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from seqtool.calibration import calibration_error, nll
 from seqtool.checkpoint import Card, event_line
-from seqtool.comparing import Comparison, compare_right
+from seqtool.comparing import compare_right
 from seqtool.console import Console
+from seqtool.distributed import portions, shared_out, world
 from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.images import Images
 from seqtool.judge import ImageJudge, TextJudge, load_judge, sure
@@ -60,6 +61,9 @@ def grade(request: GradeRequest, console: Console) -> int:
     truth = numbered(data, classes)
     console.status(f"judging {len(data)} examples")
     logits, tokens = _opinions(judge, data, request)
+    theirs = _right(request, data, console) if request.compare else None
+    if not world().first:
+        return 0
     p = sure(probabilities(logits, judge.powers))
     if card.data.multi_label:
         least = thresholds(card).tolist()
@@ -83,8 +87,9 @@ def grade(request: GradeRequest, console: Console) -> int:
         "baselines": _baselines(request, card, logits, data, truth, console),
         "mistakes": _mistakes(p, truth, answers, data, classes),
     }
-    comparison = _compare(request, data, right, console) if request.compare else None
-    if comparison:
+    comparison = None
+    if theirs is not None:
+        comparison = compare_right(right, theirs, other=str(request.compare))
         report["comparison"] = comparison.as_dict()
     console.clear_status()
     emit(event_line(report) if request.json else _text(report, classes))
@@ -135,28 +140,31 @@ def bootstrap(right: Array, *, seed: int) -> tuple[float, float]:
 def _opinions(
     judge: TextJudge | ImageJudge, data: Data, request: GradeRequest
 ) -> tuple[list[Array], int]:
-    """Logits (N, C) of each of the model's opinions, and how many elements were read."""
+    """Logits (N, C) of each of the model's opinions, and how many elements were read.
+
+    Of several processes the first one gets the logits, the others none.
+    """
     if isinstance(data, Images) != isinstance(judge, ImageJudge):
         kinds = ("texts", "images")
         raise ConfigError(
             f"{request.data}: holds {kinds[isinstance(data, Images)]}, but {request.model} reads "
             f"{kinds[isinstance(judge, ImageJudge)]}"
         )
-    starts = range(0, len(data), CHUNK)
+    rows = portions(len(data), CHUNK)
     if isinstance(judge, ImageJudge):
         assert isinstance(data, Images)
-        found = [judge.opinions(data.pixels[start : start + CHUNK]) for start in starts]
+        found = [*shared_out(rows, lambda part: judge.opinions(data.pixels[part]))]
         tokens = len(data) * data.pixels.shape[1]
     else:
         assert not isinstance(data, Images)
         texts = strings(data)
-        found = [judge.opinions(texts[start : start + CHUNK]) for start in starts]
+        found = [*shared_out(rows, lambda part: judge.opinions(texts[part]))]
         tokens = sum(len(judge.lexicon.split(text)) for text in texts)
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)], tokens
+    return [np.concatenate(logits) for logits in zip(*found, strict=True)], tokens
 
 
-def _compare(request: GradeRequest, data: Data, right: Array, console: Console) -> Comparison:
-    """The other model on the same examples; a label that it does not know it gets wrong."""
+def _right(request: GradeRequest, data: Data, console: Console) -> Array:
+    """Whether the model to compare with is right, (N,); a label unknown to it it gets wrong."""
     assert request.compare is not None
     judge, card = load_judge(request.compare)
     classes: list[str] = card.source["classes"]
@@ -164,15 +172,14 @@ def _compare(request: GradeRequest, data: Data, right: Array, console: Console) 
         raise ConfigError(f"--compare {request.compare}: it does not read images of this size")
     console.status(f"judging {len(data)} examples by {request.compare}")
     logits, _ = _opinions(judge, data, replace(request, model=request.compare))
+    if not world().first:
+        return np.zeros(0, bool)
     p = sure(probabilities(logits, judge.powers))
     if card.data.multi_label:
         theirs = (p >= thresholds(card)).astype(np.int64)
-        return compare_right(
-            right, (theirs == numbered(data, classes)).all(axis=1), other=str(request.compare)
-        )
+        return np.asarray((theirs == numbered(data, classes)).all(axis=1))
     named = [classes[best] for best in p.argmax(axis=1)]
-    theirs = np.array([mine == label for mine, label in zip(named, data.labels, strict=True)])
-    return compare_right(right, theirs, other=str(request.compare))
+    return np.array([mine == label for mine, label in zip(named, data.labels, strict=True)])
 
 
 def thresholds(card: Card) -> Array:

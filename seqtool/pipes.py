@@ -4,7 +4,6 @@ A thread reads ahead, so that lines that come fast are answered many at once and
 alone is answered at once.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -12,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
-from seqtool.distributed import world
 from seqtool.errors import ConfigError, DataError
-from seqtool.text import open_text, too_long
+from seqtool.text import open_text, standard_input, too_long
 
 ItemT = TypeVar("ItemT")
 
@@ -45,14 +43,7 @@ def read_lines(source: str, encoding: str, longest: int) -> Iterator[str]:
     """
     if source != "-":
         return open_text(source, encoding=encoding).lines(longest)
-    if sys.stdin is None:
-        raise DataError("standard input is closed; name a file")
-    if world().size > 1:
-        raise ConfigError(
-            f"standard input cannot be read by {world().size} processes; name a file, or leave "
-            "torchrun out"
-        )
-    return _decoded(sys.stdin.buffer, encoding, longest)
+    return _decoded(standard_input(), encoding, longest)
 
 
 def _decoded(stream: BinaryIO, encoding: str, longest: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from seqtool.bitext import read_split
 from seqtool.checkpoint import Card, event_line, load, load_dictionary
 from seqtool.console import Console
 from seqtool.dictionary import Dictionary
+from seqtool.distributed import portions, shared_out, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.metrics import (
     References,
@@ -34,6 +36,7 @@ Array = npt.NDArray[Any]
 Translate = Callable[[Sequence[str]], list[str]]  # one line for each
 Opener = Callable[[Path], Translate]
 
+CHUNK = 4096  # sources translated at once
 WORST = 10  # translations shown
 SHOWN = 100  # characters of one
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact", "edit_distance": "edits"}
@@ -81,7 +84,13 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
     exam = set_exam(pairs)
     sources = exam.answers.sources
     console.status(f"translating {len(sources):,} sources")
-    found = open_translator(request.model)(sources)
+    found = _translated(open_translator(request.model), sources)
+    other = None
+    if request.compare is not None:
+        console.status(f"translating with {request.compare}")
+        other = _translated(open_translator(request.compare), sources)
+    if not world().first:
+        return 0
     console.status("scoring")
     report: dict[str, Any] = {
         "task": "translate",
@@ -93,9 +102,7 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
         "lengths": describe(found, exam),
         "baselines": _baselines(request, exam, console),
     }
-    if request.compare is not None:
-        console.status(f"translating with {request.compare}")
-        other = open_translator(request.compare)(sources)
+    if other is not None:
         console.status("comparing")
         report["compare"] = {"model": str(request.compare)} | judge(
             other, exam, lower=request.lower, resample=False
@@ -108,6 +115,12 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
         if row["chrf"] > report["scores"]["chrf_high"]:
             console.warn(f"{name} comes nearer; train longer, or on more pairs")
     return 0
+
+
+def _translated(translate: Translate, sources: Sequence[str]) -> list[str]:
+    """The translations of all sources; in the first process only."""
+    rows = portions(len(sources), CHUNK)
+    return [*chain.from_iterable(shared_out(rows, lambda part: translate(sources[part])))]
 
 
 def set_exam(pairs: Pairs) -> Exam:

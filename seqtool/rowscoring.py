@@ -14,6 +14,7 @@ from seqtool.backoff import NGram
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.console import Console
 from seqtool.decode import Reader, Steppable
+from seqtool.distributed import portions, shared_out, world
 from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, DataError
 from seqtool.labelled import numbered, read_like, read_split, strings
@@ -31,6 +32,7 @@ from seqtool.units import scores
 
 Array = npt.NDArray[Any]
 
+CHUNK = 4096  # texts scored at once
 ORDER = 6  # longest n-gram of the baseline
 MOST_READ = 2_000_000  # tokens under all labels together: a minute or so
 
@@ -61,8 +63,6 @@ def evaluate_rows(request: ScoreRequest, console: Console) -> int:
         threads=request.threads,
         announce=console.compiling,
     )
-    console.status(f"scoring {len(rows)} texts")
-    own = row_nll(engine, rows, tokenizer)
     sizes = {
         "num_tokens": int(rows.lengths.sum()),
         "num_chars": sum(map(len, texts)),
@@ -70,6 +70,19 @@ def evaluate_rows(request: ScoreRequest, console: Console) -> int:
     }
     if not sizes["num_chars"]:
         raise DataError(f"{table.name}: no text to score")
+    console.status(f"scoring {len(rows)} texts")
+    every = sizes["num_tokens"] * len(classes) <= MOST_READ
+
+    def cost(part: slice) -> Array:
+        some, labels = rows.select(np.arange(len(rows))[part]), truth[part]
+        own = row_nll(engine, some, tokenizer)
+        return _under_all(engine, some, own, labels, tokenizer, len(classes)) if every else own
+
+    found = [*shared_out(portions(len(rows), CHUNK), cost)]
+    if not world().first:
+        return 0
+    costs = np.concatenate(found)  # (N, C), or (N,) of the right labels only
+    own = costs[np.arange(len(rows)), truth] if every else costs
     report: dict[str, Any] = {
         "task": card.task,
         "tokens": sizes["num_tokens"],
@@ -81,10 +94,8 @@ def evaluate_rows(request: ScoreRequest, console: Console) -> int:
     }
     if request.baselines:
         report["baselines"] = _baselines(request, rows, tokenizer, card.vocab_size, sizes, console)
-    if sizes["num_tokens"] * len(classes) <= MOST_READ:
-        console.status("scoring under the other labels")
-        under = _under_all(engine, rows, own, truth, tokenizer, len(classes))
-        report["labels"] = _told(under, truth, np.array(card.source["class_counts"], float))
+    if every:
+        report["labels"] = _told(costs, truth, np.array(card.source["class_counts"], float))
     else:
         console.notice("too much text to see which label makes each likeliest: left out")
     console.clear_status()

@@ -21,6 +21,7 @@ from seqtool.config import Device, OnUnknown, Precision
 from seqtool.console import Console, format_count
 from seqtool.data import encode_documents
 from seqtool.decode import Reader
+from seqtool.distributed import world
 from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, DataError
 from seqtool.mixture import Interpolator, load_partner
@@ -125,6 +126,10 @@ def evaluate(request: ScoreRequest, console: Console) -> int:
     Raises:
         SeqtoolError: If model, text, state or options do not fit.
     """
+    if not world().first:
+        return 0
+    if world().size > 1:
+        console.notice("a text is read from its beginning to its end: one process scores it alone")
     if request.save_state:
         check_place(request.save_state)
     if request.compare and request.state:

@@ -219,8 +219,13 @@ class Sheet:
         self._rich.print(above, soft_wrap=True)
         self.line((below, "dim"))
 
-    def flush(self) -> None:
-        """Send what was written."""
-        emit(self._text.getvalue().lstrip("\n"), styled=True)
+    def take(self) -> str:
+        """What was written, for ``emit`` with ``styled``; the sheet is blank afterwards."""
+        written = self._text.getvalue().lstrip("\n")
         self._text.seek(0)
         self._text.truncate()
+        return written
+
+    def flush(self) -> None:
+        """Send what was written."""
+        emit(self.take(), styled=True)

@@ -16,6 +16,7 @@ from seqtool.annotator import Annotated, load_annotator
 from seqtool.checkpoint import Card
 from seqtool.console import Console
 from seqtool.delimited import LONGEST
+from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError
 from seqtool.lexicon import Lexicon
 from seqtool.output import emit
@@ -72,10 +73,15 @@ def tag(request: TagRequest, console: Console) -> int:
     else:
         sentences = _read(request, source, split, columns)
     write = _writer(request, card, columns)
-    for batch in batches(sentences, request.batch_size, live=text is None and source == "-"):
+
+    def tagged(batch: list[Sentence]) -> str:
         filled = [sentence.tokens for sentence in batch if sentence.tokens]
         answers = iter(annotator.annotate(filled, chances=request.json))
-        emit("".join(write(s, next(answers) if s.tokens else NOTHING) for s in batch))
+        return "".join(write(s, next(answers) if s.tokens else NOTHING) for s in batch)
+
+    live = text is None and source == "-"
+    for said in shared_out(batches(sentences, request.batch_size, live=live), tagged):
+        emit(said)
     return 0
 
 

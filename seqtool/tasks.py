@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from seqtool.checkpoint import Card, ModelDir, Saved, Tensors, check_weights, load, load_last
 from seqtool.config import CONFIGS, TrainConfig
 from seqtool.console import Console, format_count
-from seqtool.distributed import agree, join, leave, world
+from seqtool.distributed import agree, join, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.files import alone
 from seqtool.output import emit
@@ -168,15 +168,12 @@ def train(task: Task, request: TrainRequest, console: Console) -> int:
     if world().restarts and (request.out / LAST).exists():
         request = replace(request, resume=True, force=False)
     writes = world().first and not request.show_config
-    try:
-        with alone(request.out, "-o") if writes else nullcontext():
-            if request.resume and (request.show_config or not is_free(request.out)):
-                return _resume(task, request, console)
-            if request.resume:  # a run may be killed before its first save
-                console.notice(f"nothing to resume in {request.out} yet: the run begins")
-            return _begin(task, request, settings, console)
-    finally:
-        leave()
+    with alone(request.out, "-o") if writes else nullcontext():
+        if request.resume and (request.show_config or not is_free(request.out)):
+            return _resume(task, request, console)
+        if request.resume:  # a run may be killed before its first save
+            console.notice(f"nothing to resume in {request.out} yet: the run begins")
+        return _begin(task, request, settings, console)
 
 
 def _begin(task: Task, request: TrainRequest, settings: Settings, console: Console) -> int:

@@ -23,8 +23,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from seqtool.distributed import world
 from seqtool.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -352,9 +353,8 @@ def open_text(data: str, *, encoding: str, binary_ok: bool = False) -> TextFiles
             "use for example utf-8, latin-1, cp1252, utf-16 or utf-8:replace"
         ) from err
     if data == "-":
-        if sys.stdin is None:
-            raise DataError(f"{STDIN} is closed; name a file")
-        files = TextFiles(STDIN, (), encoding, binary_ok, _spooled(sys.stdin.buffer, STDIN))
+        spool = _spooled(standard_input(), STDIN)
+        files = TextFiles(STDIN, (), encoding, binary_ok, spool)
     else:
         files = _open_path(data, encoding, binary_ok)
     for path in files._sources():
@@ -362,6 +362,23 @@ def open_text(data: str, *, encoding: str, binary_ok: bool = False) -> TextFiles
             if next(blocks, b""):
                 return files
     raise DataError(f"{files.name}: empty, there is nothing to read")
+
+
+def standard_input() -> BinaryIO:
+    """The bytes that come through a pipe.
+
+    Raises:
+        DataError: If there are none.
+        ConfigError: If several processes would each get some of them.
+    """
+    if sys.stdin is None:
+        raise DataError(f"{STDIN} is closed; name a file")
+    if world().size > 1:
+        raise ConfigError(
+            f"{STDIN} cannot be read by {world().size} processes; name a file, or leave "
+            "torchrun out"
+        )
+    return sys.stdin.buffer
 
 
 def _open_path(data: str, encoding: str, binary_ok: bool) -> TextFiles:

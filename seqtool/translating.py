@@ -6,15 +6,16 @@ columns and gets one more.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from seqtool.columns import looks_like_header as tables_have_header
 from seqtool.config import OnUnknown, Precision
 from seqtool.console import Console
-from seqtool.delimited import LONGEST, RowStream, delimiter_of
+from seqtool.delimited import LONGEST, Record, RowStream, delimiter_of
+from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError
 from seqtool.output import emit
 from seqtool.pipes import batches, given_text, read_lines
@@ -22,6 +23,9 @@ from seqtool.sheet import Sheet
 from seqtool.sides import looks_like_header as pairs_have_header
 from seqtool.translation import Alignment, TextTranslator, Translation, Wishes, load_translator
 from seqtool.unseen import DONE, apply_unknown_policy
+
+Found = list[list[Translation]]  # of each text its translations, the best first
+ItemT = TypeVar("ItemT")
 
 AHEAD = 4  # batches whose lines are sorted by length together
 MOST_NAMED = 5  # lines that were cut, characters never seen
@@ -63,24 +67,45 @@ def translate(request: TranslateRequest, console: Console) -> int:
         )
     source = request.source or "-"
     text = given_text(source)
+
+    def answered(part: tuple[int, list[str]]) -> Answers:
+        first, batch = part
+        return answerer.answer(first, [x.removesuffix("\n").removesuffix("\r") for x in batch])
+
     try:
         if text is not None:
-            answerer.answer([text])
+            answerer.tell(answerer.answer(1, [text]))
             return 0
         lines = read_lines(source, request.encoding or "utf-8", LONGEST)
         if request.text_column is not None or delimiter_of(source):
             _answer_table(request, answerer, lines, source)
             return 0
         size = AHEAD * request.wishes.batch_size
-        for batch in batches(lines, size, live=source == "-"):
-            answerer.answer([line.removesuffix("\n").removesuffix("\r") for line in batch])
+        for found in shared_out(numbered(batches(lines, size, live=source == "-")), answered):
+            answerer.tell(found)
     finally:
         answerer.remark()
     return 0
 
 
+class Answers(NamedTuple):
+    """What is said of some texts, and what a person should know of them."""
+
+    said: str
+    cut: list[int]  # numbers of the texts that were too long for one piece
+    unknown: Counter[str]  # characters that training never saw
+
+
+def numbered(batches: Iterable[list[ItemT]]) -> Iterator[tuple[int, list[ItemT]]]:
+    """Batches, each with the number of its first item, from 1."""
+    first = 1
+    for batch in batches:
+        yield first, batch
+        first += len(batch)
+
+
 class Answerer:
-    """Turns texts into lines, and remembers what a person should know of them."""
+    """Turns texts into lines, and remembers what a person should know of those told."""
 
     def __init__(
         self, request: TranslateRequest, translator: TextTranslator, console: Console
@@ -89,40 +114,47 @@ class Answerer:
         self.request = request
         self.translator = translator
         self.console = console
-        self.seen = 0  # texts so far
-        self.cut: list[int] = []  # numbers of those that were too long for one piece
+        self.cut: list[int] = []
         self.unknown: Counter[str] = Counter()
 
-    def translate(self, texts: Sequence[str]) -> list[list[Translation]]:
-        """The translations of the next texts, the best of each first."""
+    def answer(
+        self, first: int, texts: Sequence[str], write: Callable[[Found], str] | None = None
+    ) -> Answers:
+        """Translate texts.
+
+        Args:
+            first: The number of the first of them, from 1.
+            texts: Without line ends.
+            write: Makes lines of what was found; None writes what was asked for.
+
+        Raises:
+            DataError: For characters that training never saw, if that was asked for.
+        """
         tokenizer = self.translator.spelling.source.tokenizer
-        known = []
-        for number, text in enumerate(texts, self.seen + 1):
+        known, unknown = [], Counter[str]()
+        for number, text in enumerate(texts, first):
             where = "the text" if self.request.source == text else f"line {number}"
             made, counts = apply_unknown_policy(text, tokenizer, self.request.on_unknown, where)
-            self.unknown.update(counts)
+            unknown.update(counts)
             known.append(made)
         found = self.translator.translate(known, self.request.wishes)
-        self.cut += [
-            self.seen + number
-            for number, translations in enumerate(found, 1)
-            if len(translations[0].ids) > 1
-        ]
-        self.seen += len(texts)
-        self.console.clear_status()
-        return found
+        cut = [number for number, several in enumerate(found, first) if len(several[0].ids) > 1]
+        return Answers((write or self._written)(found), cut, unknown)
 
-    def answer(self, texts: Sequence[str]) -> None:
-        """Print the translations of the next texts."""
-        found = self.translate(texts)
+    def tell(self, answers: Answers) -> None:
+        """Print what was said, and keep the rest for ``remark``."""
+        self.console.clear_status()
+        emit(answers.said, styled=self.request.attention and not self.request.json)
+        self.cut += answers.cut
+        self.unknown.update(answers.unknown)
+
+    def _written(self, found: Found) -> str:
         if not (self.request.json or self.request.attention):
-            emit("".join(map(_line, found)))
-            return
+            return "".join(map(_line, found))
         looks = self.translator.align([several[0] for several in found])
         pairs = list(zip(found, looks, strict=True))
         if self.request.json:
-            emit("".join(self._object(several, look) for several, look in pairs))
-            return
+            return "".join(self._object(several, look) for several, look in pairs)
         sheet = Sheet()
         for several, look in pairs:
             for translation in several:
@@ -130,7 +162,7 @@ class Answerer:
             if look.target:
                 sheet.grid(look.target, look.source, look.weights.tolist())
                 sheet.line()
-        sheet.flush()
+        return sheet.take()
 
     def _object(self, several: Sequence[Translation], look: Alignment) -> str:
         best = several[0]
@@ -193,16 +225,18 @@ def _answer_table(
     count = request.wishes.beam.n_best
     if not request.json:
         emit(rows.header(["translation"] * count))
-    for batch in batches(rows, AHEAD * request.wishes.batch_size, live=live):
+
+    def answered(part: tuple[int, list[Record]]) -> Answers:
+        first, batch = part
+
+        def write(found: Found) -> str:
+            cells = [[one.text for one in several] for several in found]
+            pairs = zip(batch, cells, strict=True)
+            return "".join(rows.answer(row, [*c, *[""] * (count - len(c))]) for row, c in pairs)
+
         texts = [" ".join(record.texts) for record in batch]
-        if request.json:
-            answerer.answer(texts)
-            continue
-        cells = [[one.text for one in several] for several in answerer.translate(texts)]
-        pairs = zip(batch, cells, strict=True)
-        emit(
-            "".join(
-                rows.answer(record, [*added, *[""] * (count - len(added))])
-                for record, added in pairs
-            )
-        )
+        return answerer.answer(first, texts, None if request.json else write)
+
+    read = batches(rows, AHEAD * request.wishes.batch_size, live=live)
+    for found in shared_out(numbered(read), answered):
+        answerer.tell(found)

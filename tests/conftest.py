@@ -4,10 +4,12 @@ import io
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ settings.load_profile("seqtool")
 
 Result = tuple[int, str, str]  # exit code, standard output, standard error
 Run = Callable[..., Result]
+Trained = Callable[[str], tuple[Path, Path]]  # of a task a model and the data it learned from
 
 # Enough to have a vocabulary, batches and n-gram tables; learned in half a second.
 TINY = (
@@ -117,6 +120,25 @@ def byte_model(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return train_tiny(data, out, "--tokenizer", "byte")
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A small model of a task with its data, see examples; tests only read them."""
+    from examples import EXAMPLES
+
+    from seqtool.cli import main
+
+    @cache
+    def train(task: str) -> tuple[Path, Path]:
+        example, place = EXAMPLES[task], tmp_path_factory.mktemp(task)
+        data = example.write(place / example.name)
+        with pytest.raises(SystemExit) as stop:
+            main(example.train(data, place / "m", "-q"))
+        assert stop.value.code == 0
+        return place / "m", data
+
+    return train
+
+
 def command(*argv: object) -> list[str]:
     """What starts seqtool in a process of its own."""
     return [sys.executable, "-m", "seqtool", *map(str, argv)]
@@ -127,6 +149,22 @@ def start(*argv: object, **options: object) -> "subprocess.Popen[bytes]":
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command(*argv), env=environment, **(pipes | options))  # type: ignore[call-overload,no-any-return]
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """What hangs inside is ended."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError(f"no answer within {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def error_line(err: str) -> str:

@@ -2,14 +2,16 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Run, error_line
+from conftest import Result, Run, Trained, error_line
 
 from seqtool import distributed
 from seqtool.checkpoint import load_last
@@ -169,43 +171,178 @@ def test_every_process_needs_a_stream(run: Run, tmp_path: Path, monkeypatch) -> 
     assert "--batch-size 2: at least one stream for each of 3 processes" in error_line(err)
 
 
-def test_lines_are_shared_out_and_answered_in_order(tmp_path: Path, run: Run) -> None:
-    model, lines = tmp_path / "m", tmp_path / "lines.txt"
-    argv = ("train", SAMPLES / "reviews.csv", "-o", model, "--steps", 2, "--hidden-size", 16, "-q")
-    assert run(*argv)[0] == 0
-    lines.write_text("".join(f"Good bread number {n}.\n\n" for n in range(11)), "utf-8")
-    command = ("classify", str(model), str(lines), "-b", "3")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    done = subprocess.run(
-        [sys.executable, *torchrun, "seqtool", *command], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == run(*command)[1]
+# What each command is asked under torchrun; M is a model of the task, D the data it learned from.
+SHARED: dict[str, list[tuple[object, ...]]] = {
+    "classify": [
+        ("classify", "M", "LINES", "-b", 3),
+        ("classify", "M", "D", "-b", 7, "--json"),
+        ("evaluate", "M", "D", "--json", "--no-baselines", "--compare", "M"),
+    ],
+    "tag": [
+        ("tag", "M", "LINES", "-b", 3),
+        ("tag", "M", "D", "-b", 5),
+        ("evaluate", "M", "D", "--json", "--no-baselines"),
+    ],
+    "translate": [
+        ("translate", "M", "LINES", "-b", 1, "-k", 2),
+        ("translate", "M", "LINES", "-b", 1, "-k", 2, "--attention"),
+        ("translate", "M", "D", "-b", 2, "-k", 1),
+        ("evaluate", "M", "D", "--json", "--beam-size", 1, "--no-baselines", "--compare", "M"),
+    ],
+    "generate": [("evaluate", "M", "LINES", "--json", "--no-baselines")],
+}
+ASKED = [(task, number) for task, commands in SHARED.items() for number in range(len(commands))]
 
 
-def test_standard_input_is_for_one_process(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def words(trained: Trained, tmp_path: Path) -> Callable[[str, int], list[object]]:
+    """A command of SHARED with its files."""
+
+    def find(task: str, number: int) -> list[object]:
+        lines = tmp_path / "lines.txt"
+        # More than one line in a row is longer than a model of so few sentences takes at once.
+        some = [f"Good bread number {n}{', and so on' * (n % 5)}.\n\n" for n in range(11)]
+        lines.write_text("".join(some), "utf-8")
+        model, data = trained(task)
+        files: dict[object, object] = {"M": model, "D": data, "LINES": lines}
+        return [files.get(word, word) for word in SHARED[task][number]]
+
+    return find
+
+
+def in_turn(run: Run, monkeypatch: pytest.MonkeyPatch, size: int, *argv: object) -> list[Result]:
+    """Results of all processes, the first one first, as they would be under torchrun.
+
+    They run in this process, the last one first; what each sends is kept for the first.
+    """
+    sent: dict[int, list[bytes]] = {}
+    found = []
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("WORLD_SIZE", str(size))
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend: None)
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda values, src: None)
+    for rank in reversed(range(size)):
+        monkeypatch.setenv("RANK", str(rank))
+        rounds: list[bytes] = []
+        sent[rank] = rounds
+
+        def gather(mine: object, all_of_them: list[object] | None, rounds: list[bytes] = rounds):
+            rounds.append(pickle.dumps(mine))
+            if all_of_them is not None:
+                both = (sent[other][len(rounds) - 1] for other in range(size))
+                all_of_them[:] = map(pickle.loads, both)
+
+        monkeypatch.setattr("torch.distributed.gather_object", gather)
+        found.append(run(*argv))
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name)
+    assert len({len(rounds) for rounds in sent.values()}) == 1  # nobody waits for ever
+    return found[::-1]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(("task", "number"), ASKED)
+def test_several_processes_say_what_one_says(
+    run: Run,
+    words: Callable[[str, int], list[object]],
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    number: int,
+    size: int,
 ) -> None:
-    monkeypatch.setattr("seqtool.pipes.world", lambda: World(0, 2))
-    model = tmp_path / "m"
-    argv = ("train", SAMPLES / "reviews.csv", "-o", model, "--steps", 2, "--hidden-size", 16, "-q")
-    assert run(*argv)[0] == 0
-    code, _, err = run("classify", model, stdin="Nice.\n")
+    argv = words(task, number)
+    alone = run(*argv)
+    assert alone[0] == 0
+    assert len(alone[1]) > 30
+    first, *others = in_turn(run, monkeypatch, size, *argv)
+    assert first[:2] == alone[:2]
+    assert others == [(0, "", "")] * (size - 1)
+    if task != "generate":
+        assert first[2] == alone[2]  # also what is remarked: lines that were cut, by number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("task", SHARED)
+def test_torchrun_says_what_one_process_says(
+    run: Run, words: Callable[[str, int], list[object]], task: str, size: int
+) -> None:
+    for number in range(len(SHARED[task])):
+        argv = words(task, number)
+        assert torchrun(size, *argv)[:2] == run(*argv)[:2]
+
+
+def torchrun(size: int, *argv: object) -> Result:
+    """What processes that torchrun starts say."""
+    start = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", size, "-m")
+    done = subprocess.run(
+        [sys.executable, *map(str, (*start, "seqtool", *argv))],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_line_that_cannot_be_answered_ends_all(tmp_path: Path) -> None:
+    """The second process finds the fault; the first one tells it, after the lines before."""
+    lines = tmp_path / "new.txt"
+    lines.write_text("abc\n" * 4 + "ab\u0416\n" + "abc\n" * 8, "utf-8")
+    model = Path(__file__).parent / "golden" / "format-1-translate"
+    argv = ("translate", model, lines, "-b", 1, "--on-unknown", "error")
+    code, out, err = torchrun(2, *argv)
+    said = [line for line in err.splitlines() if line.startswith("seqtool: error: ")]
+    assert code == 1
+    assert len(said) == 1
+    assert "line 5" in said[0]
+    assert out.count("\n") == 4
+
+
+@pytest.mark.parametrize("command", ["classify", "evaluate"])
+def test_standard_input_is_for_one_process(
+    run: Run, trained: Trained, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("seqtool.text.world", lambda: World(0, 2))
+    code, _, err = run(command, trained("classify")[0], "-", "-q", stdin="Nice.\n")
     assert code == 2
     assert "standard input cannot be read by 2 processes; name a file" in error_line(err)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("count", "most"), [(0, 5), (1, 5), (7, 2), (10, 5), (11, 5)])
+def test_portions_are_the_whole_and_as_many_for_each(
+    monkeypatch: pytest.MonkeyPatch, size: int, count: int, most: int
+) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: World(0, size))
+    parts = distributed.portions(count, most)
+    assert [row for part in parts for row in range(count)[part]] == [*range(count)]
+    assert all(0 < part.stop - part.start <= most for part in parts)
+    assert len(parts) % size == 0 or len(parts) == count
+
+
+@pytest.mark.parametrize("reading", [True, False])
 @pytest.mark.parametrize("broken", [None, 4])
 def test_work_is_in_order_up_to_a_fault(
-    monkeypatch: pytest.MonkeyPatch, broken: int | None
+    monkeypatch: pytest.MonkeyPatch, broken: int | None, reading: bool
 ) -> None:
     """All processes in turn, in one: what each would send is kept for the first."""
 
+    def fail(number: int) -> None:
+        if number == broken:
+            raise DataError("row 5 is broken")
+
     def parts():
         for number in range(8):
-            if number == broken:
-                raise DataError("row 5 is broken")
+            if reading:
+                fail(number)
             yield number
+
+    def work(number: int) -> int:
+        if not reading:
+            fail(number)
+        return number * number
 
     sent: dict[int, list[list[int]]] = {}
     for rank in (2, 1, 0):
@@ -217,14 +354,18 @@ def test_work_is_in_order_up_to_a_fault(
             if found is not None:
                 found[:] = [sent[other][len(rounds) - 1] for other in (0, 1, 2)]
 
+        def agree(ended, rounds=rounds):  # parts 3, 4 and 5 are the second round
+            return ended or (broken is not None and len(rounds) == 2)
+
         monkeypatch.setattr("torch.distributed.gather_object", gather)
+        monkeypatch.setattr(distributed, "agree", agree)
         results: list[int] = []
         fault = None
         try:
-            for result in distributed._in_rounds(parts(), lambda n: n * n, World(rank, 3)):
+            for result in distributed._in_rounds(parts(), work, World(rank, 3)):
                 results.append(result)
         except DataError as err:
             fault = err
-        assert (fault is None) == (broken is None)
+        assert (fault is not None) == (broken is not None and (reading or rank == 0))
         count = 8 if broken is None else broken
         assert results == ([n * n for n in range(count)] if rank == 0 else [])

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "output": {"distributed", "errors"},
     "settings": BASIC,
-    "text": BASIC,
+    "text": {*BASIC, "distributed"},
     "tokenizer": BASIC,
     "unseen": {*BASIC, "tokenizer"},
     "cells": {*BASIC, "compiled", "kernels"},
@@ -148,7 +148,7 @@ ALLOWED: dict[str, set[str]] = {
     "batches": {"lexicon"},
     "calibration": set(),
     "linear": {"calibration", "checkpoint", "errors", "labelsets", "lexicon"},
-    "classifier": {"cells", "config", "ngrams"},
+    "classifier": {"cells", "config", "models", "ngrams"},
     "judging": {
         *("batches", "calibration", "classifier", "config", "distributed", "labelsets"),
         *("lexicon", "pixels", "trainer"),
@@ -213,11 +213,12 @@ ALLOWED: dict[str, set[str]] = {
         *("tasks", "tokenizer", "train_text"),
     },
     "rowscoring": {
-        *("backoff", "checkpoint", "console", "decode", "engine", "errors", "labelled"),
+        *("backoff", "checkpoint", "console", "decode", "distributed", "engine", "errors"),
+        "labelled",
         *("lexicon", "output", "resampling", "rowtexts", "scorecard", "scoring", "shapes"),
         *("surprisal", "tables", "tokenizer", "units"),
     },
-    "pipes": {"distributed", "errors", "text"},
+    "pipes": {"errors", "text"},
     "labelled": {*BASIC, "audit", "checkpoint", "images", "splits", "tables", "labels"},
     "embeddings": {"errors", "text"},
     "labelsets": {"calibration"},
@@ -275,9 +276,13 @@ ALLOWED: dict[str, set[str]] = {
     "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
     "cli": {
         *(*BASIC, "__init__", "cli_inspect", "cli_lines", "cli_selftest", "cli_train"),
-        *("cli_use", "output", "settings"),
+        *("cli_use", "distributed", "output", "settings"),
     },
-    "selftest": {"checkpoint", "console", "engine", "errors", "models", "output"},
+    "agreement": {
+        *("annotator", "checkpoint", "classifier", "encdec", "engine", "judge", "judging"),
+        *("models", "tagger", "translation"),
+    },
+    "selftest": {"agreement", "checkpoint", "console", "errors", "judge", "output"},
     "cli_selftest": {"options", "selftest"},
     "__main__": {"cli"},
 }
