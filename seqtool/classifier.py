@@ -12,14 +12,17 @@ the layers that read backwards get every sequence turned around within its own l
 leaves padding out.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, Stack
 from seqtool.config import ClassifierConfig, TaggerConfig
+from seqtool.models import load_arrays
 from seqtool.ngrams import NgramTables
 
 EMBEDDING_STD = 0.1
@@ -202,3 +205,18 @@ class Classifier(nn.Module):
         aligned = torch.cat([f, b.gather(1, turned.expand_as(b))], dim=2)
         attended: Tensor = self.attention(aligned, inside)
         return attended
+
+
+@torch.no_grad()
+def build_classifier(
+    config: ClassifierConfig,
+    num_classes: int,
+    *,
+    vocab_size: int = 0,
+    width: int = 0,
+    weights: Mapping[str, np.ndarray],
+) -> Classifier:
+    """A classifier as it was saved, in evaluation mode; arguments as for ``Classifier``."""
+    model = Classifier(config, num_classes, vocab_size=vocab_size, width=width)
+    load_arrays(model, weights)
+    return model.eval()

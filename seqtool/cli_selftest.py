@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from seqtool.options import Quiet, open_console
+from seqtool.options import Quiet, open_console, option
 
 
 def selftest(
     model: Annotated[
         Path | None, typer.Argument(help="Model directory [default: a tiny one, trained now].")
     ] = None,
+    as_json: Annotated[bool, option("Print one JSON object.", "--json")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Try on this machine what seqtool promises: the same answer however it is asked for.
@@ -21,4 +22,4 @@ def selftest(
     with open_console(quiet, False) as console:
         from seqtool.selftest import selftest as run
 
-        raise typer.Exit(run(model, console))
+        raise typer.Exit(run(model, console, as_json=as_json))

@@ -264,16 +264,19 @@ def _look_classifier(
         if "units" in views:
             console.notice("no labels are known: units are matched with the model's own answers")
     console.status("loading PyTorch")
-    from seqtool.classifier import Classifier
+    from seqtool.classifier import build_classifier
     from seqtool.devices import set_up
     from seqtool.looking import Labels, look_classifier
-    from seqtool.models import load_arrays
 
     _, width, channels = card.source.get("image_shape", (0, 0, 0))
-    model = Classifier(
-        card.model, len(classes), vocab_size=card.vocab_size, width=width * channels
-    ).to(set_up(request.device, request.threads))
-    load_arrays(model, saved.weights)
+    device = set_up(request.device, request.threads)
+    model = build_classifier(
+        card.model,
+        len(classes),
+        vocab_size=card.vocab_size,
+        width=width * channels,
+        weights=saved.weights,
+    ).to(device)
     many = specimens.select(rows)
     console.status("looking inside")
     found = look_classifier(

@@ -11,16 +11,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from seqtool.checkpoint import load, task_of
+from seqtool.agreement import agrees
+from seqtool.checkpoint import event_line, load, task_of
 from seqtool.console import Console
 from seqtool.errors import SeqtoolError
+from seqtool.judge import check_saved
 from seqtool.output import cell, emit
+
+Item = str | npt.NDArray[np.uint8]  # a line of text, or an image (H, W, C)
 
 LINES = (
     *("The ferry was late again.", "A warm welcome, and lovely food!", "Never again", ""),
@@ -28,65 +33,70 @@ LINES = (
 )
 LONG = " ".join(LINES) * 8  # beside it every other line is padded most
 LETTERS = 80  # tokens that a model writes
-TINY = ("--hidden-size", "16", "--ngram-buckets", "64", "--batch-size", "4", "--bptt", "16")
-STEPS = ("--steps", "60", "--eval-every", "10", "--report-every", "10")
+IMAGES = 7
+# A model of each task that learns within a second.
+SMALL = ("--hidden-size", "16", "--steps", "60", "--eval-every", "10", "--report-every", "10")
+TINY: dict[str, tuple[str, ...]] = {
+    "generate": ("--ngram-buckets", "64", "--batch-size", "4", "--bptt", "16"),
+    "classify": ("--embed-size", "8", "--part-buckets", "64", "--batch-size", "8"),
+    "tag": ("--embed-size", "8", "--part-buckets", "64", "--batch-size", "8"),
+    "translate": ("--embed-size", "8", "--batch-size", "256"),
+}
 
 
-@dataclass(frozen=True)
-class Result:
-    """One promise, and whether it held."""
-
-    name: str
-    held: bool
-
-
-def selftest(model: Path | None, console: Console) -> int:
+def selftest(model: Path | None, console: Console, *, as_json: bool = False) -> int:
     """Try every promise; gives 0 if all held, else 1.
 
     Args:
         model: To be tried; None trains a tiny one that writes.
         console: Where to say what is going on.
+        as_json: Print one object instead of a line for each promise.
 
     Raises:
         SeqtoolError: If the model cannot be used at all.
     """
-    if model is not None:
-        task_of(model)  # what is no model is told before anything is trained
+    # What is no model is told before anything is trained.
+    task = "generate" if model is None else task_of(model)
+    found: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(prefix="seqtool-") as name:
         place = Path(name)
         console.status("training, whole and interrupted")
-        interrupted = _interrupted(place)
-        tried = model or place / "whole"
-        results = []
-        for promise, held in _promises(tried, place):
+        interrupted = _interrupted(task, place)
+        for promise, held in _promises(model or place / "whole", task, place):
             console.status(f"trying {promise}")
-            results.append(Result(promise, held()))
-    results.append(Result("interrupted against whole", interrupted))
+            found[promise] = held()
+    found["interrupted against whole"] = interrupted
     console.clear_status()
-    for result in results:
-        emit(f"{'held' if result.held else 'BROKEN'}\t{result.name}\n")
-    return 0 if all(result.held for result in results) else 1
+    kept = all(found.values())
+    if as_json:
+        emit(event_line({"task": task, "held": kept, "promises": found}))
+    else:
+        emit("".join(f"{'held' if held else 'BROKEN'}\t{name}\n" for name, held in found.items()))
+    return 0 if kept else 1
 
 
-def _promises(model: Path, place: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
+def _promises(model: Path, task: str, place: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
     """What to try for the task of a model, by name."""
     copied = place / "copy"
     shutil.copytree(model, copied)
-    if task_of(model) == "generate":
-        once = _write(model)
-        yield "batch size", lambda: _write(model, "--num", "3")[0] == once[0]
-        yield "thread count", lambda: _write(model, "--threads", "1") == once
-        yield "in one go or with a break", lambda: _broken_off(model, place) == once[0]
-        yield "saved against loaded", lambda: _write(copied) == once
-        yield "engine against model", lambda: _engine_agrees(model)
+    if task == "generate":
+        label = _label(model)
+        once = _write(model, *label)
+        yield "batch size", lambda: _write(model, *label, "--num", "3")[0] == once[0]
+        yield "thread count", lambda: _write(model, *label, "--threads", "1") == once
+        yield "in one go or with a break", lambda: _broken_off(model, place, label) == once[0]
+        yield "saved against loaded", lambda: _write(copied, *label) == once
+        yield "engine against model", lambda: agrees(model, LINES)
         return
-    answers = _answer(model, LINES)
-    turned = (*LINES[::-1],)
-    yield "batch size", lambda: _answer(model, LINES, "--batch-size", "1") == answers
-    yield "padding", lambda: _answer(model, (*LINES, LONG))[: len(answers)] == answers
-    yield "order", lambda: _answer(model, turned)[::-1] == answers
-    yield "thread count", lambda: _answer(model, LINES, "--threads", "1") == answers
-    yield "saved against loaded", lambda: _answer(copied, LINES) == answers
+    ask = Questions(model, task, place)
+    answers = ask(model, ask.items)
+    yield "batch size", lambda: ask(model, ask.items, "--batch-size", "1") == answers
+    if not ask.images:  # images are all of one size
+        yield "padding", lambda: ask(model, [*ask.items, LONG])[: len(answers)] == answers
+    yield "order", lambda: ask(model, ask.items[::-1])[::-1] == answers
+    yield "thread count", lambda: ask(model, ask.items, "--threads", "1") == answers
+    yield "saved against loaded", lambda: ask(copied, ask.items) == answers
+    yield "engine against model", lambda: agrees(model, LINES)
 
 
 def _run(*words: str | Path, lines: str = "") -> str:
@@ -98,6 +108,12 @@ def _run(*words: str | Path, lines: str = "") -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
+def _label(model: Path) -> tuple[str, ...]:
+    """The option that a model needs which writes for a label."""
+    classes: Any = load(model, "generate").card.source.get("classes", [])
+    return ("--label", str(classes[0])) if isinstance(classes, list) and classes else ()
+
+
 def _write(model: Path, *options: str) -> list[str]:
     """The texts that a model writes."""
     words: list[str | Path] = ["generate", model, "--length", str(LETTERS), "--json", "-q"]
@@ -105,56 +121,85 @@ def _write(model: Path, *options: str) -> list[str]:
     return [json.loads(line)["text"] for line in _run(*words).splitlines()]
 
 
-def _broken_off(model: Path, place: Path) -> str:
+def _broken_off(model: Path, place: Path, label: tuple[str, ...]) -> str:
     """The same text, saved and gone on with half-way."""
     state = place / "state"
     half = ("--length", str(LETTERS // 2))
-    first = _write(model, *half, "--save-state", str(state))
+    first = _write(model, *half, *label, "--save-state", str(state))
     return first[0] + _write(model, *half, "--state", str(state))[0]
 
 
-def _answer(model: Path, lines: tuple[str, ...], *options: str) -> list[str]:
-    """What a model says of each line; a tagger reads a sentence a line."""
-    words: tuple[str | Path, ...] = (task_of(model), model, "-", "--json", "-q", *options)
-    return _run(*words, lines="".join(line + "\n" for line in lines)).splitlines()
+class Questions:
+    """Items that a model answers line for line, and how they are put to it."""
+
+    def __init__(self, model: Path, task: str, place: Path) -> None:
+        """See what the model reads.
+
+        Raises:
+            SeqtoolError: If it cannot be used.
+        """
+        self._task, self._place = task, place
+        saved = load(model, task)
+        self.items: Sequence[Item] = LINES
+        self.images = task == "classify" and "image_shape" in saved.card.source
+        if self.images:
+            check_saved(saved, str(model))
+            shape = saved.card.source["image_shape"]
+            rng = np.random.default_rng(0)
+            self.items = [*rng.integers(0, 256, (IMAGES, *shape), np.uint8)]
+
+    def __call__(self, model: Path, items: Sequence[Item], *options: str) -> list[str]:
+        """What a model says of each item; a tagger reads a sentence a line."""
+        words: list[str | Path] = [self._task, model]
+        lines = ""
+        if self.images:
+            path = self._place / "asked-idx4-ubyte"
+            path.write_bytes(_idx(np.stack([np.asarray(item) for item in items])))
+            words.append(path)
+        else:
+            words.append("-")
+            lines = "".join(f"{item}\n" for item in items)
+        return _run(*words, "--json", "-q", *options, lines=lines).splitlines()
 
 
-def _engine_agrees(model: Path) -> bool:
-    """Whether the compiled engine predicts what PyTorch does, up to rounding, without the counts.
-
-    Units drawn by chance have no compiled engine and never give the same twice.
-    """
-    from seqtool.engine import build_engine
-    from seqtool.models import Stepper, build_model
-
-    card, weights = load(model, "generate").card, load(model).weights
-    if card.model.nonlinearity == "stochastic":
-        return True
-    engine = build_engine(card.model, card.vocab_size, weights)
-    network = Stepper(build_model(card.model, card.vocab_size, unknown_id=None, weights=weights))
-    ours, theirs = engine.init_state(2), network.init_state(2)
-    for step in range(20):
-        ids = np.array([step, 7 * step + 3]) % card.vocab_size
-        logits, ours = engine.step(ids, ours)
-        others, theirs = network.step(ids, theirs)
-        # float32 sums in another order: 1e-4 of the largest is far above that.
-        if np.abs(logits - others).max() > 1e-4 * max(1.0, np.abs(others).max()):
-            return False
-    return True
+def _idx(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Images (N, H, W, C) as an idx file, see images."""
+    sides = pixels.shape if pixels.shape[3] > 1 else pixels.shape[:3]
+    head = bytes([0, 0, 8, len(sides)]) + b"".join(side.to_bytes(4, "big") for side in sides)
+    return head + pixels.tobytes()
 
 
-def _interrupted(place: Path) -> bool:
+def _interrupted(task: str, place: Path) -> bool:
     """Whether a training run that is killed and resumed ends as one that is not."""
-    data, whole, killed = place / "text.txt", place / "whole", place / "killed"
-    data.write_text("\n".join(line[i:] for i in range(9) for line in LINES) * 9, encoding="utf-8")
-    words: tuple[str | Path, ...] = ("train", data, *TINY, *STEPS, "-q", "-o")
-    _run(*words, whole)
-    argv = [sys.executable, "-m", "seqtool", *map(str, (*words, killed))]
+    data, whole, killed = _write_data(task, place), place / "whole", place / "killed"
+    words: tuple[str | Path, ...] = ("train", data, "--task", task, *SMALL, *TINY[task], "-q")
+    argv = [sys.executable, "-m", "seqtool", *map(str, (*words, "-o", killed))]
     child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while child.poll() is None and not killed.exists():
         time.sleep(0.005)
     child.kill()
     child.wait()
-    _run(*words, killed, "--resume")
+    _run(*words, "-o", whole)
+    _run(*words, "-o", killed, "--resume")
     one, other = load(whole).weights, load(killed).weights
     return all(np.array_equal(array, other[name]) for name, array in one.items())
+
+
+def _write_data(task: str, place: Path) -> Path:
+    """A little that a model of the task can learn from; gives the file."""
+    texts = [line[i:].strip() for i in range(9) for line in LINES if len(line) > 12]
+    rows = [(text, "long" if len(text) > 20 else "short") for text in texts]
+    match task:
+        case "generate":
+            name, lines = "text.txt", texts * 9
+        case "classify":
+            name = "rows.jsonl"
+            lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        case "tag":
+            name = "words.conll"
+            lines = ["".join(f"{word}\t{label}\n" for word in t.split()) for t, label in rows]
+        case _:
+            name = "pairs.jsonl"
+            lines = [json.dumps({"source": text, "target": text.upper()}) for text in texts]
+    (place / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place / name

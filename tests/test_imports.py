@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         *("beam", "compiled", "config", "decode", "quantize", "shapes", "team", "transduction"),
     },
     "translation": {
-        *(*BASIC, "batches", "beam", "checkpoint", "spelling", "tokenizer", "translator"),
+        *(*BASIC, "batches", "beam", "checkpoint", "claims", "spelling", "tokenizer", "translator"),
     },
     "quantize": {"vectors", "config", "products", "recurrence"},
     "surprisal": {"decode"},
@@ -86,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bitext": {"audit", "config", "errors", "pairs", "splits"},
     "spelling": {"config", "errors", "lexicon", "pairs", "tokenizer"},
-    "dictionary": {"config", "lexicon", "pairs"},
+    "dictionary": {"config", "errors", "lexicon", "pairs"},
     "resampling": set(),
     "metrics": {"resampling"},
     "dense": set(),
