@@ -13,7 +13,7 @@ from seqtool.annotator import Annotator, load_annotator
 from seqtool.checkpoint import Card, event_line, load_counts
 from seqtool.console import Console
 from seqtool.distributed import portions, shared_out, world
-from seqtool.errors import DataError, SeqtoolError
+from seqtool.errors import CheckpointError, DataError, SeqtoolError
 from seqtool.lexicon import TokenLexicon, fold, hash_text
 from seqtool.output import cell, emit
 from seqtool.scorecard import (
@@ -23,6 +23,7 @@ from seqtool.scorecard import (
     class_lines,
     confusion_matrix,
     held_part,
+    is_at_hand,
     macro_f1,
     per_class,
     warn_of_better,
@@ -94,7 +95,9 @@ def appraise(request: GradeRequest, console: Console) -> int:
             f"{bank.name}: label {names[known]!r} was never met in training, so it is never given; "
             "where it stands is counted as a mistake"
         )
-    frequent, unseen = _most_frequent(load_counts(request.model), card, bank)
+    counts = load_counts(request.model)
+    _check_counts(counts, len(annotator.labels), str(request.model))
+    frequent, unseen = _most_frequent(counts, card, bank)
     lengths = np.fromiter(map(len, words(bank)), np.int64, len(bank))
     gold = Gold(numbers(bank, names), lengths, unseen, names, card.source["scheme"])
     console.status(f"tagging {len(bank):,} sentences")
@@ -154,6 +157,21 @@ def _guess(annotator: Annotator, bank: Treebank, names: Sequence[str]) -> Array:
     return np.array([*chain.from_iterable(shared_out(portions(len(bank), CHUNK), tagged))])
 
 
+def _check_counts(counts: dict[str, Array], labels: int, where: str) -> None:
+    """See that arrays from a file give a label to each of some words.
+
+    Raises:
+        CheckpointError: If not.
+    """
+    known, given = (counts.get(name, np.zeros(0)) for name in ("words", "labels"))
+    right = known.dtype == np.int64 and known.ndim == 1 and len(known) > 0
+    right = right and given.dtype.kind in "iu" and given.shape == known.shape
+    if not (right and given.min() >= 0 and given.max() < labels):
+        raise CheckpointError(
+            f"{where}: its most frequent labels are damaged; copy the whole model directory again"
+        )
+
+
 def _most_frequent(counts: dict[str, Array], card: Card, bank: Treebank) -> tuple[Array, Array]:
     """The label that each word had most often in training, and whether it was never there, (n,)."""
     tokens = chain.from_iterable(words(bank))
@@ -189,6 +207,10 @@ def _logreg(card: Card, bank: Treebank, names: Sequence[str], console: Console) 
     None if the training data are not there any more.
     """
     source = card.source
+    if not is_at_hand(card):
+        name = source["name"]
+        console.notice(f"no logistic regression: the training data are needed, {name} is not here")
+        return None
     try:
         train = read_split(source["name"], source["valid"], card.data, card.train.seed).train
     except SeqtoolError as err:

@@ -1,4 +1,4 @@
-"""Whether the card of a model of labels says what using it relies on: types, sizes and ranges.
+"""Whether the card of a model says what using it relies on: types, sizes and ranges.
 
 The card's own checksum finds what was damaged; this finds what never came from training.
 """

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import Unit
+from seqtool.errors import CheckpointError
 from seqtool.lexicon import PATTERNS, SHORT_TEXT, Lexicon, Texts, mean_words
 from seqtool.pairs import Pairs
 
@@ -50,15 +51,23 @@ class Dictionary:
         return {"entries": np.frombuffer(blob, np.uint8)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
-        """Read what ``arrays`` gave."""
-        source, target, *words = (
-            arrays["entries"].tobytes().decode("utf-8", "surrogatepass").split(GAP)
-        )
-        half = len(words) // 2
-        entries = dict(zip(words[:half], words[half:], strict=True))
+    def from_arrays(cls, arrays: Mapping[str, Array], where: str) -> Self:
+        """Read what ``arrays`` gave; ``where`` names the model.
+
+        Raises:
+            CheckpointError: If it is something else.
+        """
         units: dict[str, Unit] = {"word": "word", "char": "char"}
-        return cls(entries, units[source], units[target])
+        try:
+            text = arrays["entries"].tobytes().decode("utf-8", "surrogatepass")
+            source, target, *words = text.split(GAP)
+            half = len(words) // 2
+            entries = dict(zip(words[:half], words[half:], strict=True))
+            return cls(entries, units[source], units[target])
+        except (KeyError, ValueError) as err:
+            raise CheckpointError(
+                f"{where}: its dictionary is damaged; copy the whole model directory again"
+            ) from err
 
 
 def learn_dictionary(pairs: Pairs) -> Dictionary:

@@ -1,6 +1,5 @@
 """The ``evaluate`` command for classifiers: how often they are right, beside cheap methods."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +26,7 @@ from seqtool.scorecard import (
     confusion_matrix,
     first_width,
     held_part,
+    is_at_hand,
     macro_f1,
     per_class,
     warn_of_better,
@@ -212,10 +212,8 @@ def _baselines(
         found["nb_linear"] = measured(probabilities(logits[1:], alone))
     if isinstance(data, Images):
         return found
-    # A model from elsewhere may name anything: nothing is fetched, no pipe is waited for.
     name, valid = card.source["name"], card.source.get("valid")
-    plain = [os.path.isfile(path) or os.path.isdir(path) for path in (name, valid or name)]
-    if not all(plain):
+    if not is_at_hand(card):
         console.notice(f"no TF-IDF baseline: the training data are needed, {name} is not here")
         return found
     try:

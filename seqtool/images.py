@@ -4,6 +4,7 @@ Pixels are read here, one image at a time; that a row of pixels is a time step i
 the model. Images of many sizes and kinds are brought to one size and kind, and that is said.
 """
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -356,7 +357,8 @@ def _idx(source: str) -> tuple[Pixels, str]:
         raise DataError(f"{source}: an idx file of type 0x{blob[2]:02x}; needed are bytes, 0x08")
     shape = np.frombuffer(blob, ">u4", axes, offset=4).astype(np.int64)
     values = np.frombuffer(blob, np.uint8, offset=4 + 4 * axes)
-    if len(values) != shape.prod() or not len(values):
+    # As Python numbers: a product of four sides may be more than 64 bits hold.
+    if len(values) != math.prod(shape.tolist()) or not len(values):
         raise DataError(
             f"{source}: {len(values):,} bytes of pixels or labels, but its header announces "
             f"{' x '.join(map(str, shape))}; copy or download it again"

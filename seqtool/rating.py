@@ -280,7 +280,8 @@ def _baselines(request: RateRequest, exam: Exam, console: Console) -> dict[str, 
     if saved is None:
         console.notice(f"no dictionary baseline: {request.model} was saved without one")
     else:
-        systems["dictionary"] = [*map(Dictionary.from_arrays(saved).translate, sources)]
+        dictionary = Dictionary.from_arrays(saved, str(request.model))
+        systems["dictionary"] = [*map(dictionary.translate, sources)]
     return {
         name: judge(found, exam, lower=request.lower, resample=False)["scores"]
         for name, found in systems.items()

@@ -1,5 +1,6 @@
 """What ``evaluate`` does alike for classifiers and taggers: request, counts, scores of classes."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,15 @@ def per_class(confusion: Array, classes: list[str]) -> dict[str, dict[str, float
         label: {name: column[i].item() for name, column in zip(names, columns, strict=True)}
         for i, label in enumerate(classes)
     }
+
+
+def is_at_hand(card: Card) -> bool:
+    """Whether the data of training are where its card says, as files.
+
+    A model from elsewhere may name anything: nothing is fetched, and no pipe is waited for.
+    """
+    name, valid = card.source["name"], card.source.get("valid")
+    return all(os.path.isfile(path) or os.path.isdir(path) for path in (name, valid or name))
 
 
 def held_part(request: GradeRequest, card: Card, read_split: Callable[..., Any]) -> Any:

@@ -27,6 +27,7 @@ from seqtool.checkpoint import (
     BEST,
     CONFIG,
     COUNTS,
+    DICTIONARY,
     EVENTS,
     FORMAT,
     LAST,
@@ -35,6 +36,7 @@ from seqtool.checkpoint import (
     Card,
     ModelDir,
     Saved,
+    _load_part,
     check_weights,
     event_line,
     load,
@@ -45,7 +47,7 @@ from seqtool.checkpoint import (
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
 
-ALL = {CONFIG, TOKENIZER, BEST, LAST, TEXT, COUNTS, EVENTS}
+ALL = {CONFIG, TOKENIZER, BEST, LAST, TEXT, COUNTS, DICTIONARY, EVENTS}
 OLD, NEW, THIRD = 3, 4, 5  # hidden sizes, and so the models that tests tell apart
 
 
@@ -86,11 +88,17 @@ def make(
     return model_dir
 
 
+def parts_of(size: int) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        TEXT: {"ids": np.arange(size, dtype=np.uint8)},
+        COUNTS: {"gains": np.ones(size)},
+        DICTIONARY: {"words": np.arange(size)},
+    }
+
+
 def make_full(path: Path, size: int = OLD) -> ModelDir:
     """A directory with all its files."""
-    parts: dict[str, dict[str, np.ndarray]]
-    parts = {TEXT: {"ids": np.arange(size, dtype=np.uint8)}, COUNTS: {"gains": np.ones(size)}}
-    model_dir = make(path, size, parts=parts)
+    model_dir = make(path, size, parts=parts_of(size))
     model_dir.append_events([{"step": 1}, {"step": 2}])
     model_dir.save_last({"a.b": np.arange(size)}, {"step": 2})
     return model_dir
@@ -635,6 +643,11 @@ def begin_over_model(path: Path) -> Callable[[], object]:
     return lambda: make(path, NEW, force=True)
 
 
+def begin_with_parts(path: Path) -> Callable[[], object]:
+    make_full(path)
+    return lambda: make(path, NEW, force=True, parts=parts_of(NEW))
+
+
 def save_everything(path: Path) -> Callable[[], object]:
     model_dir = make_full(path)
 
@@ -666,6 +679,7 @@ SCENARIOS: dict[Scenario, tuple[int | None, int]] = {
     begin_new: (None, NEW),
     begin_in_empty: (None, NEW),
     begin_over_model: (OLD, NEW),
+    begin_with_parts: (OLD, NEW),
     save_everything: (OLD, OLD),
     resume_and_save: (OLD, OLD),
 }
@@ -679,6 +693,9 @@ def assert_old_or_new(path: Path, old: int | None, new: int) -> None:
     size = load(path).card.train.steps
     assert size in (old, new)
     assert_holds(path, size)
+    for name in (COUNTS, DICTIONARY):  # those of this model, or none
+        found = _load_part(path, name)
+        assert found is None or same_arrays(found, parts_of(size)[name])
     if size == OLD:
         tensors, counters = load_last(path)
         assert same_arrays(tensors, {"a.b": np.arange(OLD)})

@@ -9,6 +9,7 @@ import pytest
 from seqtool import dictionary
 from seqtool.columns import Columns
 from seqtool.dictionary import Dictionary, learn_dictionary, most_likely
+from seqtool.errors import CheckpointError
 from seqtool.lexicon import Lexicon
 from seqtool.pairs import Pairs
 
@@ -75,11 +76,20 @@ def test_letters_become_sounds():
 
 def test_it_comes_back_from_its_arrays():
     found = learn_dictionary(make(ROWS))
-    again = Dictionary.from_arrays(found.arrays())
+    again = Dictionary.from_arrays(found.arrays(), "here")
     assert again == found
     assert all(array.dtype == np.uint8 for array in found.arrays().values())
     empty = Dictionary({}, "char", "word")
-    assert Dictionary.from_arrays(empty.arrays()) == empty
+    assert Dictionary.from_arrays(empty.arrays(), "here") == empty
+
+
+@pytest.mark.parametrize(
+    "blob", [b"", b"word\0wort", b"word\0word\0a", b"word\0word\0a\0\xff", None]
+)
+def test_damage_is_told(blob):
+    arrays = {} if blob is None else {"entries": np.frombuffer(blob, np.uint8)}
+    with pytest.raises(CheckpointError, match="here: its dictionary is damaged"):
+        Dictionary.from_arrays(arrays, "here")
 
 
 def test_many_pairs_are_sampled(monkeypatch):
@@ -94,4 +104,4 @@ def test_many_pairs_are_sampled(monkeypatch):
 @pytest.mark.parametrize("text", ["a\0b", "plain"])
 def test_odd_characters_do_no_harm(text):
     found = learn_dictionary(make([(f"{text} x y z", "eins zwei drei vier")] * 3))
-    assert Dictionary.from_arrays(found.arrays()) == found
+    assert Dictionary.from_arrays(found.arrays(), "here") == found
