@@ -20,6 +20,7 @@ from seqtool.models import LanguageModel
 from seqtool.surprisal import Position
 
 EPSILON = 1e-3  # keeps the steps of weights with hardly any gradient small
+PIECE = 1 << 16  # tokens of a text that may be mapped from a file looked through at once
 BLOCK = 256  # tokens per call of an exact score; longer ones are hardly faster
 MAX_LOGITS = 1 << 22  # logits held at once by a fast score, 16 MB
 TINY = 1e-30  # in place of 0 as a divisor
@@ -285,7 +286,7 @@ def score_streams(
         ValueError: If there is no token to score.
     """
     num_targets = len(ids) - 1
-    if num_targets < 1 or (ids[1:] == ids[0]).all():
+    if not any((ids[i : i + PIECE] != ids[0]).any() for i in range(1, len(ids), PIECE)):
         raise ValueError(f"{len(ids)} ids hold no token to score; the first is only read")
     wanted = num_targets if limit is None else min(num_targets, limit)
     num_pieces = max(1, min(batch, wanted // max(1, warm_up)))

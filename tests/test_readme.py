@@ -65,7 +65,8 @@ def test_every_option_exists():
         ).stdout
         known |= set(re.findall(r"--[a-z][a-z-]+", text))
     aliases = {"--rnn_size", "--nhid", "--seq_length", "--learning_rate"}  # spelt as elsewhere
-    others = {"--nproc-per-node", "--max-restarts"}  # torchrun's
+    # torchrun's, and one of a benchmark
+    others = {"--nproc-per-node", "--max-restarts", "--seconds"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", README)) - aliases - others
     assert named <= known
 

@@ -1,7 +1,7 @@
 """What the benchmark says of more processes than one machine has."""
 
 import pytest
-from bench.workers import Measured, efficiency, exchange_seconds
+from bench.workers import NETWORKS, Measured, efficiency, exchange_seconds, main
 
 ALONE = Measured(tokens_per_s=1000.0, step_seconds=1.0, noise=0.0, weights=25_000_000)
 
@@ -33,3 +33,17 @@ def test_the_slowest_of_many_is_slower():
     assert found == sorted(found, reverse=True)
     # The mean of the highest of 8 normal draws is 1.424 deviations above the mean.
     assert found[1] == pytest.approx(1 / 1.1424, rel=0.01)
+
+
+def test_a_batch_shared_out_leaves_less_to_hide_the_exchange_behind(capsys):
+    main(["--seconds", "0.3"])
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert head.count(":") == 3 * len(NETWORKS)
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert [row[0] for row in cells] == ["2", "8", "64", "512"]
+    for row in cells:
+        shares = [int(cell.rstrip("%")) for cell in row[1:]]
+        for alone, added_up in zip(shares[::3], shares[1::3], strict=True):
+            assert alone <= added_up
+    # Of 512 workers each has one stream: 9 ms, and an exchange takes 0.28 s by the slowest network.
+    assert int(cells[-1][3].rstrip("%")) == pytest.approx(100 * 0.3 / 32 / 0.28, abs=1)

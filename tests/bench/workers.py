@@ -1,7 +1,8 @@
 """What more processes bring: measured for one and two, simulated for more.
 
 ``python -m tests.bench.workers`` trains an LSTM of 2 x 512 with one process and with two, one
-thread each, and prints what a step would cost on 8, 64 and 512 machines of that kind.
+thread each, and prints how much of their speed 8, 64 and 512 machines of that kind would keep;
+``--seconds 0.3`` prints the same for a step of that length, without measuring.
 
 A step of W workers takes as long as its slowest worker computes, and then what is left of the
 exchange when the backward pass, behind which DistributedDataParallel hides it, is over:
@@ -19,13 +20,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .starting import SAMPLES
 
+STREAMS = 512  # of the batch that is the same for any number of workers
+NOISE = 0.05  # of a step that is not measured, and the weights of the model that would be
+WEIGHTS = 3_325_382
 BACKWARD = 2 / 3  # of a step's products are those of the backward pass
 DRAWS = 4000  # steps simulated
 NETWORKS = {  # bytes and seconds: bandwidth of one link, latency of one message
@@ -54,7 +59,7 @@ class Measured:
     weights: int
 
 
-def measure(processes: int, batch: int, steps: int = 40) -> Measured:
+def measure(processes: int, batch: int, steps: int) -> Measured:
     """Train for some steps and take the speed from the events.
 
     Args:
@@ -115,13 +120,33 @@ def efficiency(
     return accumulated * one.step_seconds / float(step.mean())
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure, simulate, print a table fit for the README."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.workers", description=__doc__)
-    parser.add_argument("--batch", type=int, default=32, help="streams of each worker")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each, in turns")
-    batch, rounds = vars(parser.parse_args(argv)).values()
-    runs = [(measure(1, batch), measure(2, batch)) for _ in range(rounds)]
+def table(one: Measured, batch: int) -> Iterator[str]:
+    """How much of W times one worker's speed is left, as lines of Markdown.
+
+    Args:
+        one: The speed of a worker alone.
+        batch: Its streams.
+    """
+    kinds = [f"{name}: {kind}" for name in NETWORKS for kind in ("1", "8", "shared")]
+    yield "| workers | " + " | ".join(kinds) + " |"
+    yield "|---|" + "---|" * len(kinds)
+    for workers in WORKERS:
+        part = replace(one, step_seconds=one.step_seconds * STREAMS / workers / batch)
+        cells = [
+            f"{share:.0%}"
+            for network in NETWORKS.values()
+            for share in (
+                efficiency(workers, one, network),
+                efficiency(workers, one, network, accumulated=8),
+                efficiency(workers, part, network),
+            )
+        ]
+        yield f"| {workers} | {' | '.join(cells)} |"
+
+
+def compare(batch: int, rounds: int, steps: int) -> Measured:
+    """Measure one process and two in turns, and say how they compare; gives the one."""
+    runs = [(measure(1, batch, steps), measure(2, batch, steps)) for _ in range(rounds)]
     ratios = sorted(two.tokens_per_s / one.tokens_per_s for one, two in runs)
     one = sorted((run[0] for run in runs), key=lambda run: run.tokens_per_s)[rounds // 2]
     print(
@@ -129,14 +154,22 @@ def main(argv: list[str] | None = None) -> None:
         f"{one.step_seconds:.3f} s ({one.noise:.0%} noise), {one.weights:,} weights"
     )
     print("two processes:", ", ".join(f"{ratio:.2f}" for ratio in ratios), "times as many")
-    print("| workers | " + " | ".join(f"{name}, 1 / 8 batches" for name in NETWORKS) + " |")
-    print("|---|" + "---|" * len(NETWORKS))
-    for workers in WORKERS:
-        cells = [
-            " / ".join(f"{efficiency(workers, one, link, accumulated=k):.0%}" for k in (1, 8))
-            for link in NETWORKS.values()
-        ]
-        print(f"| {workers} | {' | '.join(cells)} |")
+    return one
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, simulate, print a table fit for the README."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.workers", description=__doc__)
+    parser.add_argument("--batch", type=int, default=32, help="streams of each worker")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, in turns")
+    parser.add_argument("--steps", type=int, default=40, help="updates of each run")
+    parser.add_argument("--seconds", type=float, help="of a step, not to be measured")
+    given = parser.parse_args(argv)
+    if given.seconds is None:
+        one = compare(given.batch, given.rounds, given.steps)
+    else:
+        one = Measured(given.batch * 64 / given.seconds, given.seconds, NOISE, WEIGHTS)
+    print("\n".join(table(one, given.batch)))
 
 
 if __name__ == "__main__":
