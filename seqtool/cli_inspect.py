@@ -128,8 +128,8 @@ def cure(
     ] = TrainConfig.bptt,
     budget: Annotated[str, option("Time for all remedies together.", "--budget")] = "10m",
     steps: Annotated[
-        int | None,
-        option("Updates of each remedy, instead of a budget; repeatable.", "--steps", min=1),
+        str | None,
+        option("Updates instead of a budget: of each remedy, or of all: 90,80,...", "--steps"),
     ] = None,
     tokenizer: Annotated[
         TokenizerKind, option("What a token is.", "--tokenizer")

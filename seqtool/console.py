@@ -45,6 +45,11 @@ def _scaled(number: float, units: Sequence[str]) -> tuple[str, str]:
     return f"{number:.{0 if whole else 1}f}", units[power]
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what is counted: ``1 line``, ``12,000 lines``."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 def format_count(number: float) -> str:
     """A number in at most four digits: 3.7, 812, 51.2k, 1.1M, 2.0G."""
     return "".join(_scaled(number, ("", "k", "M", "G", "T")))

@@ -1,6 +1,7 @@
 """The ``cure`` command: the same data, size and minutes under each remedy for bad gradients."""
 
 import math
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqtool.checkpoint import event_line
 from seqtool.config import DataConfig, Device, ModelConfig, TokenizerKind, TrainConfig
-from seqtool.console import Console, format_duration
+from seqtool.console import Console, counted
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.errors import ConfigError
 from seqtool.files import check_place
@@ -19,12 +20,13 @@ from seqtool.sheet import Sheet
 
 if TYPE_CHECKING:
     from seqtool.probes import ProbeName
-    from seqtool.remedies import Outcome
+    from seqtool.remedies import Outcome, Patient, Remedy
 
 SOLVED = 0.01  # of a probe's baseline: no use in going on
 SOLVED_SCALE = 0.1  # of a probe's baseline: losses differ by powers
 EVAL_TOKENS = 50_000  # scored at each look
 SHOWN_CURVES = 6
+FEWEST = 200  # updates that tell anything
 # Units up to which a second thread gains nothing. On a busy machine threads wait for each other: a
 # GRU had 60 times slower updates with two, which makes a race under a budget unfair.
 SMALL = 128
@@ -42,7 +44,7 @@ class CureRequest:
     batch_size: int
     bptt: int
     seconds: float  # for all remedies together
-    steps: int | None  # updates of each remedy, instead of the time
+    steps: str | None  # updates of each remedy, or of all, instead of the time
     tokenizer: TokenizerKind
     encoding: str
     seed: int
@@ -60,6 +62,7 @@ def cure(request: CureRequest, console: Console) -> int:
         SeqtoolError: If data or options do not fit.
     """
     check_place("--png", request.png)
+    given = None if request.steps is None else _parse_steps(request.steps)
     corpus = None
     if request.data is not None:
         console.status(f"reading {request.data}")
@@ -80,22 +83,26 @@ def cure(request: CureRequest, console: Console) -> int:
         else TextPatient(corpus, device)
     )
     tried = remedies(train.bptt)
-    # What is loaded or compiled at the first update is no part of the first remedy's time.
-    treat(patient, tried[0], model, replace(train, steps=1), seconds=math.inf)
-    # A late remedy must not pay for what an early one overspent.
-    share = (request.started + request.seconds - time.monotonic() - 1) / len(tried)
-    seconds = math.inf if request.steps is not None else max(0.2, share)
+    if given is None:
+        console.status("measuring how long an update takes under each remedy")
+        allotted = _allot(patient, tried, model, train, request, console)
+    elif len(given) in (1, len(tried)):
+        allotted = given * (len(tried) // len(given))
+    else:
+        raise ConfigError(
+            f"--steps must be one number or {len(tried)}, one for each of "
+            f"{', '.join(remedy.name for remedy in tried)}; got {len(given)}"
+        )
     baseline = None if corpus else _baseline(request)
     good_enough = -math.inf if baseline is None else SOLVED * baseline
     outcomes = []
-    for number, remedy in enumerate(tried, 1):
-        each = f"{request.steps} steps" if request.steps else f"at most {format_duration(seconds)}"
-        console.notice(f"{number}/{len(tried)} {remedy.name}: {each}")
-        outcomes.append(
-            treat(patient, remedy, model, train, seconds=seconds, good_enough=good_enough)
-        )
+    for number, (remedy, steps) in enumerate(zip(tried, allotted, strict=True), 1):
+        console.notice(f"{number}/{len(tried)} {remedy.name}: {counted(steps, 'update')}")
+        effort = replace(train, steps=steps)
+        outcomes.append(treat(patient, remedy, model, effort, good_enough=good_enough))
     outcomes.sort(key=lambda outcome: outcome.loss)
     command = winning_command(outcomes[0], request.data)
+    again = f"--steps {','.join(map(str, allotted))}"
     if request.png is not None:
         from seqtool.figures import save_race
 
@@ -108,13 +115,59 @@ def cure(request: CureRequest, console: Console) -> int:
             "baseline": baseline,
             "ranking": [outcome.as_dict() for outcome in outcomes],
             "command": command,
+            "again": again,
         }
         emit(event_line(report))
         return 0
     sheet = Sheet()
-    show_outcomes(outcomes, _title(request), baseline, command, sheet)
+    show_outcomes(outcomes, _title(request), baseline, sheet)
+    sheet.pairs([("best", outcomes[0].remedy.name), ("type", command), ("again", again)])
     sheet.flush()
     return 0
+
+
+def _parse_steps(text: str) -> list[int]:
+    """The numbers of ``--steps``.
+
+    Raises:
+        ConfigError: If they are none.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("0*[1-9][0-9]{0,11}", part) for part in parts):
+        raise ConfigError(
+            f"--steps must be a number of updates from 1 on, or one for each remedy with commas "
+            f"between, got {text!r}"
+        )
+    return [int(part) for part in parts]
+
+
+def _allot(
+    patient: "Patient",
+    tried: "Sequence[Remedy]",
+    model: ModelConfig,
+    train: TrainConfig,
+    request: CureRequest,
+    console: Console,
+) -> list[int]:
+    """Updates that fit into the budget, for each remedy.
+
+    They are counted in seconds of the processor, which are the same on a busy machine; how many of
+    these the budget holds is seen by how many there were while they were measured.
+    """
+    from seqtool.remedies import allot, measure
+
+    measure(patient, tried[0], model, train)  # what is loaded or compiled at first is not its cost
+    passed, taken = time.monotonic(), time.process_time()
+    costs = [measure(patient, remedy, model, train) for remedy in tried]
+    now = time.monotonic()
+    speed = (time.process_time() - taken) / max(now - passed, 1e-9)
+    allotted = allot(costs, speed * max(0.0, request.started + request.seconds - now))
+    if min(allotted) < FEWEST:
+        console.warn(
+            f"the budget holds {counted(min(allotted), 'update')} of a remedy; below {FEWEST} the "
+            "ranking says little: give more time, or a smaller --length, --bptt or --batch-size"
+        )
+    return allotted
 
 
 def _shared(request: CureRequest, corpus: Corpus | None) -> tuple[ModelConfig, TrainConfig]:
@@ -126,9 +179,8 @@ def _shared(request: CureRequest, corpus: Corpus | None) -> tuple[ModelConfig, T
     batch_size, bptt = request.batch_size, request.length
     if corpus is not None:
         batch_size, bptt = fit_shape(len(corpus.train), request.batch_size, request.bptt)
-    # A flat learning rate: nobody knows beforehand how many steps fit into the time.
+    # A flat learning rate: what a remedy can do must not hang on how long it is given.
     train = TrainConfig(
-        steps=request.steps or 1_000_000_000,
         batch_size=batch_size,
         bptt=bptt,
         decay=0.0,
@@ -156,43 +208,45 @@ def _title(request: CureRequest) -> str:
 
 
 def show_outcomes(
-    outcomes: Sequence["Outcome"],
-    title: str,
-    baseline: float | None,
-    command: str,
-    sheet: Sheet,
+    outcomes: Sequence["Outcome"], title: str, baseline: float | None, sheet: Sheet
 ) -> None:
-    """The ranking as a table and curves, and what to type."""
+    """The ranking as a table, and the course of loss, horizon and blow-ups as curves."""
     sheet.heading(title)
     rows = []
     for outcome in outcomes:
-        far = f"{outcome.horizon}" if outcome.horizon < outcome.window else f">={outcome.window}"
-        rows.append(
-            [
-                outcome.remedy.name,
-                f"{outcome.loss:.4f}",
-                far,
-                f"{outcome.blow_ups}",
-                f"{outcome.steps}",
-                outcome.judgement,
-            ]
-        )
-    sheet.table(["remedy", "loss", "horizon", "blow-ups", "steps", "gradient"], rows)
+        last = outcome.curve[-1]
+        far = f"{last.horizon}" if last.horizon < outcome.window else f">={outcome.window}"
+        cells = [outcome.remedy.name, f"{outcome.loss:.4f}", far, f"{last.blow_ups}"]
+        rows.append([*cells, f"{outcome.steps}", outcome.judgement])
+    sheet.table(["remedy", "loss", "horizon", "blow-ups", "updates", "gradient"], rows)
     if baseline is not None:
         sheet.paragraph(f"without memory the loss is {baseline:.4f}")
-    sheet.line()
+    # On a scale of powers only where there are any to see.
+    solved = baseline is not None and outcomes[0].loss < SOLVED_SCALE * baseline
+    best = outcomes[:SHOWN_CURVES]
+    _show_course(best, "loss", "loss", sheet, log=solved)
+    _show_course(best, "horizon", "horizon in steps back", sheet)
+    most = sorted(outcomes, key=lambda outcome: -outcome.curve[-1].blow_ups)[:SHOWN_CURVES]
+    if blown := [outcome for outcome in most if outcome.curve[-1].blow_ups]:
+        _show_course(blown, "blow_ups", "blow-ups so far", sheet)
+    else:
+        sheet.paragraph("no remedy had a blow-up")
+
+
+def _show_course(
+    outcomes: Sequence["Outcome"], field: str, y: str, sheet: Sheet, *, log: bool = False
+) -> None:
+    """Curves of one field of ``Point`` over the shares of the runs."""
     series = [
         (
             outcome.remedy.name,
-            [seconds for seconds, _ in outcome.curve],
-            [loss for _, loss in outcome.curve],
+            [100 * point.share for point in outcome.curve],
+            [float(getattr(point, field)) for point in outcome.curve],
         )
-        for outcome in outcomes[:SHOWN_CURVES]
+        for outcome in outcomes
     ]
-    # On a scale of powers only where there are any to see.
-    solved = baseline is not None and outcomes[0].loss < SOLVED_SCALE * baseline
-    sheet.curves(series, x="seconds", y="loss", log=solved)
-    sheet.pairs([("best", outcomes[0].remedy.name), ("type", command)])
+    sheet.line()
+    sheet.curves(series, x="% of the updates", y=y, log=log)
 
 
 def winning_command(outcome: "Outcome", data: str | None) -> str:

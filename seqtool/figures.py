@@ -186,16 +186,20 @@ def draw_attended(look: Attended, axes: "Axes") -> None:
     axes.xaxis.tick_top()
 
 
-def draw_race(outcomes: Sequence[Outcome], axes: "Axes") -> None:
-    """Loss over seconds of each remedy."""
+def draw_race(outcomes: Sequence[Outcome], field: str, axes: "Axes") -> None:
+    """One field of ``remedies.Point`` over the share of each remedy's updates."""
     for index, outcome in enumerate(outcomes):
-        if outcome.curve:
-            label = f"{outcome.remedy.name}: {outcome.loss:.4f}"
-            axes.plot(*zip(*outcome.curve, strict=True), label=label, **_style(index))
-    losses = [loss for outcome in outcomes for _, loss in outcome.curve if loss > 0]
-    apart = bool(losses) and max(losses) > DECADE * min(losses)
-    axes.set(xlabel="seconds", ylabel="loss", yscale="log" if apart else "linear")
-    _legend(axes, columns=2)
+        shares = [100 * point.share for point in outcome.curve]
+        values = [getattr(point, field) for point in outcome.curve]
+        label = f"{outcome.remedy.name}: {outcome.loss:.4f}"
+        mark = "o" if len(values) < 2 else None  # one point has no line
+        axes.plot(shares, values, label=label, marker=mark, **_style(index))
+    axes.set(xlabel="% of the updates")
+    if field == "loss":
+        losses = [point.loss for outcome in outcomes for point in outcome.curve if point.loss > 0]
+        apart = bool(losses) and max(losses) > DECADE * min(losses)
+        axes.set(yscale="log" if apart else "linear")
+        _legend(axes, columns=3)
 
 
 def _legend(axes: "Axes", *, columns: int = 4) -> None:
@@ -254,12 +258,17 @@ def save_plots(made: dict[str, Draw], path: Path) -> None:
 
 
 def save_race(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write the curves of remedies as a PNG.
+    """Write the courses of remedies as a PNG.
 
     Raises:
         SeqtoolError: If the file cannot be written.
     """
-    save_plots({"Remedies": lambda axes: draw_race(outcomes, axes)}, path)
+    titles = {
+        "loss": "Loss, and the best of each remedy",
+        "horizon": "Horizon: steps back that the gradient reaches",
+        "blow_ups": "Blow-ups so far",
+    }
+    save_plots({titles[field]: partial(draw_race, outcomes, field) for field in titles}, path)
 
 
 def svg(draw: Draw, name: str) -> str:
@@ -308,7 +317,8 @@ def _figure(rows: int) -> "Figure":
 def _style(index: int) -> dict[str, Any]:
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "linestyle": DASHES[index % len(DASHES)],
+        # After one round of colours each meets another dash.
+        "linestyle": DASHES[(index + index // len(COLOURS)) % len(DASHES)],
         "linewidth": 1.5,
     }
 

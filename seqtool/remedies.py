@@ -2,20 +2,23 @@
 
 Clipping and short BPTT are against explosion, gates and the identity start against vanishing;
 RMSprop against both sizes. A remedy is a set of settings of ``train``; the race trains a network
-with each and measures what came of it.
+with each and measures what came of it. How many updates each may make is settled before it begins,
+so that a race can be run again: seconds of the processor, measured once, say how many are as long
+as those of the others.
 """
 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from seqtool.cells import RecurrentStack
 from seqtool.config import GATES, ModelConfig, TrainConfig
 from seqtool.data import Corpus
 from seqtool.diagnostics import Flow, flow, language_flow
@@ -31,6 +34,8 @@ SNAPSHOT_EVERY = 50  # updates: how much a blow-up costs
 SPIKE = 10.0  # times the usual gradient norm
 LOOKS = 12  # measurements on the way
 GIVE_UP = 100  # blow-ups after which a run ends
+TIMED, TIMED_UPDATES = 0.2, 50  # seconds and updates after which an update's time is known
+RESERVE = 0.05  # of the time, for updates that turn out slower than those that were timed
 
 # Learning rates that suit each kind of network with Adam; plain RNNs want small steps.
 RATES = {"rnn": 1e-3, "lstm": 1e-2, "gru": 5e-3}
@@ -99,7 +104,10 @@ class TextPatient:
         """A fresh language model."""
         tokenizer = self.corpus.tokenizer
         made = LanguageModel(model, tokenizer.vocab_size, unknown_id=tokenizer.unknown_id)
-        return NextToken(made.to(self.device), self.corpus, train)
+        made = made.to(self.device)
+        if self.device.type == "cpu":
+            _quicken(made.stack)
+        return NextToken(made, self.corpus, train)
 
     def flow(self, model: nn.Module) -> Flow:
         """On the part held out."""
@@ -118,8 +126,10 @@ class ProbePatient:
 
     def objective(self, model: ModelConfig, train: TrainConfig) -> Probe:
         """A fresh network."""
+        made = ProbeModel(model, self.name)
+        _quicken(made.stack)
         return Probe(
-            ProbeModel(model, self.name),
+            made,
             length=self.length,
             batch_size=train.batch_size,
             truncate=0 if train.bptt == self.length else train.bptt,
@@ -135,35 +145,98 @@ class ProbePatient:
         return flow(tape.tracks, costs, jacobians=False)
 
 
+def _quicken(stack: RecurrentStack) -> None:
+    """Run a stack on a CPU by the compiled loops, however few its units are.
+
+    torch's loop makes an update of a GRU with 37 units seven times as long, which would be taken
+    for a fault of the GRU.
+    """
+    stack.path = "compiled"
+
+
+class Point(NamedTuple):
+    """How a run stood at one look."""
+
+    share: float  # of its updates, made by then
+    seconds: float
+    loss: float  # on data not learned from
+    horizon: int  # tokens that the gradient reaches, within the chunk
+    blow_ups: (
+        int  # so far: updates that were not finite, jumped, or had ten times the usual gradient
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a remedy achieved."""
 
     remedy: Remedy
     model: ModelConfig
-    train: TrainConfig
-    curve: tuple[tuple[float, float], ...]  # (seconds, loss on data not learned from)
-    loss: float  # the best of them; inf if none is finite
-    steps: int
-    blow_ups: int  # updates that were not finite, jumped, or had ten times the usual gradient
-    horizon: int  # tokens that the gradient reaches at the end, within the chunk
-    window: int  # longest that was looked at
-    judgement: str
+    train: TrainConfig  # its ``steps`` is what was allotted
+    curve: tuple[Point, ...]  # at least one
+    steps: int  # made
+    window: int  # longest lag that was looked at
+    judgement: str  # of the gradient flow at the end
+
+    @property
+    def loss(self) -> float:
+        """The best on the way; inf if none is finite."""
+        losses = (point.loss for point in self.curve)
+        return min(filter(math.isfinite, losses), default=math.inf)
 
     def as_dict(self) -> dict[str, Any]:
         """Values fit for JSON."""
+        last = self.curve[-1]
         return {
             "remedy": self.remedy.name,
             "settings": self.remedy.model | self.remedy.train,
             "hidden_size": self.model.hidden_size,
             "loss": self.loss,
             "steps": self.steps,
-            "blow_ups": self.blow_ups,
-            "horizon": self.horizon,
+            "allotted": self.train.steps,
+            "blow_ups": last.blow_ups,
+            "horizon": last.horizon,
             "window": self.window,
             "verdict": self.judgement,
-            "curve": [list(point) for point in self.curve],
+            "curve": [[point.seconds, point.loss] for point in self.curve],
+            "looks": [point._asdict() for point in self.curve],
         }
+
+
+class Cost(NamedTuple):
+    """What a remedy takes of the processor's time, in seconds."""
+
+    update: float
+    look: float
+
+
+def measure(patient: Patient, remedy: Remedy, model: ModelConfig, train: TrainConfig) -> Cost:
+    """Time some updates and one look of a network that is thrown away.
+
+    By the processor's clock, which does not count what other programs take.
+    """
+    trainer = _trainer(patient, remedy, model, train)
+    updates = _updates(trainer)
+    next(updates)  # what is loaded or compiled at first is not what an update costs
+    began, count = time.process_time(), 0
+    while count < TIMED_UPDATES and (count < 2 or time.process_time() - began < TIMED):
+        next(updates)
+        count += 1
+    updated = time.process_time()
+    trainer.evaluate()
+    patient.flow(trainer.model)
+    return Cost((updated - began) / count, time.process_time() - updated)
+
+
+def allot(costs: Sequence[Cost], seconds: float) -> list[int]:
+    """As many updates to each remedy as make its run as long as that of the others.
+
+    Args:
+        costs: Of each.
+        seconds: Of the processor's time, for all of them.
+    """
+    share = (1 - RESERVE) * seconds / len(costs)
+    return [max(LOOKS, int((share - LOOKS * cost.look) / cost.update)) for cost in costs]
 
 
 def treat(
@@ -172,53 +245,49 @@ def treat(
     model: ModelConfig,
     train: TrainConfig,
     *,
-    seconds: float,
     good_enough: float = -math.inf,
-    interrupted: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train one network with one remedy.
+    """Train one network with one remedy; all but the seconds depends on the seed alone.
 
     Args:
         patient: The data.
         remedy: What to try.
         model: Shape that all share.
-        train: Effort that all share; ``steps`` ends a run if the time does not.
-        seconds: For updates and measurements; with infinity the outcome depends on the seed alone.
+        train: Effort that all share; ``steps`` is how many updates this one may make.
         good_enough: A loss at which to stop early.
-        interrupted: Asked at each measurement.
     """
-    model_config, train_config = remedy.configs(model, train)
-    torch.manual_seed(train.seed % 2**64)
-    objective = patient.objective(model_config, train_config)
-    trainer = Trainer(objective, train_config)
-    began = time.monotonic()
-    curve: list[tuple[float, float]] = []
+    trainer = _trainer(patient, remedy, model, train)
+    config, began = trainer.config, time.monotonic()
+    curve: list[Point] = []
     blow_ups = 0
     for event in _updates(trainer):
         blow_ups += event
-        passed = time.monotonic() - began
-        over = trainer.step >= train_config.steps or passed >= seconds or blow_ups >= GIVE_UP
-        due = max(trainer.step / train_config.steps, passed / seconds) * LOOKS >= len(curve) + 1
-        if over or due:
-            loss = trainer.evaluate().loss
-            assert loss is not None
-            curve.append((round(passed, 2), loss))
-            if over or loss <= good_enough or interrupted():
+        share = trainer.step / config.steps
+        over = share >= 1 or blow_ups >= GIVE_UP
+        if over or share * LOOKS >= len(curve) + 1:
+            loss, found = trainer.evaluate().loss, patient.flow(trainer.model)
+            assert loss is not None, "nothing is held out"
+            reach = min(max(layer.horizon for layer in found.layers), config.bptt - 1)
+            passed = round(time.monotonic() - began, 2)
+            curve.append(Point(share, passed, loss, reach, blow_ups))
+            if over or loss <= good_enough:
                 break
-    losses = [loss for _, loss in curve if math.isfinite(loss)]
-    found = patient.flow(objective.model)
     return Outcome(
         remedy,
-        model_config,
-        train_config,
+        remedy.configs(model, train)[0],
+        config,
         tuple(curve),
-        min(losses, default=math.inf),
         trainer.step,
-        blow_ups,
-        min(max(layer.horizon for layer in found.layers), train_config.bptt - 1),
         found.window,
         found.verdict.judgement,
     )
+
+
+def _trainer(patient: Patient, remedy: Remedy, model: ModelConfig, train: TrainConfig) -> Trainer:
+    """A fresh network, before its first update."""
+    model, train = remedy.configs(model, train)
+    torch.manual_seed(train.seed % 2**64)
+    return Trainer(patient.objective(model, train), train)
 
 
 def _updates(trainer: Trainer) -> Iterator[bool]:

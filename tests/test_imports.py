@@ -111,7 +111,8 @@ ALLOWED: dict[str, set[str]] = {
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},
     "remedies": {
-        *("config", "data", "diagnostics", "language", "models", "probes", "tape", "trainer"),
+        *("cells", "config", "data", "diagnostics", "language", "models", "probes", "tape"),
+        "trainer",
     },
     "sheet": {"console", "display", "output"},
     "figures": {
