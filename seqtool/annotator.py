@@ -94,11 +94,26 @@ class Annotator:
                 found[row] = Annotated(labels, known[:length])
         return found
 
+    def beliefs(self, sentences: Sequence[Sequence[str]]) -> list[tuple[list[str], Array]]:
+        """The labels given to each sentence, and how probable all are at each word, (T, C)."""
+        found: list[Any] = [None] * len(sentences)
+        for rows, emissions, lengths in self.emissions(sentences):
+            paths = best_labels(emissions, lengths, self.scores)
+            p = self._calibrated(emissions, lengths)
+            for row, path, known, length in zip(rows, paths, p, lengths, strict=True):
+                labels = [self.labels[label] for label in path[:length]]
+                found[row] = labels, known[:length]
+        return found
+
+    def _calibrated(self, emissions: Floats, lengths: Array) -> Array:
+        """The probability of every label at every word, (B, T, C)."""
+        p = marginals(emissions, lengths, self.scores) ** self.power
+        return np.asarray(p / p.sum(axis=2, keepdims=True))
+
     def _chances(self, paths: Array, emissions: Floats, lengths: Array) -> Array:
         """The calibrated probability of each label of some paths, (B, T)."""
-        p = marginals(emissions, lengths, self.scores) ** self.power
-        chosen = np.take_along_axis(p, paths[:, :, None], axis=2)[:, :, 0]
-        return np.asarray(chosen / p.sum(axis=2))
+        p = self._calibrated(emissions, lengths)
+        return np.asarray(np.take_along_axis(p, paths[:, :, None], axis=2)[:, :, 0])
 
     def emissions(self, sentences: Sequence[Sequence[str]]) -> list[tuple[Array, Floats, Array]]:
         """Scores of the labels at each word, batch by batch.

@@ -44,7 +44,7 @@ def inspect(
         bool, option("Bits of each token, and what was expected.", "--surprisal")
     ] = False,
     belief: Annotated[
-        bool, option("What a classifier thinks after each word or row.", "--belief")
+        bool, option("What a classifier or tagger thinks at each word or row.", "--belief")
     ] = False,
     attention: Annotated[
         bool, option("Where a translator looks for each word it writes.", "--attention")

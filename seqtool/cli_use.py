@@ -69,7 +69,9 @@ def generate(
     label: Annotated[
         str | None, option("What to write for, if the model learned labels.", "--label")
     ] = None,
-    length: Annotated[int, option("Tokens to write.", "--length", "-l")] = DecodeConfig.length,
+    length: Annotated[
+        int, option("Tokens to write at most.", "--length", "-l")
+    ] = DecodeConfig.length,
     num: Annotated[int, option("Texts to write, together.", "--num", "-n")] = DecodeConfig.num,
     temperature: Temperature = DecodeConfig.temperature,
     top_k: TopK = DecodeConfig.top_k,

@@ -61,6 +61,12 @@ def _check_size(flag: str, value: int, least: int) -> None:
     _check(value < 2**31, flag, value, "below 2147483648")  # a tensor's shape must hold it
 
 
+def _check_vocabulary(value: int) -> None:
+    why = "256 of the entries are the bytes; --tokenizer char and byte do not use it"
+    _check(value >= 300, "--vocab-size", value, f"at least 300 ({why})")
+    _check_size("--vocab-size", value, 300)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The shape of a recurrent model. Saved in every model directory."""
@@ -119,7 +125,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_choice("--tokenizer", self.tokenizer, TokenizerKind)
-        _check_size("--vocab-size", self.vocab_size, 300)
+        _check_vocabulary(self.vocab_size)
         fraction = self.valid_fraction
         _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")
 
@@ -335,7 +341,7 @@ class PairConfig:
         _check_choice("--tokenizer", self.tokenizer, TokenizerKind)
         if self.target_tokenizer is not None:
             _check_choice("--target-tokenizer", self.target_tokenizer, TokenizerKind)
-        _check_size("--vocab-size", self.vocab_size, 300)
+        _check_vocabulary(self.vocab_size)
         _check(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
         if self.valid_fraction is not None:
             fraction = self.valid_fraction

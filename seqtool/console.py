@@ -47,7 +47,12 @@ def _scaled(number: float, units: Sequence[str]) -> tuple[str, str]:
 
 def counted(number: int, noun: str) -> str:
     """A number and what is counted: ``1 line``, ``12,000 lines``."""
-    return f"{number:,} {noun}" + "s" * (number != 1)
+    return f"{number:,} {plural(number, noun)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """The noun, with an s if there is not just one."""
+    return noun + "s" * (number != 1)
 
 
 def format_count(number: float) -> str:

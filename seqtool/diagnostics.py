@@ -27,6 +27,7 @@ EXPLODED = 10.0  # growth of the gradient over its size at lag 0
 SPIKED = 0.1  # a share of windows that explode while the median does not
 STRETCH = 1.2  # |eigenvalue| of W that lets differences grow until the nonlinearity saturates
 DEAD = 0.5  # a share of dead ReLU units that is named as the cause
+FEWEST = 100  # tokens looked at below which nothing is judged
 WARM_UP = 64  # tokens read before each window
 
 # The blocks of W in their order; a simple RNN has one.
@@ -36,7 +37,7 @@ BLOCKS = {
     "gru": ("reset", "update", "candidate"),
 }
 
-Judgement = Literal["healthy", "vanishing", "exploding"]
+Judgement = Literal["healthy", "vanishing", "exploding", "unsure"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Flow:
     window: int  # K, longest lag looked at
     windows: int  # how many were looked at
     verdict: Verdict
+    element: str = "token"  # what one step of time reads
 
     def as_dict(self) -> dict[str, Any]:
         """Values fit for JSON."""
@@ -147,7 +149,7 @@ def language_flow(
         with torch.enable_grad():
             logits, _ = model.through(chunk[:, :-1], state, tape)
             costs = functional.cross_entropy(logits[:, -1], chunk[:, -1], reduction="none")
-            return flow(tape.tracks, costs, jacobians=jacobians)
+            return flow((tape.tracks, costs), jacobians=jacobians, seen=len(ids))
 
 
 def _like(fresh: Tensor, part: Tensor) -> Tensor:
@@ -156,24 +158,40 @@ def _like(fresh: Tensor, part: Tensor) -> Tensor:
 
 
 def flow(
-    tracks: Sequence[Track], costs: Tensor, *, jacobians: bool = True, cut: bool = True
+    *runs: tuple[Sequence[Track], Tensor],
+    jacobians: bool = True,
+    cut: bool = True,
+    element: str = "token",
+    seen: int | None = None,
+    direct: int = 0,
 ) -> Flow:
     """The gradient flow to the costs at the end of what tapes have run.
 
     Args:
-        tracks: Of all layers after the run, over T steps: lags go from 0 to T - 1.
-        costs: One for each window, (B,), computed from the output.
+        runs: Tracks of layers after a run over T steps, so that lags go from 0 to T - 1, and the
+            costs, one for each window, (B,), that were computed from their last outputs.
         jacobians: Also measure |ds_T/ds_t| and its bound.
         cut: Whether training cuts its sequences after --bptt steps.
+        element: What one step reads, for people.
+        seen: Elements that the windows were taken from; those in them if not given.
+        direct: Layers, the first ones, whose every state the cost reaches without passing through
+            time; they are shown, not judged.
     """
-    found = gradients(costs.sum(), tracks)
-    with torch.no_grad():
-        layers = tuple(
-            _layer_flow(track, by_state, by_push, jacobians)
-            for track, (by_state, by_push) in zip(tracks, found, strict=True)
-        )
-    window = tracks[0].steps - 1
-    return Flow(layers, window, len(costs), judge(layers, window, tracks[0].kind, cut=cut))
+    layers = list[LayerFlow]()
+    for tracks, costs in runs:
+        found = gradients(costs.sum(), tracks)
+        with torch.no_grad():
+            layers += (
+                _layer_flow(track, by_state, by_push, jacobians)
+                for track, (by_state, by_push) in zip(tracks, found, strict=True)
+            )
+    (first, *_), costs = runs[0]
+    window, windows = first.steps - 1, len(costs)
+    if seen is None:
+        seen = windows * first.steps
+    judged = tuple(layers[direct:])
+    verdict = judge(judged, window, first.kind, cut=cut, element=element, seen=seen)
+    return Flow(tuple(layers), window, windows, verdict, element)
 
 
 def _layer_flow(track: Track, by_state: Tensor, by_push: Tensor, jacobians: bool) -> LayerFlow:
@@ -238,41 +256,58 @@ def _rate(median: np.ndarray, lag: int) -> float:
     return float((max(median[lag], 1e-300) / median[0]) ** (1 / lag))
 
 
-def judge(layers: tuple[LayerFlow, ...], window: int, kind: str, *, cut: bool = True) -> Verdict:
+def judge(
+    layers: tuple[LayerFlow, ...],
+    window: int,
+    kind: str,
+    *,
+    cut: bool = True,
+    element: str = "token",
+    seen: int = FEWEST,
+) -> Verdict:
     """Judge a gradient flow.
 
     *Exploding*: in some layer the median gradient grows tenfold over its size at lag 0, or does so
     in a tenth of the windows; or the layer is a simple RNN whose W stretches (spectral radius of
     1.2 or more) and the measured Jacobian over the whole window is still not below 1, so that only
     saturation holds the growth back. *Vanishing*: no layer passes 1 % of the gradient over a
-    quarter of the window. Else *healthy*.
+    quarter of the window. *Unsure*: neither explodes, nor was enough seen to say more. Else
+    *healthy*.
 
     Args:
         layers: What was measured.
         window: Longest lag, K.
         kind: Key of cells.STEPS.
         cut: Whether --bptt is an option to advise.
+        element: What one step reads.
+        seen: How many of these the windows were taken from.
     """
     for layer in layers:
-        if why := _explodes(layer, window, kind):
+        if why := _explodes(layer, window, kind, element):
             return Verdict("exploding", why, _exploding_advice(kind))
+    if not layers:
+        return Verdict("unsure", "no layer gets its gradient through time alone", "")
+    if seen < FEWEST:
+        evidence = f"too little to judge by: {seen} {element}s; give at least {FEWEST}"
+        return Verdict("unsure", evidence, "")
     best = max(layers, key=lambda layer: layer.horizon)
     where = f"{best.name}: " if len(layers) > 1 else ""
     if best.horizon < VANISHED * window:
+        far = f"{best.horizon + 1} {element}" + "s" * (best.horizon > 0)
         evidence = (
-            f"{where}{best.horizon + 1} tokens back less than 1 % of the gradient is left "
-            f"(x{best.rate:.2f} per token), of {window} that were looked at"
+            f"{where}{far} back less than 1 % of the gradient is left (x{best.rate:.2f} per "
+            f"{element}), of {window} that were looked at"
         )
         return Verdict("vanishing", evidence, _vanishing_advice(best, kind, cut))
-    reach = f"{best.horizon} tokens" if best.horizon < window else f"all {window} tokens"
-    evidence = f"{where}the gradient reaches {reach} back (x{best.rate:.2f} per token)"
+    reach = f"{best.horizon} {element}s" if best.horizon < window else f"all {window} {element}s"
+    evidence = f"{where}the gradient reaches {reach} back (x{best.rate:.2f} per {element})"
     advice = ""
     if best.horizon >= window and cut:
         advice = f"--bptt {2 * (window + 1)}: there may be more to learn from farther back"
     return Verdict("healthy", evidence, advice)
 
 
-def _explodes(layer: LayerFlow, window: int, kind: str) -> str:
+def _explodes(layer: LayerFlow, window: int, kind: str, element: str) -> str:
     """The evidence that gradients explode in a layer; "" if they do not."""
     where = f"{layer.name}: "
     if not np.isfinite(layer.gradient).all():
@@ -280,7 +315,7 @@ def _explodes(layer: LayerFlow, window: int, kind: str) -> str:
     start, peak = layer.gradient[0], int(layer.gradient.argmax())
     growth = layer.gradient[peak] / max(start, 1e-300)
     if start > 0 and not growth <= EXPLODED:
-        return f"{where}{peak} tokens back the gradient is {growth:.3g} times that at the cost"
+        return f"{where}{peak} {element}s back the gradient is {growth:.3g} times that at the cost"
     if layer.spikes >= SPIKED:
         return f"{where}in {layer.spikes:.0%} of the windows the gradient grows tenfold or more"
     radius = layer.spectral_radius.get("state", 0.0)
@@ -289,7 +324,7 @@ def _explodes(layer: LayerFlow, window: int, kind: str) -> str:
         if left >= 1:
             return (
                 f"{where}W has spectral radius {radius:.2f} and a change of the state is still "
-                f"{left:.2g} times as large after {window} tokens"
+                f"{left:.2g} times as large after {window} {element}s"
             )
     return ""
 

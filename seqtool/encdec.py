@@ -19,13 +19,15 @@ Sources end with the boundary id, targets begin and end with it. Padding, the ot
 batch and their order change nothing. No text and no search here.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from seqtool.attention import Attention, Memory
-from seqtool.cells import RecurrentStack, State
+from seqtool.cells import RecurrentStack, Stack, State
 from seqtool.config import TranslatorConfig
 from seqtool.dense import Linear
 from seqtool.losses import cross_entropy
@@ -110,12 +112,15 @@ class EncoderDecoder(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.output.bias)
 
-    def encode(self, source: Tensor, lengths: Tensor) -> tuple[State, Memory]:
+    def encode(
+        self, source: Tensor, lengths: Tensor, encoder: Stack | None = None
+    ) -> tuple[State, Memory]:
         """Read a batch of sources.
 
         Args:
             source: Ids, (B, S) int64; what stands behind a row's length is not read.
             lengths: (B,), each at least 1.
+            encoder: Runs the encoder's layers in their place.
 
         Returns:
             The state before the first step of the decoder, and what its attention looks at.
@@ -124,7 +129,8 @@ class EncoderDecoder(nn.Module):
         if self.training and self.config.source_word_dropout:
             keep = 1 - self.config.source_word_dropout
             x = x * x.new_empty(*source.shape, 1).bernoulli_(keep) / keep
-        output, final = self.encoder(x, lengths=lengths)
+        run = encoder or partial(self.encoder, lengths=lengths)
+        output, final = run(x, self.encoder.init_state(len(x)))
         summary = torch.cat(final[0][-2:].unbind(), dim=1)  # last layer's h, both directions
         memory = self.memory_norm(output)
         return self._start(summary), self.attention.read(memory, summary, lengths)
@@ -175,6 +181,27 @@ class EncoderDecoder(nn.Module):
         loss = cross_entropy(output, weight, self.output.bias, target, smoothing=smoothing)
         return loss, len(target)
 
+    def through(
+        self, source: Tensor, target: Tensor, encoder: Stack, decoder: tuple[Stack, Stack] | None
+    ) -> Tensor:
+        """As ``forward``, with the recurrent layers run by other functions.
+
+        This is how diagnostics looks inside.
+
+        Args:
+            source: Ids of sources of one length, (B, S).
+            target: Ids that are to be said, (B, T).
+            encoder: Runs the encoder's layers.
+            decoder: The decoder's below and above its attention; None leaves them as they are. With
+                input feeding they run step by step.
+
+        Returns:
+            Logits, (B, T, V).
+        """
+        lengths = source.new_full((len(source),), source.shape[1])
+        output, _ = self._decode(source, lengths, target, encoder, decoder)
+        return functional.linear(output, self._output_weight(), self.output.bias)
+
     def step(self, ids: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         """Score the next token after one more, without dropout.
 
@@ -198,14 +225,19 @@ class EncoderDecoder(nn.Module):
         return tuple(part[:, rows] for part in state), memory.select(rows)
 
     def _decode(
-        self, source: Tensor, source_lengths: Tensor, target: Tensor
+        self,
+        source: Tensor,
+        source_lengths: Tensor,
+        target: Tensor,
+        encoder: Stack | None = None,
+        decoder: tuple[Stack, Stack] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """o at every position, (B, T, E), and alignments, (B, T, S)."""
-        state, memory = self.encode(source, source_lengths)
+        state, memory = self.encode(source, source_lengths, encoder)
         before = functional.pad(target[:, :-1], (1, 0), value=BOUNDARY)
         x = self._drop(self._target_embedding()(before))
         if not self.config.input_feeding:
-            output, _, weights = self._advance(x, state, memory)
+            output, _, weights = self._advance(x, state, memory, decoder)
             return output, weights
         outputs, looks = [], []
         for t in range(x.shape[1]):
@@ -214,13 +246,20 @@ class EncoderDecoder(nn.Module):
             looks.append(weights)
         return torch.cat(outputs, dim=1), torch.cat(looks, dim=1)
 
-    def _advance(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+    def _advance(
+        self,
+        x: Tensor,
+        state: State,
+        memory: Memory,
+        decoder: tuple[Stack, Stack] | None = None,
+    ) -> tuple[Tensor, State, Tensor]:
         """The decoder over T steps, T = 1 with input feeding.
 
         Args:
             x: Target embeddings, (B, T, E).
             state: Before the first step.
             memory: What is looked at.
+            decoder: Runs the layers below and above the attention in their place.
 
         Returns:
             o, (B, T, E), the state after the last step, and alignments, (B, T, S).
@@ -228,12 +267,11 @@ class EncoderDecoder(nn.Module):
         parts = (len(state) - self.config.input_feeding) // 2
         if self.config.input_feeding:
             x = torch.cat([x, state[-1].transpose(0, 1)], dim=2)
-        queries, first = self.query(x, state[:parts])
+        query, reader = decoder or (self.query, self.reader)
+        queries, first = query(x, state[:parts])
         contexts, weights = self.attention(queries, memory)
         contexts = self._drop(contexts)
-        states, second = self.reader(
-            torch.cat([queries, contexts], dim=2), state[parts : 2 * parts]
-        )
+        states, second = reader(torch.cat([queries, contexts], dim=2), state[parts : 2 * parts])
         output = self.deep(torch.cat([states, contexts, queries], dim=2))
         output = torch.tanh(self.deep_norm(output))
         output = functional.dropout(output, self.config.dropout, self.training)

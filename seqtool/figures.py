@@ -18,7 +18,7 @@ import numpy as np
 from seqtool.console import printable
 from seqtool.diagnostics import Flow
 from seqtool.errors import SeqtoolError
-from seqtool.findings import Attended, Belief, Findings
+from seqtool.findings import Attended, Belief, Findings, Labelled
 from seqtool.gates import LayerGates
 from seqtool.horizon import Horizon, Surprise
 from seqtool.remedies import Outcome
@@ -41,6 +41,7 @@ DPI = 150
 FEW = 20  # points of a curve that are marked
 DECADE = 10.0  # between losses from which on their scale is one of powers
 SMOOTH = 80  # points of a smoothed curve
+BELIEVED, MOST_ROWS = 0.02, 12  # of labels in a picture: probability somewhere, and how many
 WORDS_SHOWN = 40  # of a text, below its curve
 LONGEST_TITLE = 54  # characters
 BELIEFS = 3  # texts or pictures drawn in one PNG
@@ -81,8 +82,9 @@ def draw_flow(flow: Flow, axes: "Axes") -> None:
         if layer.jacobian is not None:
             marks = {"color": style["color"], "marker": "x", "linestyle": "none", "markersize": 4}
             axes.plot(layer.lags, _positive(layer.jacobian), **marks)
-    axes.set(xlabel="lag T-t in tokens", ylabel="|dC_T/ds_t|,  x: |ds_T/ds_t|", yscale="log")
-    _legend(axes, columns=3)
+    names = {"xlabel": f"lag T-t in {flow.element}s", "ylabel": "|dC_T/ds_t|,  x: |ds_T/ds_t|"}
+    axes.set(**names, yscale="log")
+    _legend(axes, columns=3 if len(flow.layers) <= 3 else 2)
 
 
 def draw_history(history: Sequence[Event], axes: "Axes") -> None:
@@ -177,8 +179,23 @@ def draw_belief(belief: Belief, classes: Sequence[str], axes: "Axes") -> None:
 
 def draw_attended(look: Attended, axes: "Axes") -> None:
     """The attention of a translator: a column for each source token, a row for each of its own."""
-    axes.imshow(look.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    sides = ((axes.set_xticks, look.source, 60), (axes.set_yticks, look.target, 0))
+    _draw_grid(look.target, look.source, look.weights, axes)
+
+
+def draw_labelled(labelled: Labelled, classes: Sequence[str], axes: "Axes") -> None:
+    """The belief of a tagger: a column for each word, a row for each label that is believed in."""
+    best = labelled.probabilities.max(axis=0)
+    kept = [c for c in np.argsort(-best, kind="stable") if best[c] >= BELIEVED][:MOST_ROWS]
+    rows, columns = [classes[c] for c in kept], labelled.tokens[:WORDS_SHOWN]
+    _draw_grid(rows, columns, labelled.probabilities[: len(columns), kept].T, axes)
+
+
+def _draw_grid(
+    rows: Sequence[str], columns: Sequence[str], weights: np.ndarray, axes: "Axes"
+) -> None:
+    """A matrix of values from 0 to 1, (rows, columns)."""
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    sides = ((axes.set_xticks, columns, 60), (axes.set_yticks, rows, 0))
     for mark, tokens, angle in sides:
         names = [printable(token).strip() or "·" for token in tokens]
         mark(range(len(names)), names, rotation=angle, fontsize=8, parse_math=False)
@@ -226,6 +243,8 @@ def plots(summary: Summary, found: Findings) -> dict[str, Draw]:
         made["Surprisal"] = lambda axes: draw_surprises(surprises, axes)
     for belief in (found.beliefs or [])[:BELIEFS]:
         made[f"Belief, {belief.name}"] = partial(draw_belief, belief, found.classes)
+    for each in (found.labelled or [])[:BELIEFS]:
+        made[f"Belief, {each.name}"] = partial(draw_labelled, each, found.classes)
     for look in (found.attended or [])[:BELIEFS]:
         if look.target:
             made[f"Attention, {look.name}"] = partial(draw_attended, look)

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from seqtool.horizon import Horizon, Surprise
 
 View = Literal["health", "gates", "units", "memory", "surprisal", "belief", "attention"]
-# What there is to see in a model of each task. A classifier predicts no tokens: it has no surprisal
-# and no loss that would fall with more of the past.
+# What there is to see in a model of each task. Only a language model predicts the tokens that it
+# reads: the others have no surprisal and no loss that would fall with more of the past.
 VIEWS: dict[str, tuple[View, ...]] = {
     "generate": ("health", "gates", "units", "memory", "surprisal"),
     "classify": ("health", "gates", "units", "belief"),
-    "translate": ("attention",),
+    "tag": ("health", "gates", "units", "belief"),
+    "translate": ("health", "gates", "units", "attention"),
 }
 SHOWN_CLASSES = 6  # followed over a text: those that were believed in most
 
@@ -66,6 +67,38 @@ class Belief:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """How the words of one sentence are labelled."""
+
+    name: str  # its place in what was read
+    tokens: list[str]  # (T,)
+    labels: list[str]  # that are given, (T,)
+    truth: list[str]  # (T,), or none if they are not known
+    probabilities: npt.NDArray[np.float64]  # of all labels at each word, (T, C)
+
+    @property
+    def line(self) -> list[str]:
+        """The words as they stand in a line."""
+        return [*(token + " " for token in self.tokens[:-1]), self.tokens[-1] + "\n"]
+
+    def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """Values fit for JSON."""
+        rows = zip(self.tokens, self.labels, self.probabilities.tolist(), strict=True)
+        return {
+            "name": self.name,
+            "truth": self.truth or None,
+            "trace": [
+                {
+                    "token": token,
+                    "label": label,
+                    "probabilities": dict(zip(classes, p, strict=True)),
+                }
+                for token, label, p in rows
+            ],
+        }
+
+
+@dataclass(frozen=True)
 class Attended:
     """Where a translator looked while it wrote a translation."""
 
@@ -93,9 +126,17 @@ class Findings:
     horizon: "Horizon | None" = None
     surprises: "list[Surprise] | None" = None
     beliefs: list[Belief] | None = None
+    labelled: list[Labelled] | None = None
     classes: tuple[str, ...] = ()  # that beliefs are about
     attended: list[Attended] | None = None
+    texts: tuple[list[str], ...] = ()  # of each layer what it reads, if that is not ``pieces``
+    element: str = "token"  # what one step of time reads
+    windowed: str = ""  # what part of the data single tokens are shown of; '' if of all
     notes: list[str] = field(default_factory=list)  # why a view is missing or limited
+
+    def text_of(self, layer: int) -> list[str]:
+        """What a layer has read, (n,)."""
+        return self.texts[layer] if self.texts else self.pieces
 
 
 def as_dict(found: Findings, spell: list[str]) -> dict[str, Any]:
@@ -105,7 +146,11 @@ def as_dict(found: Findings, spell: list[str]) -> dict[str, Any]:
         found: What was seen.
         spell: The text of every token of the vocabulary, (V,).
     """
-    values: dict[str, Any] = {"tokens": len(found.pieces), "notes": found.notes}
+    values: dict[str, Any] = {
+        "tokens": len(found.pieces),
+        "notes": found.notes,
+        "windowed": found.windowed,
+    }
     if found.flow is not None:
         values["health"] = found.flow.as_dict()
     if found.gates is not None:
@@ -126,6 +171,8 @@ def as_dict(found: Findings, spell: list[str]) -> dict[str, Any]:
         ]
     if found.beliefs is not None:
         values["belief"] = [belief.as_dict(found.classes) for belief in found.beliefs]
+    if found.labelled is not None:
+        values["belief"] = [labelled.as_dict(found.classes) for labelled in found.labelled]
     if found.attended is not None:
         values["attention"] = [attended.as_dict() for attended in found.attended]
     return values

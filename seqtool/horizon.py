@@ -49,9 +49,10 @@ class Horizon:
     @property
     def hint(self) -> str:
         """What the curve says for training, in one sentence."""
+        reach = f"{self.knee} token" + "s" * (self.knee > 1)
         if self.ended:
-            return f"--bptt {self.bptt} is enough: past {self.knee} tokens the loss stops falling"
-        return f"the loss still falls at {self.knee} tokens: try --bptt {2 * self.knee} or more"
+            return f"--bptt {self.bptt} is enough: past {reach} the loss stops falling"
+        return f"the loss still falls at {reach}: try --bptt {2 * self.knee} or more"
 
 
 def memory_horizon(

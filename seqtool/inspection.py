@@ -1,11 +1,12 @@
 """The ``inspect`` command: what a model is, and what happens inside it on a text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from seqtool.annotator import load_annotator
 from seqtool.checkpoint import (
     Card,
     Saved,
@@ -28,10 +29,13 @@ from seqtool.sheet import Sheet
 from seqtool.specimens import (
     Reading,
     as_shown,
+    choose_windows,
     own_labels,
     read_attended,
     read_beliefs,
+    read_labelled,
     read_language,
+    read_sentences,
     read_specimens,
     sequences,
     spread_rows,
@@ -41,6 +45,7 @@ from seqtool.summary import Summary, summarise
 from seqtool.tokenizer import Tokenizer
 from seqtool.translation import load_translator
 
+WAYS = {"generate": 1, "classify": 2, "tag": 2, "translate": 2}  # in which each layer reads
 TEXT_TOKENS = 100_000  # read at most, for what is measured over many places
 
 
@@ -95,6 +100,7 @@ def inspect(request: InspectRequest, console: Console) -> int:
     looks = {
         "generate": _look_language,
         "classify": _look_classifier,
+        "tag": _look_tagger,
         "translate": _look_translator,
     }
     found, spell = looks[saved.card.task](request, saved, console)
@@ -131,17 +137,21 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
             f"{request.model}: a model to {card.task}; views are for models that "
             f"{' or '.join(VIEWS)}; seqtool inspect {request.model} alone tells what it is"
         )
-    for view in sorted(request.views - {*VIEWS[card.task]}):
+    there = _views_of(card)
+    for view in sorted(request.views - {*there}):
+        what = "a model to " + card.task + " without attention" * (view == "attention")
         raise ConfigError(
-            f"--{view}: nothing to see in a model to {card.task}; its views are "
-            + ", ".join(f"--{name}" for name in VIEWS[card.task])
+            f"--{view}: nothing to see in {what}; its views are "
+            + ", ".join(f"--{name}" for name in there)
         )
     if summary.broken:
         raise CheckpointError(
             f"{request.model}: {summary.broken}; train anew with a lower --lr or --clip-norm 0.25"
         )
     size = card.model.hidden_size
-    layers = card.model.num_layers * (2 if card.task == "classify" else 1)
+    layers = card.model.num_layers * WAYS[card.task]
+    if card.task == "translate" and not card.model.input_feeding:
+        layers += 1 + card.model.num_layers  # the decoder's, below and above its attention
     if request.layer is not None and not 1 <= request.layer <= layers:
         raise ConfigError(f"--layer must be from 1 to {layers}, got {request.layer}")
     for unit in request.units:
@@ -149,12 +159,20 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
             raise ConfigError(f"--unit must be from 0 to {size - 1}, got {unit}")
 
 
-def _views(request: InspectRequest, task: str) -> frozenset[View]:
+def _views_of(card: Card) -> tuple[View, ...]:
+    """What there is to see in a model."""
+    views = VIEWS[card.task]
+    if card.task == "translate" and card.model.attention == "none":
+        return tuple(view for view in views if view != "attention")
+    return views
+
+
+def _views(request: InspectRequest, card: Card) -> frozenset[View]:
     """What to compute: what was asked for, or everything."""
     asked = request.views | ({"units"} if request.units else set())
     if not asked or request.html:
-        return frozenset(VIEWS[task])
-    return frozenset(view for view in VIEWS[task] if view in asked)
+        return frozenset(_views_of(card))
+    return frozenset(view for view in _views_of(card) if view in asked)
 
 
 def _look_language(
@@ -165,7 +183,7 @@ def _look_language(
     where = str(request.model)
     tokenizer = Tokenizer.from_json(saved.tokenizer_json, where, size=card.text_vocab_size)
     check_weights(saved.weights, language_shapes(card.model, card.vocab_size), where)
-    views = _views(request, card.task)
+    views = _views(request, card)
     partner = load_partner(saved, request.model) if views & {"memory", "surprisal"} else None
     reading = _read(request, card, tokenizer, console)
     console.status("loading PyTorch")
@@ -183,12 +201,14 @@ def _look_language(
             f"got {request.start}"
         )
     ids = text[request.start : request.start + request.length + 1]
+    windowed = ""
     if len(text) > len(ids) and views & {"gates", "units", "surprisal"}:
         size = f"more than {TEXT_TOKENS}" if len(text) > TEXT_TOKENS else str(len(text) - 1)
-        console.notice(
+        windowed = (
             f"single tokens are shown for {len(ids) - 1} of {size}, from token {request.start} on; "
             "--start and --length choose others"
         )
+        console.notice(windowed)
     if partner is not None:
         console.notice(
             "health, gates and units are of the network; memory and surprisal also of the model as "
@@ -211,6 +231,7 @@ def _look_language(
         documents=reading.documents,
         labels=labels,
     )
+    found = replace(found, windowed=windowed)
     return found, [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
 
 
@@ -243,22 +264,18 @@ def _look_classifier(
 ) -> tuple[Findings, list[str]]:
     """Look into a classifier; gives the findings, and no vocabulary."""
     card = saved.card
-    if request.data is None:
-        raise ConfigError(
-            f"{request.model}: a model to classify does not keep what it was trained on; name "
-            "DATA: a table, lines of text, a text in quotes, or pictures"
-        )
-    console.status(f"reading {request.data}")
-    specimens = read_specimens(request.data, card, request.encoding or card.data.encoding)
+    data = _named(request, card, "a table, lines of text, a text in quotes, or pictures")
+    console.status(f"reading {data}")
+    specimens = read_specimens(data, card, request.encoding or card.data.encoding)
     _check_start(request.start, len(specimens))
     judge, _ = load_judge(request.model)
     console.status("reading one by one")
     shown = read_beliefs(judge, specimens, request.start, request.length)
-    _say_shown(len(shown), len(specimens), request, console)
+    windowed = _say_shown(len(shown), len(specimens), request, console)
     classes = tuple(card.source["classes"])
     rows = spread_rows(judge, specimens, TEXT_TOKENS)
     labels = [specimens.labels[row] for row in rows]
-    views = _views(request, card.task)
+    views = _views(request, card)
     if not set(labels) <= {*classes}:
         labels = own_labels(judge, specimens.select(rows), classes)
         if "units" in views:
@@ -288,7 +305,52 @@ def _look_classifier(
         windows=windows(judge, many, request.window),
         labels=Labels(np.array([classes.index(label) for label in labels]), classes),
     )
-    return found, []
+    return replace(found, windowed=windowed), []
+
+
+def _look_tagger(
+    request: InspectRequest, saved: Saved, console: Console
+) -> tuple[Findings, list[str]]:
+    """Look into a tagger; gives the findings, and no vocabulary."""
+    card = saved.card
+    data = _named(request, card, "tagged sentences, lines of words or a text in quotes")
+    console.status(f"reading {data}")
+    sentences = read_sentences(data, card, request.encoding or card.data.encoding)
+    _check_start(request.start, len(sentences))
+    annotator, _ = load_annotator(request.model)
+    console.status("labelling")
+    shown = read_labelled(annotator, sentences, request.start, request.length)
+    windowed = _say_shown(len(shown), len(sentences), request, console)
+    console.status("loading PyTorch")
+    from seqtool.devices import set_up
+    from seqtool.judging import TextSequences
+    from seqtool.looking import look_tagger
+    from seqtool.models import load_arrays
+    from seqtool.tagger import Tagger
+
+    classes, lexicon = tuple(annotator.labels), annotator.lexicon
+    model = Tagger(card.model, len(classes), vocab_size=lexicon.size)
+    load_arrays(model, saved.weights)
+    lengths = np.array([len(tokens) for tokens in sentences.tokens])
+    rows, steps = choose_windows(lengths, request.window)
+    texts = (
+        lexicon.encode_words(words)
+        for words in (
+            [each.tokens for each in shown],
+            [sentences.tokens[row][:steps] for row in rows],
+        )
+    )
+    seen, windows = (TextSequences(text, lexicon.table) for text in [*texts])
+    console.status("looking inside")
+    found = look_tagger(
+        model.to(set_up(request.device, request.threads)),
+        seen,
+        shown,
+        _views(request, card),
+        windows=windows,
+        classes=classes,
+    )
+    return replace(found, windowed=windowed), []
 
 
 def _look_translator(
@@ -296,21 +358,61 @@ def _look_translator(
 ) -> tuple[Findings, list[str]]:
     """Look into a translator; gives the findings, and no vocabulary."""
     card = saved.card
-    if card.model.attention == "none":
-        raise ConfigError(f"{request.model}: trained without attention, so there is none to see")
-    if request.data is None:
-        raise ConfigError(
-            f"{request.model}: a model to translate does not keep what it was trained on; name "
-            "DATA: a table of pairs, lines of text or a text in quotes"
-        )
-    console.status(f"reading {request.data}")
-    specimens = read_specimens(request.data, card, request.encoding or card.data.encoding)
+    data = _named(request, card, "a table of pairs, lines of text or a text in quotes")
+    console.status(f"reading {data}")
+    specimens = read_specimens(data, card, request.encoding or card.data.encoding)
     _check_start(request.start, len(specimens))
     translator = load_translator(request.model, threads=request.threads)
     console.status("translating")
-    attended = read_attended(translator, specimens, request.start, request.length)
-    _say_shown(len(attended), len(specimens), request, console)
-    return Findings(pieces=[], attended=attended), []
+    shown = read_attended(translator, specimens, request.start, request.length)
+    windowed = _say_shown(len(shown), len(specimens), request, console)
+    views = _views(request, card)
+    attended = [look for look, _ in shown]
+    if views == {"attention"}:
+        return Findings(pieces=[], attended=attended, windowed=windowed), []
+    console.status("loading PyTorch")
+    from seqtool.devices import set_up
+    from seqtool.encdec import EncoderDecoder
+    from seqtool.looking import Pair, look_translator
+    from seqtool.models import load_arrays
+
+    source, target = translator.spelling.source, translator.spelling.target
+    model = EncoderDecoder(
+        card.model, source.vocab_size, target.vocab_size, source_unknown=source.unknown_id
+    )
+    load_arrays(model, saved.weights)
+    pairs = [
+        Pair(read, written, source.pieces(read), target.pieces(written))
+        for _, translation in shown
+        for read, written in translation.ids
+        if len(read) and len(written)
+    ]
+    if not pairs:
+        raise DataError(f"{data}: the model makes nothing of it, so there is nothing to look at")
+    lengths = [min(len(pair.source), len(pair.target)) + 1 for pair in pairs]
+    console.status("looking inside")
+    found = look_translator(
+        model.to(set_up(request.device, request.threads)),
+        pairs,
+        attended,
+        views,
+        windows=choose_windows(np.array(lengths), request.window),
+    )
+    return replace(found, windowed=windowed), []
+
+
+def _named(request: InspectRequest, card: Card, kinds: str) -> str:
+    """The DATA that a model needs which keeps no text.
+
+    Raises:
+        ConfigError: If none is named.
+    """
+    if request.data is None:
+        raise ConfigError(
+            f"{request.model}: a model to {card.task} does not keep what it was trained on; name "
+            f"DATA: {kinds}"
+        )
+    return request.data
 
 
 def _check_start(start: int, count: int) -> None:
@@ -323,12 +425,16 @@ def _check_start(start: int, count: int) -> None:
         raise ConfigError(f"--start must be below the number of examples, {count}, got {start}")
 
 
-def _say_shown(shown: int, count: int, request: InspectRequest, console: Console) -> None:
-    if shown < count:
-        console.notice(
-            f"single examples are shown for {shown} of {count}, from number {request.start} on; "
-            "--start and --length choose others"
-        )
+def _say_shown(shown: int, count: int, request: InspectRequest, console: Console) -> str:
+    """Tell that not all is shown, and give what was said; "" if all is."""
+    if shown == count:
+        return ""
+    note = (
+        f"single examples are shown for {shown} of {count}, from number {request.start} on; "
+        "--start and --length choose others"
+    )
+    console.notice(note)
+    return note
 
 
 def _show(request: InspectRequest, summary: Summary, found: Findings, spell: Sequence[str]) -> None:
@@ -355,5 +461,5 @@ def _show(request: InspectRequest, summary: Summary, found: Findings, spell: Seq
     if not chosen or request.views:
         show_findings(found, spell, sheet)
     for unit, values_, match in chosen:
-        show_unit(values_, found.pieces, unit, found.layers[layer], match, sheet)
+        show_unit(values_, found.text_of(layer), unit, found.layers[layer], match, sheet)
     sheet.flush()

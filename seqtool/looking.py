@@ -4,7 +4,7 @@ Every view that was asked for is computed once. The text of a token is only pass
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,17 @@ from torch.nn import functional
 from seqtool.batches import by_length
 from seqtool.classifier import Classifier
 from seqtool.diagnostics import Flow, flow, language_flow
+from seqtool.encdec import BOUNDARY, EncoderDecoder
 from seqtool.evaluation import evaluating
-from seqtool.findings import Belief, Findings, View
+from seqtool.findings import Attended, Belief, Findings, Labelled, View
 from seqtool.gates import describe
 from seqtool.horizon import Surprise, memory_horizon, surprises
 from seqtool.jacobians import lag_grid
 from seqtool.judging import Sequences
 from seqtool.mixture import Partner
 from seqtool.models import LanguageModel
-from seqtool.neurons import Sample, features, labelled, rank_units
+from seqtool.neurons import Match, Ranking, Sample, features, labelled, named_labels, rank_units
+from seqtool.tagger import Tagger
 from seqtool.tape import Tape, Track
 
 BEFORE = 500  # tokens of a text read before the view, so that it begins in a state led up to
@@ -175,12 +177,13 @@ def look_classifier(
     found: dict[str, Any] = {
         "pieces": [piece for belief in beliefs for piece in belief.line],
         "classes": labels.classes,
+        "element": "word" if beliefs[0].pixels is None else "step",
     }
     notes: list[str] = []
     with evaluating(model):
         if "health" in views:
             if windows.lengths[0] >= 2:
-                found["flow"] = _classifier_flow(model, windows)
+                found["flow"] = _classifier_flow(model, windows, found["element"])
                 notes.append(
                     "health: the maximum and the mean over time hand the cost to every element "
                     "directly; |ds_T/ds_t| tells what passes through time itself"
@@ -191,9 +194,7 @@ def look_classifier(
             with torch.no_grad():
                 read = [_run(model, shown, np.array([row]))[1] for row in range(len(beliefs))]
                 by_layer = list(zip(*read, strict=True))
-                found["layers"] = tuple(tracks[0].name for tracks in by_layer)
-                if "gates" in views:
-                    found["gates"] = tuple(describe(tracks) for tracks in by_layer)
+                found |= _layers(by_layer, views)
                 if "units" in views:
                     means = _means(many.lengths, lambda rows: _run(model, many, rows)[1])
                     states = _states(by_layer)
@@ -207,21 +208,171 @@ def look_classifier(
     return _with_notes(found, notes)
 
 
-def _classifier_flow(model: Classifier, windows: Sequences) -> Flow:
+def _classifier_flow(model: Classifier, windows: Sequences, element: str) -> Flow:
     """From the cost of the answer that the network itself gives back to every element."""
     with torch.enable_grad():
         logits, tracks = _run(model, windows, np.arange(len(windows.lengths)))
         costs = functional.cross_entropy(logits, logits.argmax(dim=1), reduction="none")
-        return flow(tracks, costs, cut=False)
+        return flow((tracks, costs), cut=False, element=element)
 
 
 def _states(by_layer: Sequence[Sequence[Track]]) -> tuple[np.ndarray, ...]:
-    """Activations of each layer in the order of the texts, (n, H); half of the layers read back."""
-    states = []
-    for layer, tracks in enumerate(by_layer):
-        onward = 1 if 2 * layer < len(by_layer) else -1
-        states.append(np.concatenate([activations(track)[::onward, 0] for track in tracks]))
-    return tuple(states)
+    """Activations of each layer in the order of the texts, (n, H)."""
+    return tuple(
+        np.concatenate([activations(track)[:: -1 if track.back else 1, 0] for track in tracks])
+        for tracks in by_layer
+    )
+
+
+def look_tagger(
+    model: Tagger,
+    shown: Sequences,
+    given: list[Labelled],
+    views: frozenset[View],
+    *,
+    windows: Sequences,
+    classes: tuple[str, ...],
+) -> Findings:
+    """Look into a tagger.
+
+    Args:
+        model: Its weights and its mode are not changed.
+        shown: Sentences for the views of single words.
+        given: How these were labelled.
+        views: Which.
+        windows: Some of one length, which the gradient flow is measured on.
+        classes: The labels that there are.
+    """
+    found: dict[str, Any] = {
+        "pieces": [piece for each in given for piece in each.line],
+        "classes": classes,
+        "element": "word",
+    }
+    notes: list[str] = []
+    with evaluating(model):
+        if "health" in views:
+            if windows.lengths[0] >= 2:
+                found["flow"] = _tagger_flow(model, windows)
+            else:
+                notes.append("health: needs a sentence of two words")
+        if views & {"gates", "units"}:
+            with torch.no_grad():
+                read = [_label(model, shown, np.array([row]))[1] for row in range(len(given))]
+            by_layer = list(zip(*read, strict=True))
+            found |= _layers(by_layer, views)
+            if "units" in views:
+                states = _states(by_layer)
+                names = [label for each in given for label in each.truth or each.labels]
+                sample = Sample(states, features(found["pieces"]) | named_labels(names))
+                found |= {"activations": states, "ranking": rank_units([sample])}
+    if "belief" in views:
+        found["labelled"] = given
+    return _with_notes(found, notes)
+
+
+def _layers(by_layer: Sequence[Sequence[Track]], views: frozenset[View]) -> dict[str, Any]:
+    """Names of layers and, if they are wanted, their gates, as fields of Findings."""
+    found: dict[str, Any] = {"layers": tuple(tracks[0].name for tracks in by_layer)}
+    if "gates" in views:
+        found["gates"] = tuple(describe(tracks) for tracks in by_layer)
+    return found
+
+
+def _tagger_flow(model: Tagger, windows: Sequences) -> Flow:
+    """From the cost of the last word's label onward layers, from the first one's those back.
+
+    The cost of a word in between would reach states on both sides of it at once. Labels are those
+    that the network itself finds likeliest.
+    """
+    with torch.enable_grad():
+        scores, tracks = _label(model, windows, np.arange(len(windows.lengths)))
+        runs = []
+        for back, word in ((False, -1), (True, 0)):
+            there = scores[:, word]
+            costs = functional.cross_entropy(there, there.argmax(dim=1), reduction="none")
+            runs.append(([track for track in tracks if track.back == back], costs))
+        return flow(*runs, cut=False, element="word")
+
+
+def _label(model: Tagger, sequences: Sequences, rows: Array) -> tuple[Tensor, list[Track]]:
+    """Scores (B, T, C) of sentences of one length, and the tracks of all layers."""
+    layers = model.config.num_layers
+    tape = Tape(model.stack, _names(("onward", layers), ("back", layers)))
+    batch = sequences.batch(rows)
+    assert not isinstance(batch, Tensor), "a tagger reads words"
+    return model.through(batch.to(model.output.weight.device), tape), tape.tracks
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and its translation."""
+
+    source: npt.NDArray[np.integer[Any]]  # ids without a boundary, (S,)
+    target: npt.NDArray[np.integer[Any]]  # (T,)
+    read: list[str]  # the text of each token of the source
+    written: list[str]
+
+
+def look_translator(
+    model: EncoderDecoder,
+    pairs: Sequence[Pair],
+    attended: list[Attended],
+    views: frozenset[View],
+    *,
+    windows: tuple[list[int], int],
+) -> Findings:
+    """Look into a translator.
+
+    Args:
+        model: Its weights and its mode are not changed.
+        pairs: Texts and what the model made of them, no side empty.
+        attended: Where it looked.
+        views: Which.
+        windows: Which of the pairs the gradient flow is measured on, and the tokens of each side,
+            boundary included, that are read of them.
+    """
+    source_text = [token for pair in pairs for token in _ended(pair.read)]
+    target_text = [token for pair in pairs for token in _ended(pair.written)]
+    found: dict[str, Any] = {"pieces": source_text}
+    notes: list[str] = []
+    with evaluating(model):
+        if "health" in views:
+            rows, steps = windows
+            if steps >= 2:
+                found["flow"] = _translator_flow(model, [pairs[row] for row in rows], steps)
+                if model.config.attention != "none":
+                    notes.append(
+                        "health: attention hands the cost to every state of the encoder directly, "
+                        "so the verdict is on the decoder; |ds_T/ds_t| tells what passes through "
+                        "time itself"
+                    )
+            else:
+                notes.append("health: needs a source and a translation of two tokens")
+        if views & {"gates", "units"}:
+            with torch.no_grad():
+                runs = [_translate(model, [pair])[1:] for pair in pairs]
+            encoder, decoder = ([*zip(*side, strict=True)] for side in zip(*runs, strict=True))
+            found |= _layers([*encoder, *decoder], views)
+            if "units" in views:
+                turned = model.config.reverse_source
+                states = [*(_at_source(tracks, turned) for tracks in encoder)]
+                # The first step of a decoder reads the boundary, the next one the first token.
+                written = [
+                    np.concatenate([activations(track)[1:, 0] for track in tracks])
+                    for tracks in decoder
+                ]
+                found["activations"] = (*states, *written)
+                found["texts"] = (source_text,) * len(encoder) + (target_text,) * len(decoder)
+                found["ranking"] = _rank_sides(
+                    ("source", states, source_text), ("target", written, target_text)
+                )
+    if views & {"health", "gates", "units"} and model.config.input_feeding:
+        notes.append(
+            "the decoder is not shown: with --input-feeding it runs step by step, on what it said"
+        )
+    if "attention" in views:
+        found["attended"] = attended
+    return _with_notes(found, notes)
 
 
 def _followed(beliefs: Sequence[Belief]) -> dict[str, npt.NDArray[np.float64]]:
@@ -235,20 +386,95 @@ def _followed(beliefs: Sequence[Belief]) -> dict[str, npt.NDArray[np.float64]]:
 def _run(model: Classifier, sequences: Sequences, rows: Array) -> tuple[Tensor, list[Track]]:
     """Logits (B, C) of some sequences, and the tracks of all layers, those that read back last."""
     layers = model.config.num_layers
-    tapes = [
-        Tape(stack, _names(way, first, layers))
-        for way, stack, first in (("onward", model.onward, 1), ("back", model.back, 1 + layers))
-    ]
+    names = _names(("onward", layers), ("back", layers))
+    tapes = [Tape(model.onward, names[:layers]), Tape(model.back, names[layers:])]
     device = model.output.weight.device
     lengths = torch.from_numpy(sequences.lengths[rows]).to(device)
     logits = model.through(sequences.batch(rows).to(device), lengths, *tapes)
-    return logits, [track for tape in tapes for track in tape.tracks]
+    onward, back = (tape.tracks for tape in tapes)
+    return logits, [*onward, *(replace(track, back=True) for track in back)]
 
 
-def _names(way: str, first: int, layers: int) -> list[str]:
-    if layers == 1:
-        return [f"layer {first} ({way})"]
-    return [f"layer {first + number} ({way} {number + 1})" for number in range(layers)]
+def _names(*groups: tuple[str, int]) -> list[str]:
+    """Names of layers for people, numbered from 1; of each group what it does, and how many."""
+    ways = [
+        f"{way} {number}" if count > 1 else way
+        for way, count in groups
+        for number in range(1, count + 1)
+    ]
+    return [f"layer {number} ({way})" for number, way in enumerate(ways, 1)]
+
+
+def _ended(tokens: list[str]) -> list[str]:
+    return [*tokens[:-1], tokens[-1] + "\n"]
+
+
+def _at_source(tracks: Sequence[Track], turned: bool) -> np.ndarray:
+    """Activations of a layer of an encoder at the tokens of sources as they stand there, (n, H)."""
+    found = []
+    for track in tracks:
+        values = activations(track)[:: -1 if track.back else 1, 0][:-1]  # without the boundary
+        found.append(values[::-1] if turned else values)
+    return np.concatenate(found)
+
+
+def _rank_sides(*sides: tuple[str, Sequence[np.ndarray], list[str]]) -> Ranking:
+    """What the units of several groups of layers follow, each in a text of its own."""
+    by_unit, by_feature, below = list[Match](), list[Match](), 0
+    for name, states, text in sides:
+        followed = {f"{name}: {feature}": values for feature, values in features(text).items()}
+        ranking = rank_units([Sample(states, followed)]) if states else Ranking([], [])
+        by_unit += [replace(match, layer=match.layer + below) for match in ranking.by_unit]
+        by_feature += [replace(match, layer=match.layer + below) for match in ranking.by_feature]
+        below += len(states)
+    return Ranking(by_unit, sorted(by_feature, key=lambda match: -match.excess))
+
+
+def _translator_flow(model: EncoderDecoder, pairs: Sequence[Pair], steps: int) -> Flow:
+    """From the cost of the last token written back to every state of encoder and decoder."""
+    with torch.enable_grad():
+        logits, encoder, decoder = _translate(model, pairs, steps)
+        last = logits[:, -1]
+        costs = functional.cross_entropy(last, last.argmax(dim=1), reduction="none")
+        attends = model.config.attention != "none"
+        direct = len(encoder) if attends else 0
+        return flow(([*encoder, *decoder], costs), cut=False, direct=direct)
+
+
+def _translate(
+    model: EncoderDecoder, pairs: Sequence[Pair], steps: int | None = None
+) -> tuple[Tensor, list[Track], list[Track]]:
+    """Logits (B, T, V) of pairs of the same lengths, and the tracks of encoder and decoder.
+
+    Args:
+        model: Reads the targets as they are given.
+        pairs: B of them.
+        steps: Tokens of each side, boundary included; None for all.
+    """
+    turn = -1 if model.config.reverse_source else 1
+    cut = None if steps is None else steps - 1
+    sources = [[*pair.source[:cut][::turn], BOUNDARY] for pair in pairs]
+    targets = [[*pair.target, BOUNDARY][:steps] for pair in pairs]
+    layers = model.config.num_layers
+    names = _names(
+        *((f"encoder {way}", layers) for way in ("onward", "back")),
+        *(("decoder below", 1), ("decoder above", layers)),
+    )
+    tapes = [
+        Tape(stack, names[first : first + count])
+        for stack, first, count in (
+            (model.encoder, 0, 2 * layers),
+            (model.query, 2 * layers, 1),
+            (model.reader, 2 * layers + 1, layers),
+        )
+    ]
+    device = model.output.bias.device
+    source, target = (
+        torch.from_numpy(np.array(side, np.int64)).to(device) for side in (sources, targets)
+    )
+    decoder = None if model.config.input_feeding else (tapes[1], tapes[2])
+    logits = model.through(source, target, tapes[0], decoder)
+    return logits, tapes[0].tracks, [*tapes[1].tracks, *tapes[2].tracks]
 
 
 def activations(track: Track) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from seqtool.config import ModelConfig, TrainConfig
-from seqtool.console import Console, format_bytes, format_count
+from seqtool.console import Console, counted, format_bytes, format_count, plural
 from seqtool.data import Corpus
 from seqtool.settings import Settings
 
@@ -25,12 +25,13 @@ def listed(characters: dict[str, int]) -> str:
 def show_corpus(corpus: Corpus, console: Console) -> None:
     """What the text holds, and how it is split."""
     stats = corpus.stats
-    size = f"{format_count(stats.characters)} characters, {format_bytes(stats.bytes)}"
+    letters = plural(stats.characters, "character")
+    size = f"{format_count(stats.characters)} {letters}, {format_bytes(stats.bytes)}"
     if stats.documents > 1:
         size += f" in {stats.documents} files"
     kind = corpus.tokenizer.kind
     rows = [
-        ("size", f"{size}, {format_count(stats.lines)} lines"),
+        ("size", f"{size}, {format_count(stats.lines)} {plural(stats.lines, 'line')}"),
         ("vocabulary", f"{corpus.tokenizer.vocab_size} entries ({kind})"),
         (
             "split",
@@ -49,9 +50,10 @@ def show_corpus(corpus: Corpus, console: Console) -> None:
         sample = f"{format_count(corpus.sampled)} characters, spread evenly over those to train on"
         rows.append(("learned from", sample))
     if kind == "char" and stats.rare:
-        rows.append(("rare", f"{len(stats.rare)} characters: {listed(stats.rare)}"))
+        rows.append(("rare", f"{counted(len(stats.rare), 'character')}: {listed(stats.rare)}"))
     if stats.strange:
-        rows.append(("strange", f"{len(stats.strange)} characters: {listed(stats.strange)}"))
+        odd = counted(len(stats.strange), "character")
+        rows.append(("strange", f"{odd}: {listed(stats.strange)}"))
     if corpus.unknown:
         rows.append(("unknown", f"not in the vocabulary: {listed(corpus.unknown)}"))
     if corpus.kept:

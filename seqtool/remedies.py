@@ -142,7 +142,7 @@ class ProbePatient:
         task = MAKERS[self.name](np.random.default_rng([self.seed, 2]), SEQUENCES, self.length)
         tape = Tape(model.stack)
         costs = model.costs(task, tape=tape)
-        return flow(tape.tracks, costs, jacobians=False)
+        return flow((tape.tracks, costs), jacobians=False, element="step")
 
 
 def _quicken(stack: RecurrentStack) -> None:

@@ -77,6 +77,7 @@ def make_page(summary: Summary, found: Findings, spell: Sequence[str]) -> str:
         for name, title, inside in kept
     )
     notes = "".join(f'<p class="soft">{_text(note)}</p>' for note in found.notes)
+    windowed = f'<p class="soft">{_text(found.windowed)}.</p>' if found.windowed else ""
     total = sum(summary.parameters.values())
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -91,7 +92,7 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <body>
 <header>
 <h1>{_text(summary.name)}</h1>
-<p class="lead">{_text(f"{summary.network}, {total:,} parameters, to {summary.task}")}</p>
+<p class="lead">{_text(f"{summary.network}, {total:,} parameters, to {summary.task}")}</p>{windowed}
 <nav aria-label="Parts of this page">{links}</nav>
 </header>
 <main>
@@ -205,7 +206,7 @@ def _gates(found: Findings, made: dict[str, Draw]) -> str:
                 [name, gate.name, f"{gate.mean:.2f}", f"{gate.low:.0%}", f"{gate.high:.0%}"]
             )
         if layer.memory is not None:
-            middle = f"{float(np.median(layer.memory)):.1f} tokens"
+            middle = f"{float(np.median(layer.memory)):.1f} {found.element}s"
             rows.append([name, "memory 1/(1-f), median", middle, "", ""])
     caption = (
         "Each unit of each gate: how much of the time it is open (above 0.9) and shut (below 0.1). "
@@ -225,7 +226,7 @@ def _units(found: Findings) -> str:
             found.layers[match.layer].removeprefix("layer "),
             match.unit,
             f"{match.measure} {match.strength:.2f}",
-            _where(match),
+            _where(match) if match.clear else f"{_where(match)}, but vague",
         ]
         for match in found.ranking.by_feature
     ]
@@ -233,7 +234,8 @@ def _units(found: Findings) -> str:
     return (
         '<p class="soft">For each feature of the text the unit that follows it best. Chosen on one '
         "half of the text, measured on the other. AUC: 0.5 is chance, 1 perfect; rho: rank "
-        f"correlation, 0 is chance.</p>{_table(heads, rows)}"
+        "correlation, 0 is chance, 1 perfect. Those called vague hardly show in the text.</p>"
+        f"{_table(heads, rows)}"
     )
 
 
@@ -331,7 +333,9 @@ def _picture(pixels: np.ndarray, name: str) -> str:
 
 def _panel(found: Findings, series: Sequence[dict[str, Any]]) -> str:
     """The picker and the text that it marks."""
-    if not (series or found.activations) or (found.beliefs and found.beliefs[0].pixels is not None):
+    if not (series or found.activations) or found.texts:
+        return ""
+    if found.beliefs and found.beliefs[0].pixels is not None:
         return ""
     options = []
     offsets = _offsets(found)
@@ -347,9 +351,8 @@ def _panel(found: Findings, series: Sequence[dict[str, Any]]) -> str:
             f'<option value="series-{index}">{_text(each["name"])}</option>'
             for index, each in enumerate(series)
         )
-        options.insert(
-            bool(best) and not found.beliefs, f'<optgroup label="the model">{chosen}</optgroup>'
-        )
+        first = bool(best) and not (found.beliefs or found.labelled)
+        options.insert(first, f'<optgroup label="the model">{chosen}</optgroup>')
     for layer, values in enumerate(found.activations or ()):
         each_unit = "".join(
             f'<option value="unit-{offsets[layer] + unit}">unit {unit}</option>'
@@ -409,13 +412,14 @@ def _series(found: Findings) -> list[dict[str, Any]]:
                     "values": [round(value or 0.0, 2) for value in alone],
                 }
             )
-    if found.beliefs:
-        p = np.concatenate([belief.probabilities for belief in found.beliefs])  # (n, C)
+    if believed := found.beliefs or found.labelled:
+        p = np.concatenate([belief.probabilities for belief in believed])  # (n, C)
         for index in np.argsort(-p.max(axis=0), kind="stable")[:MOST_CLASSES]:
             made.append(
                 {
                     "name": f"belief in {found.classes[index]}",
-                    "about": "How probable the model finds it after each word.",
+                    "about": "How probable the model finds it "
+                    + ("after each word." if found.beliefs else "at each word."),
                     "values": p[:, index].round(3).tolist(),
                     "high": 1,
                 }
@@ -430,7 +434,7 @@ def _data(
     matches = found.ranking.by_unit if found.ranking is not None else []
     known = {(match.layer, match.unit): match for match in matches}
     units, ranges, peaks = [], [], []
-    for layer, values in enumerate(found.activations or ()):
+    for layer, values in enumerate(_marking(found)):
         lows, highs = values.min(axis=0).tolist(), values.max(axis=0).tolist()
         for unit, (low, high) in enumerate(zip(lows, highs, strict=True)):
             match = known.get((layer, unit))
@@ -473,11 +477,16 @@ def _peaks(values: np.ndarray) -> list[int]:
     return found
 
 
+def _marking(found: Findings) -> tuple[np.ndarray, ...]:
+    """Activations of the layers that the page marks its text by, (n, H); they have read it all."""
+    return () if found.texts else found.activations or ()
+
+
 def _packed(found: Findings) -> str:
     """The activations of all units, two to a byte, each scaled to its own range, compressed."""
-    if found.activations is None:
+    if not _marking(found):
         return ""
-    values = np.concatenate([part.T for part in found.activations])  # (units, n)
+    values = np.concatenate([part.T for part in _marking(found)])  # (units, n)
     low, high = values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True)
     scaled = (values - low) / np.maximum(high - low, 1e-9)
     levels = np.round(scaled * (LEVELS - 1)).astype(np.uint8)

@@ -18,7 +18,7 @@ from seqtool.census import Tally, clip_documents, split_at, text_stats
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.comparing import Blocks, Comparison, compare_costs
 from seqtool.config import Device, OnUnknown, Precision
-from seqtool.console import Console, format_count
+from seqtool.console import Console, counted, format_count, plural
 from seqtool.data import encode_documents
 from seqtool.decode import Reader
 from seqtool.distributed import world
@@ -441,7 +441,11 @@ def _print_table(report: dict[str, Any]) -> None:
     rows += [(names[name], values) for name, values in report["baselines"].items()]
     columns = ["nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"]
     heads = ["nats/token", "perplexity", "bits/char", "bits/byte"]
-    lines = [f"{format_count(report['characters'])} characters, {report['tokens']} tokens"]
+    characters, tokens = report["characters"], report["tokens"]
+    lines = [
+        f"{format_count(characters)} {plural(characters, 'character')}, {tokens} "
+        + plural(tokens, "token")
+    ]
     lines.append(f"{'':<16}" + "".join(f"{head:>12}" for head in heads))
     for name, values in rows:
         cells = [f"{values[c]:.4f}" if c in values else "" for c in columns]
@@ -462,5 +466,5 @@ def _remark(report: dict[str, Any], unknown: dict[str, int], console: Console) -
     if unknown:
         listed = " ".join(map(repr, sorted(unknown, key=lambda c: -unknown[c])[:12]))
         console.warn(
-            f"{sum(unknown.values())} characters are not in the model's vocabulary: {listed}"
+            f"{counted(sum(unknown.values()), 'character')} not in the model's vocabulary: {listed}"
         )

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.annotator import Annotator
 from seqtool.census import Tally
 from seqtool.checkpoint import Card
 from seqtool.config import OnUnknown
-from seqtool.console import Console
+from seqtool.console import Console, counted
 from seqtool.data import encode_documents
 from seqtool.delimited import LONGEST
 from seqtool.errors import DataError
-from seqtool.findings import Attended, Belief
+from seqtool.findings import Attended, Belief, Labelled
 from seqtool.formats import guess_format
 from seqtool.images import read_images
 from seqtool.judge import ImageJudge, TextJudge
@@ -26,7 +27,8 @@ from seqtool.pixels import step_count
 from seqtool.tables import Table, read_table
 from seqtool.text import open_text
 from seqtool.tokenizer import Tokenizer
-from seqtool.translation import TextTranslator, Wishes
+from seqtool.translation import TextTranslator, Translation, Wishes
+from seqtool.treebank import is_treebank, read_treebank
 from seqtool.unseen import apply_unknown_policy
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ def read_language(
     if unknown:
         listed = " ".join(map(repr, islice(unknown, MOST_LISTED)))
         console.warn(
-            f"{name}: {unknown.total()} characters are not in the model's vocabulary: {listed}; "
+            f"{name}: {counted(unknown.total(), 'character')} not in the model's vocabulary: "
+            f"{listed}; "
             "--on-unknown nearest reads the nearest ones instead"
         )
     read = np.concatenate(found)
@@ -241,11 +244,60 @@ def read_beliefs(
     return found
 
 
+@dataclass(frozen=True)
+class Sentences:
+    """What a tagger is shown: N sentences."""
+
+    tokens: Sequence[Sequence[str]]  # words of each, one at least
+    labels: Sequence[Sequence[str]]  # of its words, none if they are not known
+    names: Sequence[str]  # where each was found
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_sentences(source: str, card: Card, encoding: str) -> Sentences:
+    """Read tagged sentences, or lines or one text cut at white space.
+
+    Raises:
+        DataError: If they cannot be read or there are none.
+    """
+    text = given_text(source)
+    if text is not None:
+        return Sentences([text.split()], [()], ["the text"])
+    files = open_text(source, encoding=encoding)
+    if source != "-" and is_treebank(files):
+        token, tag = (str(card.source[f"{part}_column"]) for part in ("token", "label"))
+        bank = read_treebank(source, token_column=token, tag_column=tag, encoding=encoding)
+        rows = [*islice(bank.sentences, MOST_TEXTS)]
+        names = [f"{bank.name}:{row.line}" for row in rows]
+        return Sentences([row.tokens for row in rows], [row.tags for row in rows], names)
+    lines = enumerate(islice(files.lines(LONGEST), MOST_TEXTS), 1)
+    filled = [(number, line.split()) for number, line in lines if line.strip()]
+    if not filled:
+        raise DataError(f"{source}: no text to look at")
+    names = [f"{files.name}:{number}" for number, _ in filled]
+    return Sentences([words for _, words in filled], [()] * len(filled), names)
+
+
+def read_labelled(
+    annotator: Annotator, sentences: Sentences, start: int, length: int
+) -> list[Labelled]:
+    """How sentences from number ``start`` on are labelled; ``length`` words or little more."""
+    sizes = np.cumsum([len(tokens) for tokens in sentences.tokens[start:]])
+    rows = range(start, start + 1 + int(np.searchsorted(sizes[:-1], length)))
+    tokens = [sentences.tokens[row] for row in rows]
+    return [
+        Labelled(sentences.names[row], [*words], labels, [*sentences.labels[row]], p)
+        for row, words, (labels, p) in zip(rows, tokens, annotator.beliefs(tokens), strict=True)
+    ]
+
+
 def read_attended(
     translator: TextTranslator, specimens: Specimens, start: int, length: int
-) -> list[Attended]:
+) -> list[tuple[Attended, Translation]]:
     """Where a translator looks in texts from number ``start`` on; ``length`` tokens in all."""
-    found: list[Attended] = []
+    found: list[tuple[Attended, Translation]] = []
     for row in range(start, len(specimens)):
         if length <= 0:
             break
@@ -254,7 +306,8 @@ def read_attended(
         ((best,),) = translator.translate([text], Wishes())
         (look,) = translator.align([best])
         name = specimens.names[row]
-        found.append(Attended(name, best.text, look.source, look.target, look.weights))
+        shown = Attended(name, best.text, look.source, look.target, look.weights)
+        found.append((shown, best))
         length -= len(look.target) + len(look.source)
     return found
 
@@ -321,8 +374,13 @@ def windows(
         specimens: In no order.
         longest: Lag of the gradient flow, at most; a text of n elements has lags up to n - 1.
     """
-    lengths = specimens.lengths(judge)
+    rows, steps = choose_windows(specimens.lengths(judge), longest)
+    return sequences(judge, specimens.select(rows), steps)
+
+
+def choose_windows(lengths: npt.NDArray[np.int64], longest: int | None) -> tuple[list[int], int]:
+    """Rows of some lengths (N,) to be cut to one that as many as are wanted have, and that one."""
     few = min(WINDOWS, -(-len(lengths) // 2))
     steps = min(int(np.sort(lengths)[-few]), (longest or LONGEST_WINDOW) + 1)
-    rows = np.flatnonzero(lengths >= steps)[:WINDOWS].tolist()
-    return sequences(judge, specimens.select(rows), steps)
+    rows: list[int] = np.flatnonzero(lengths >= steps)[:WINDOWS].tolist()
+    return rows, steps

@@ -9,11 +9,13 @@ of a whole sequence of labels. Sentences of a batch are padded at their ends, an
 learned or answered depends on that.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqtool.cells import RecurrentStack
+from seqtool.cells import RecurrentStack, Stack
 from seqtool.classifier import Words, WordVectors
 from seqtool.config import TaggerConfig
 from seqtool.crf import Chain
@@ -56,8 +58,17 @@ class Tagger(nn.Module):
         Returns:
             (B, T, C); what stands in the padding means nothing.
         """
+        return self.through(words, partial(self.stack, lengths=lengths))
+
+    def through(self, words: Words, stack: Stack) -> Tensor:
+        """As ``forward``, with the recurrent layers run by another function, as diagnostics does.
+
+        Args:
+            words: Of a batch.
+            stack: From (B, T, E) and the state before to the output (B, T, 2H) and the state after.
+        """
         x = functional.dropout(self.vectors(words), self.config.embed_dropout, self.training)
-        h, _ = self.stack(x, lengths=lengths)  # (B, T, 2H)
+        h, _ = stack(x, self.stack.init_state(len(x)))  # (B, T, 2H)
         scores: Tensor = self.output(h)
         return scores
 

@@ -1,7 +1,7 @@
 """A recurrent stack run by its equations, with notes of everything that diagnostics asks about.
 
 Shape letters: B windows of text side by side, T time steps, H units, G gates (blocks of rows in a
-cell's weights), L layers. Read forward only: a bidirectional stack has two pasts.
+cell's weights), L layers, D directions (1 or 2). Windows have one length and no padding.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from seqtool.cells import STEPS, RecurrentStack, State, Weights
 
 @dataclass
 class Track:
-    """What one layer did over a window.
+    """What one layer did over a window, in the order in which it read: one that reads back has its
+    last step at the first element.
 
     ``nudges`` and ``pushes`` are zeros that were added on the way. The derivative of a cost with
     respect to them is the one with respect to what they were added to, at that time alone.
@@ -29,6 +30,7 @@ class Track:
     states: list[State]  # before the first step and after each, T + 1 of them, each (B, H)
     nudges: tuple[Tensor, ...]  # added to each part of the state after a step, each (T, B, H)
     pushes: Tensor  # added to W h_{t-1} + b, (T, B, G*H)
+    back: bool = False  # whether it read from the last element to the first
 
     @property
     def steps(self) -> int:
@@ -55,11 +57,12 @@ class Tape:
 
         Args:
             stack: What to run.
-            names: Of its layers, where they are not just numbered.
+            names: Of its layers, where they are not just numbered; L that read onward, then L that
+                read back if it has any.
         """
-        assert not stack.bidirectional, "a backward layer has no past to look at"
         self.stack = stack
-        self.names = names or [f"layer {layer}" for layer in range(1, stack.num_layers + 1)]
+        count = stack.num_layers * len(stack.suffixes)
+        self.names = names or [f"layer {layer}" for layer in range(1, count + 1)]
         self.tracks: list[Track] = []
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -67,22 +70,26 @@ class Tape:
 
         Args:
             x: Input, (B, T, E).
-            state: State before the first time step, each (L, B, H).
+            state: State before the first time step, each (L*D, B, H), as RecurrentStack has it.
 
         Returns:
-            Output of the last layer, (B, T, H), and the state after the last time step.
+            Output of the last layer, (B, T, H*D), and the state after the last time step.
         """
-        self.tracks = []
         x = x.transpose(0, 1)  # (T, B, E)
-        for layer, start in enumerate(zip(*(part.unbind() for part in state), strict=True)):
-            track = self._run_layer(layer, x, start)
-            self.tracks.append(track)
-            x = track.stacked()
-        ends = zip(*(track.states[-1] for track in self.tracks), strict=True)
+        ways = len(self.stack.suffixes)
+        found = list[Track]()
+        for place, start in enumerate(zip(*(part.unbind() for part in state), strict=True)):
+            found.append(self._run_layer(*divmod(place, ways), x, start))
+            if len(found) % ways == 0:
+                heard = [track.stacked().flip([0] * track.back) for track in found[-ways:]]
+                x = torch.cat(heard, dim=-1)
+        ends = zip(*(track.states[-1] for track in found), strict=True)
+        self.tracks = [track for way in range(ways) for track in found[way::ways]]
         return x.transpose(0, 1), tuple(torch.stack(parts) for parts in ends)
 
-    def _run_layer(self, layer: int, x: Tensor, state: State) -> Track:
-        step, weights = STEPS[self.stack.kind], self.stack.weights(layer)
+    def _run_layer(self, layer: int, way: int, x: Tensor, state: State) -> Track:
+        step, weights = STEPS[self.stack.kind], self.stack.weights(layer, way)
+        x = x.flip(0) if way else x
         ux = functional.linear(x, weights.weight_ih, weights.bias_ih)
         grad = torch.is_grad_enabled()
         nudges = tuple(part.new_zeros(len(x), *part.shape).requires_grad_(grad) for part in state)
@@ -92,8 +99,8 @@ class Tape:
             after = step(ux_t, state, weights.weight_hh, weights.bias_hh + push)
             state = tuple(part + zero for part, zero in zip(after, nudge, strict=True))
             states.append(state)
-        name, kind = self.names[layer], self.stack.kind
-        return Track(name, kind, weights, ux, states, nudges, pushes)
+        name, kind = self.names[layer + way * self.stack.num_layers], self.stack.kind
+        return Track(name, kind, weights, ux, states, nudges, pushes, bool(way))
 
 
 def gradients(cost: Tensor, tracks: Sequence[Track]) -> list[tuple[Tensor, Tensor]]:

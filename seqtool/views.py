@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqtool.console import format_count, printable
-from seqtool.findings import Attended, Belief, Findings
+from seqtool.console import counted, format_count, printable
+from seqtool.findings import Attended, Belief, Findings, Labelled
 from seqtool.neurons import Match
 from seqtool.sheet import Series, Sheet
 from seqtool.summary import Summary
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 STARTLING = 8  # tokens listed
 MOST_LISTED = 20  # values of a list in a summary
-FEATURE_WIDTH = 24  # characters of a feature's name
+FEATURE_WIDTH = 28  # characters of a feature's name
+WORD_WIDTH, LABEL_WIDTH = 18, 9  # characters
 SHOWN_BELIEFS = 6  # texts or pictures shown one by one
 INK = " .:-=+*#%@"  # of pixels, dark to bright
 SETTINGS_SHOWN = (
@@ -102,7 +103,7 @@ def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:
     if found.flow is not None:
         show_flow(found.flow, sheet)
     if found.gates is not None:
-        show_gates(found.gates, sheet)
+        show_gates(found.gates, sheet, found.element)
     if found.ranking and found.ranking.by_feature:
         show_units(found.ranking.by_feature, sheet)
     if found.horizon is not None:
@@ -111,6 +112,8 @@ def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:
         show_surprises(found.surprises, spell, sheet)
     if found.beliefs:
         show_beliefs(found.beliefs, found.classes, sheet)
+    if found.labelled:
+        show_labelled(found.labelled, found.classes, sheet)
     if found.attended:
         show_attended(found.attended, sheet)
     for note in found.notes:
@@ -124,12 +127,13 @@ def show_flow(flow: "Flow", sheet: Sheet) -> None:
     rows = [("verdict", f"{verdict.judgement.upper()}: {verdict.evidence}")]
     if verdict.advice:
         rows.append(("try", verdict.advice))
-    rows.append(("looked at", f"{flow.windows} places, {flow.window} tokens back from each"))
+    places, back = counted(flow.windows, "place"), counted(flow.window, flow.element)
+    rows.append(("looked at", f"{places}, {back} back from each"))
     sheet.pairs(rows)
     lags = list(range(flow.window + 1))
     gradients: list[Series] = [(layer.name, lags, layer.gradient.tolist()) for layer in flow.layers]
     sheet.line()
-    sheet.curves(gradients, x="lag T-t in tokens", y="|dC_T/ds_t|", log=True)
+    sheet.curves(gradients, x=f"lag T-t in {flow.element}s", y="|dC_T/ds_t|", log=True)
     for layer in flow.layers:
         sheet.line()
         sheet.line((f"  {layer.name}", "bold"))
@@ -141,8 +145,9 @@ def show_flow(flow: "Flow", sheet: Sheet) -> None:
             row = _flow_row(lag, layer.gradient[lag], layer.terms[lag], jacobian, False)
             table.append(row + ([] if layer.bound is None else [f"{layer.bound[index]:.1e}"]))
         sheet.table(heads, table)
-        more = f"at least {flow.window}" if layer.horizon == flow.window else str(layer.horizon)
-        rows = [("horizon", f"{more} tokens (1 % of the gradient left), x{layer.rate:.2f} a token")]
+        more = "at least " * (layer.horizon == flow.window) + counted(layer.horizon, flow.element)
+        left = f"(1 % of the gradient left), x{layer.rate:.2f} a {flow.element}"
+        rows = [("horizon", f"{more} {left}")]
         if layer.jacobian is not None and not layer.exact:
             rows.append(("|ds_T/ds_t|", "from below: power method with 4 probes"))
         if layer.spectral_radius:
@@ -165,7 +170,7 @@ def _shares(values: dict[str, float], form: str) -> str:
     return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
 
 
-def show_gates(layers: Sequence["LayerGates"], sheet: Sheet) -> None:
+def show_gates(layers: Sequence["LayerGates"], sheet: Sheet, element: str = "token") -> None:
     """How open the gates are, how saturated, and how long the cells remember."""
     sheet.heading("Gates")
     for layer in layers:
@@ -186,7 +191,7 @@ def show_gates(layers: Sequence["LayerGates"], sheet: Sheet) -> None:
         if layer.memory is not None:
             quartiles = np.quantile(layer.memory, [0, 0.25, 0.5, 0.75, 1])
             shown = " / ".join(_tokens(value) for value in quartiles)
-            sheet.pairs([("memory 1/(1-f)", f"{shown} tokens (least, quartiles, most)")])
+            sheet.pairs([("memory 1/(1-f)", f"{shown} {element}s (least, quartiles, most)")])
         if layer.dead is not None:
             sheet.pairs([("dead units", f"{layer.dead:.0%}")])
     sheet.paragraph("shut: below 0.1 (candidate, state: -0.8); open: above 0.9 (0.8)")
@@ -201,6 +206,7 @@ def _tokens(value: float) -> str:
 def show_units(matches: Sequence[Match], sheet: Sheet) -> None:
     """For each feature of the text the unit that follows it best."""
     sheet.heading("Hidden units that follow something")
+    clear = [match for match in matches if match.clear]
     rows = [
         [
             printable(match.feature)[:FEATURE_WIDTH],
@@ -209,13 +215,17 @@ def show_units(matches: Sequence[Match], sheet: Sheet) -> None:
             f"{match.measure} {match.strength:.2f}",
             "high" if match.sign > 0 else "low",
         ]
-        for match in matches
+        for match in clear
     ]
-    sheet.table(["follows", "layer", "unit", "strength", "there it is"], rows)
+    if clear:
+        sheet.table(["follows", "layer", "unit", "strength", "there"], rows)
+    if vague := [match for match in matches if not match.clear]:
+        names = ", ".join(f"{m.feature} ({m.measure} {m.strength:.2f})" for m in vague)
+        sheet.paragraph(f"no unit clearly follows, with the best in brackets: {names}")
     best = matches[0]
     sheet.paragraph(
-        "strength on the half of the text that it was not chosen by; see one with "
-        f"--layer {best.layer + 1} --unit {best.unit}"
+        "strength on the half of the text that it was not chosen by; AUC: 0.5 is chance, rho: 0; "
+        f"see one with --layer {best.layer + 1} --unit {best.unit}"
     )
 
 
@@ -264,9 +274,9 @@ def show_horizon(horizon: "Horizon", sheet: Sheet) -> None:
         for index, length in enumerate(horizon.lengths)
     ]
     sheet.table(heads, rows)
-    notes = [("hint", horizon.hint), ("measured on", f"{horizon.places} tokens")]
+    notes = [("hint", horizon.hint), ("measured on", counted(horizon.places, "token"))]
     if (mixed := horizon.mixed) is not None:
-        reach = f"{mixed.knee} tokens" if mixed.ended else f"{mixed.knee} tokens or more"
+        reach = counted(mixed.knee, "token") + " or more" * (not mixed.ended)
         notes.insert(1, ("with counts", f"what is seen matters up to {reach}"))
     sheet.pairs(notes)
 
@@ -314,6 +324,26 @@ def show_beliefs(beliefs: Sequence[Belief], classes: Sequence[str], sheet: Sheet
         if turns := _turns(belief, classes):
             sheet.pairs([("turns", turns)])
     _say_more(len(beliefs), sheet)
+
+
+def show_labelled(labelled: Sequence[Labelled], classes: Sequence[str], sheet: Sheet) -> None:
+    """For each word of sentences its label, and what it might be instead."""
+    sheet.heading("Belief: what the model takes each word for")
+    for each in labelled[:SHOWN_BELIEFS]:
+        sheet.line()
+        sheet.paragraph(each.name)
+        rows = []
+        for row, (token, label) in enumerate(zip(each.tokens, each.labels, strict=True)):
+            p = each.probabilities[row]
+            other = max((c for c in range(len(p)) if classes[c] != label), key=p.__getitem__)
+            chance = float(p[list(classes).index(label)])
+            wrong = each.truth[row] if each.truth and each.truth[row] != label else ""
+            word, names = printable(token)[:WORD_WIDTH], (label, classes[other], wrong)
+            first, second, truth = (printable(name)[:LABEL_WIDTH] for name in names)
+            rows.append([word, first, f"{chance:.2f}", sheet.bars([chance])])
+            rows[-1] += [second, f"{p[other]:.2f}", truth]
+        sheet.table(["word", "label", "p", "", "or", "p", "truly"], rows)
+    _say_more(len(labelled), sheet)
 
 
 def show_attended(attended: Sequence[Attended], sheet: Sheet) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from seqtool import jacobians
 from seqtool.cells import RecurrentStack, State
 from seqtool.config import Cell, ModelConfig, Nonlinearity
-from seqtool.diagnostics import Flow, flow, language_flow, weight_terms
+from seqtool.diagnostics import FEWEST, Flow, flow, language_flow, weight_terms
 from seqtool.jacobians import bound, jacobian_norms, lag_grid, spectral_radii
 from seqtool.models import LanguageModel
 from seqtool.tape import Tape, gradients
@@ -96,7 +96,7 @@ def test_state_gradients_equal_autograds(cell: Cell, nonlinearity: Nonlinearity)
     tape = Tape(stack)
     output, _ = tape(x, stack.init_state(B))
     found = gradients(cost(output).sum(), tape.tracks)
-    measured = flow(tape.tracks, cost(output))
+    measured = flow((tape.tracks, cost(output)))
     for layer, expected in enumerate(torch_gradients(stack, x)):
         torch.testing.assert_close(found[layer][0], expected)
         norms = np.median(expected.norm(dim=-1).numpy()[::-1], axis=1)
@@ -110,7 +110,7 @@ def test_weight_terms_add_up_to_the_gradient(cell: Cell, nonlinearity: Nonlinear
     output, _ = tape(torch.randn(1, T, E, dtype=torch.float64), random_state(stack, 1))
     total = cost(output).sum()
     found = gradients(total, tape.tracks)
-    measured = flow(tape.tracks, cost(output))
+    measured = flow((tape.tracks, cost(output)))
     for layer, track in enumerate(tape.tracks):
         terms = weight_terms(track, found[layer][1])
         (expected,) = torch.autograd.grad(total, track.weights.weight_hh, retain_graph=True)
@@ -230,7 +230,7 @@ def test_windows_go_on_from_the_text_before_them() -> None:
     tape = Tape(model.stack)
     logits, _ = model.through(chunk[:, :-1], model.init_state(1), tape)
     costs = functional.cross_entropy(logits[:, -1], chunk[:, -1], reduction="none")
-    alone = flow(tape.tracks, costs)
+    alone = flow((tape.tracks, costs))
     np.testing.assert_allclose(found.layers[0].gradient, alone.layers[0].gradient, rtol=1e-5)
 
 
@@ -254,6 +254,35 @@ def test_dead_units_are_counted_and_named() -> None:
     found = language_flow(model, random_ids(), window=40)
     assert found.layers[0].dead == 18 / 24
     assert "75% of the ReLU units are dead" in found.verdict.advice
+
+
+@pytest.mark.parametrize(("count", "judgement"), [(FEWEST - 1, "unsure"), (FEWEST, "vanishing")])
+def test_a_short_text_is_too_little_to_judge_by(count: int, judgement: str) -> None:
+    found = language_flow(rigged(0.5), random_ids(count), window=40)
+    assert found.verdict.judgement == judgement
+    assert (f"{count} tokens" in found.verdict.evidence) == (judgement == "unsure")
+
+
+def test_a_short_text_that_explodes_does_so_nonetheless() -> None:
+    assert language_flow(rigged(1.5), random_ids(60), window=40).verdict.judgement == "exploding"
+
+
+def test_a_stack_that_reads_both_ways_is_run_as_it_runs_itself() -> None:
+    torch.manual_seed(4)
+    stack = RecurrentStack(E, 5, 2, cell="lstm", bidirectional=True)
+    x = torch.randn(2, 7, E)
+    names = ["onward 1", "onward 2", "back 1", "back 2"]
+    tape = Tape(stack, names)
+    output, state = tape(x, stack.init_state(2))
+    expected, final = stack(x)
+    torch.testing.assert_close(output, expected)
+    for part, other in zip(state, final, strict=True):
+        torch.testing.assert_close(part, other)
+    assert [track.name for track in tape.tracks] == names
+    assert [track.back for track in tape.tracks] == [False, False, True, True]
+    below, above = tape.tracks[1], tape.tracks[3]
+    heard = torch.cat([below.stacked(), above.stacked().flip(0)], dim=-1)
+    torch.testing.assert_close(heard.transpose(0, 1), output)
 
 
 def test_weights_that_are_not_finite_explode() -> None:

@@ -99,14 +99,14 @@ ALLOWED: dict[str, set[str]] = {
     "horizon": {"evaluation", "mixture", "models"},
     "findings": {"neurons"},
     "looking": {
-        *("batches", "classifier", "diagnostics", "evaluation", "findings", "gates", "horizon"),
-        *("jacobians", "judging", "mixture", "models", "neurons", "tape"),
+        *("batches", "classifier", "diagnostics", "encdec", "evaluation", "findings", "gates"),
+        *("horizon", "jacobians", "judging", "mixture", "models", "neurons", "tagger", "tape"),
     },
     "specimens": {
-        "pixels",
+        *("annotator", "pixels", "treebank", "unseen"),
         *(*BASIC, "census", "checkpoint", "console", "data", "delimited", "findings", "images"),
         *("formats", "judge", "judging", "labelled", "pipes", "tables", "text", "tokenizer"),
-        *("translation", "unseen"),
+        "translation",
     },
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},

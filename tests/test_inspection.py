@@ -450,9 +450,104 @@ def test_attention_of_a_translator(
     assert code == 0
     assert "Attention" in out
     assert max(map(len, out.splitlines())) <= 60
-    code, out, err = run("inspect", model, data, "--health", "-q")
+    code, out, err = run("inspect", model, data, "--memory", "-q")
     assert (code, out) == (2, "")
-    assert "its views are --attention" in error_line(err)
+    assert "its views are --health, --gates, --units, --attention" in error_line(err)
     code, out, err = run("inspect", model, "--attention", "-q")
+    assert (code, out) == (2, "")
+    assert "name DATA" in error_line(err)
+
+
+def test_layers_of_a_translator(run: Run, translator: tuple[Path, Path]) -> None:
+    model, data = translator
+    found = values_of(run, model, data, "-l", 400)
+    names = [*(f"layer {n} (encoder {way})" for n, way in ((1, "onward"), (2, "back")))]
+    names += [f"layer {n} (decoder {place})" for n, place in ((3, "below"), (4, "above"))]
+    assert [layer["name"] for layer in found["health"]["layers"]] == names
+    assert [layer["name"] for layer in found["gates"]] == names
+    sides = {match["feature"].split(":")[0] for match in found["units"]["by_feature"]}
+    assert sides == {"source", "target"}
+    for match in found["units"]["by_feature"]:
+        assert (match["layer"] < 2) == match["feature"].startswith("source")
+    assert "so the verdict is on the decoder" in "".join(found["notes"])
+    read, written = (
+        sum(len(look[side]) for look in found["attention"]) for side in ("source", "target")
+    )
+    for layer, tokens in ((2, read), (3, written)):
+        unit = values_of(run, model, data, "-l", 400, "--unit", 1, "--layer", layer)
+        assert len(unit["activations"][0]["values"]) == tokens
+    code, out, err = run("inspect", model, data, "--unit", 1, "--layer", 5, "-q")
+    assert (code, out) == (2, "")
+    assert "--layer must be from 1 to 4" in error_line(err)
+
+
+def make_sentences(path: Path, count: int) -> Path:
+    """Words that are tagged by what they are, but for one that the word before it decides."""
+    rng = np.random.default_rng(0)
+    with open(path, "w", encoding="utf-8") as file:
+        for _ in range(count):
+            before = "DET"
+            for word in rng.choice(["the", "run", "fast", "sings"], int(rng.integers(4, 9))):
+                tags = {"the": "DET", "fast": "ADV", "sings": "VERB"}
+                before = tags.get(word, "NOUN" if before == "DET" else "VERB")
+                file.write(f"{word} {before}\n")
+            file.write("\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tagger and its sentences."""
+    data = make_sentences(tmp_path_factory.mktemp("data") / "words.conll", 80)
+    out = data.parent / "model"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(data), "-o", str(out), "--steps", "40", *map(str, SMALL)])
+    assert stop.value.code == 0
+    return out, data
+
+
+def test_belief_of_a_tagger_is_what_tag_says(run: Run, tagger: tuple[Path, Path]) -> None:
+    model, data = tagger
+    text = "the run sings fast"
+    (belief,) = values_of(run, model, text, "--belief")["belief"]
+    said = json.loads(run("tag", model, text, "--json")[1])
+    assert [step["token"] for step in belief["trace"]] == text.split()
+    assert [step["label"] for step in belief["trace"]] == said["labels"]
+    assert belief["truth"] is None
+    for step, probability in zip(belief["trace"], said["probabilities"], strict=True):
+        assert sum(step["probabilities"].values()) == pytest.approx(1)
+        assert step["probabilities"][step["label"]] == pytest.approx(probability, abs=1e-6)
+    found = values_of(run, model, data, "--belief", "--start", 2, "-l", 1)["belief"]
+    first = data.read_text("utf-8").split("\n\n")[2].split("\n")
+    assert found[0]["truth"] == [line.split()[1] for line in first]
+
+
+def test_views_of_a_tagger(
+    run: Run, tagger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = tagger
+    found = values_of(run, model, data)
+    assert [layer["name"] for layer in found["health"]["layers"]] == [
+        *("layer 1 (onward)", "layer 2 (back)")
+    ]
+    assert found["health"]["element"] == "word"
+    assert {"label DET", "label NOUN"} & {m["feature"] for m in found["units"]["by_feature"]}
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the run\n\nsings fast the run\n")
+    page = tmp_path / "page.html"
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, err = run("inspect", model, lines)
+    assert code == 0, err
+    assert "UNSURE: too little to judge by" in out
+    assert max(map(len, out.splitlines())) <= 60
+    code, out, err = run("inspect", model, data, "-l", 30, "--html", page)
+    assert (code, out) == (0, f"{page}\n"), err
+    text = page.read_text("utf-8")
+    assert "belief in NOUN" in text
+    assert "single examples are shown for" in text
+    code, out, err = run("inspect", model, data, "--surprisal", "-q")
+    assert (code, out) == (2, "")
+    assert "its views are --health, --gates, --units, --belief" in error_line(err)
+    code, out, err = run("inspect", model, "--belief", "-q")
     assert (code, out) == (2, "")
     assert "name DATA" in error_line(err)

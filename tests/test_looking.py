@@ -5,12 +5,21 @@ import pytest
 import torch
 
 from seqtool.classifier import Classifier
-from seqtool.config import ClassifierConfig, ModelConfig
-from seqtool.findings import Belief, Findings, View
+from seqtool.config import ClassifierConfig, ModelConfig, TaggerConfig, TranslatorConfig
+from seqtool.encdec import BOUNDARY, EncoderDecoder
+from seqtool.findings import Belief, Findings, Labelled, View
 from seqtool.judging import ImageSequences, TextSequences
 from seqtool.lexicon import Lexicon
-from seqtool.looking import Labels, look_classifier, look_language
+from seqtool.looking import (
+    Labels,
+    Pair,
+    look_classifier,
+    look_language,
+    look_tagger,
+    look_translator,
+)
 from seqtool.models import LanguageModel
+from seqtool.tagger import Tagger
 
 TEXTS = ["a b c d e", "b", "c c a", "e d", "a b", "d d d d d d", "b a"] * 8
 CLASSES = ("x", "y")
@@ -177,3 +186,59 @@ def test_the_gradient_flow_of_a_classifier_equals_autograds(layers: int) -> None
     expected = np.median(last[:, -1].norm(dim=-1).numpy())
     top = found.flow.layers[layers - 1]
     assert top.gradient[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_gradient_flow_of_a_tagger_begins_where_each_direction_ends() -> None:
+    torch.manual_seed(3)
+    config = TaggerConfig(hidden_size=4, embed_size=3, part_buckets=0, cell="gru")
+    lexicon = Lexicon("word", list("abcde"), lower=True, buckets=0)
+    model = Tagger(config, 3, vocab_size=lexicon.size).eval()
+    words = [["a", "b", "c", "d"], ["e", "b", "a", "c"]]
+    sequences = TextSequences(lexicon.encode_words(words), lexicon.table)
+    given = [Labelled("0", text, ["x"] * 4, [], np.full((4, 3), 1 / 3)) for text in words]
+    found = look_tagger(
+        model, sequences, given, frozenset({"health"}), windows=sequences, classes=("x", "y", "z")
+    )
+    assert found.flow is not None
+    h, _ = model.stack(model.vectors(sequences.batch(np.arange(2))))
+    scores = model.output(h.detach().requires_grad_())
+    for layer, word, part in ((0, -1, slice(4)), (1, 0, slice(4, 8))):
+        there = scores[:, word]
+        cost = torch.nn.functional.cross_entropy(there, there.argmax(1), reduction="sum")
+        (p,) = torch.autograd.grad(cost, scores, retain_graph=True)
+        norms = (p[:, word] @ model.output.weight)[:, part].norm(dim=1).numpy(force=True)
+        gradient = found.flow.layers[layer].gradient
+        assert gradient[0] == pytest.approx(np.median(norms), rel=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("fed", [False, True])
+def test_units_of_a_translator_stand_at_their_tokens(turned: bool, fed: bool) -> None:
+    torch.manual_seed(5)
+    config = TranslatorConfig(
+        hidden_size=4, embed_size=3, cell="gru", reverse_source=turned, input_feeding=fed
+    )
+    model = EncoderDecoder(config, 7, 7).eval()
+    source, target = np.array([3, 1, 2]), np.array([4, 5])
+    pair = Pair(source, target, list("cab"), list("xy"))
+    views: frozenset[View] = frozenset({"units", "gates"})
+    found = look_translator(model, [pair, pair], [], views, windows=([0], 2))
+    assert found.activations is not None
+    assert len(found.layers) == (2 if fed else 4)
+    assert ("runs step by step" in "".join(found.notes)) == fed
+    read = torch.tensor([[*(source[::-1] if turned else source), BOUNDARY]])
+    with torch.no_grad():
+        h, _ = model.encoder(model.source_embedding(read))
+        onward, back = h[0, :-1].numpy(), h[0, :-1].numpy()
+        onward, back = onward[:, :4], back[:, 4:]
+        if turned:
+            onward, back = onward[::-1], back[::-1]
+        np.testing.assert_allclose(found.activations[0][:3], onward, atol=1e-6)
+        np.testing.assert_allclose(found.activations[1][3:], back, atol=1e-6)
+        if not fed:
+            state, _ = model.encode(read, torch.tensor([4]))
+            said = torch.tensor([[BOUNDARY, *target]])
+            queries, _ = model.query(model.source_embedding(said), state[:1])
+            np.testing.assert_allclose(found.activations[2][:2], queries[0, 1:], atol=1e-6)
+    assert "".join(found.text_of(0)) == "cab\ncab\n"
+    assert "".join(found.text_of(len(found.layers) - 1)) == ("cab\ncab\n" if fed else "xy\nxy\n")

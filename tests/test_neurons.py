@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from seqtool.neurons import FEATURES, Ranking, Sample, features, labelled, rank_units
+from seqtool.neurons import (
+    FEATURES,
+    Match,
+    Ranking,
+    Sample,
+    features,
+    labelled,
+    named_labels,
+    rank_units,
+)
 
 
 def follow(name: str, text: str) -> list[float]:
@@ -24,6 +33,8 @@ def follow(name: str, text: str) -> list[float]:
         ("position in sentence", "a. b", [1, 0, 1, 2]),
         ("upper case", "aB", [0, 1]),
         ("punctuation", "a,b c", [0, 1, 0, 0, 0]),
+        ("inside quotes", "f('b') don't", [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("inside quotes", "'a\nb'", [0, 0, 0, 0, 0]),
         ("end of line", "a\n", [0, 1]),
     ],
 )
@@ -128,3 +139,37 @@ def test_of_three_labels_each_is_told_from_the_others() -> None:
 def test_few_texts_tell_nothing_of_labels() -> None:
     labels = np.arange(60) % 2  # 15 of each in each half
     assert rank_units([labelled([np.zeros((60, 3))], labels, ("a", "b"))]).by_unit == []
+
+
+def test_labels_of_words_are_features() -> None:
+    found = named_labels(["b", "a", "b"])
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "label a": [0, 1, 0],
+        "label b": [1, 0, 1],
+    }
+
+
+def test_clear_is_an_auc_of_three_quarters_or_a_rho_of_a_half() -> None:
+    assert Match(0, 0, "x", "AUC", 0.75, 1).clear
+    assert not Match(0, 0, "x", "AUC", 0.74, 1).clear
+    assert Match(0, 0, "x", "rho", 0.5, 1).clear
+    assert not Match(0, 0, "x", "rho", 0.49, 1).clear
+
+
+def test_a_unit_that_counts_rare_brackets_follows_them_perfectly() -> None:
+    rng = np.random.default_rng(2)
+    depth = np.zeros(1000)
+    depth[rng.choice(1000, 50, replace=False)] = rng.integers(1, 3, 50)
+    unit = depth + 0.1 * rng.random(1000)
+    (found,) = rank_units([Sample([unit[:, None]], {"depth": depth})]).by_unit
+    assert (found.measure, found.sign) == ("rho", 1)
+    assert found.strength == pytest.approx(1, abs=1e-9)
+
+
+def test_rho_is_spearmans_where_there_are_no_ties() -> None:
+    rng = np.random.default_rng(3)
+    feature, unit = rng.permutation(200).astype(float), rng.normal(size=200)
+    (found,) = rank_units([Sample([unit[:, None]], {"place": feature})]).by_unit
+    ranks = (np.argsort(np.argsort(part[100:])) for part in (feature, unit))
+    expected = float(np.corrcoef(*ranks)[0, 1]) * found.sign
+    assert found.strength == pytest.approx(max(0.0, expected), abs=1e-9)
