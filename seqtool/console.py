@@ -45,8 +45,8 @@ def _scaled(number: float, units: Sequence[str]) -> tuple[str, str]:
     return f"{number:.{0 if whole else 1}f}", units[power]
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and what is counted: ``1 line``, ``12,000 lines``."""
+def number_of(number: int, noun: str) -> str:
+    """A number, and of what: ``1 line``, ``12,000 lines``."""
     return f"{number:,} {plural(number, noun)}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqtool.checkpoint import event_line
 from seqtool.config import DataConfig, Device, ModelConfig, TokenizerKind, TrainConfig
-from seqtool.console import Console, counted
+from seqtool.console import Console, number_of
 from seqtool.data import Corpus, fit_shape, load_corpus
 from seqtool.errors import ConfigError
 from seqtool.files import check_place
@@ -97,7 +97,7 @@ def cure(request: CureRequest, console: Console) -> int:
     good_enough = -math.inf if baseline is None else SOLVED * baseline
     outcomes = []
     for number, (remedy, steps) in enumerate(zip(tried, allotted, strict=True), 1):
-        console.notice(f"{number}/{len(tried)} {remedy.name}: {counted(steps, 'update')}")
+        console.notice(f"{number}/{len(tried)} {remedy.name}: {number_of(steps, 'update')}")
         effort = replace(train, steps=steps)
         outcomes.append(treat(patient, remedy, model, effort, good_enough=good_enough))
     outcomes.sort(key=lambda outcome: outcome.loss)
@@ -164,8 +164,8 @@ def _allot(
     allotted = allot(costs, speed * max(0.0, request.started + request.seconds - now))
     if min(allotted) < FEWEST:
         console.warn(
-            f"the budget holds {counted(min(allotted), 'update')} of a remedy; below {FEWEST} the "
-            "ranking says little: give more time, or a smaller --length, --bptt or --batch-size"
+            f"the budget holds {number_of(min(allotted), 'update')} of a remedy; below {FEWEST} "
+            "the ranking says little: give more time, or a smaller --length, --bptt or --batch-size"
         )
     return allotted
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from seqtool.config import ModelConfig, TrainConfig
-from seqtool.console import Console, counted, format_bytes, format_count, plural
+from seqtool.console import Console, format_bytes, format_count, number_of, plural
 from seqtool.data import Corpus
 from seqtool.settings import Settings
 
@@ -50,9 +50,9 @@ def show_corpus(corpus: Corpus, console: Console) -> None:
         sample = f"{format_count(corpus.sampled)} characters, spread evenly over those to train on"
         rows.append(("learned from", sample))
     if kind == "char" and stats.rare:
-        rows.append(("rare", f"{counted(len(stats.rare), 'character')}: {listed(stats.rare)}"))
+        rows.append(("rare", f"{number_of(len(stats.rare), 'character')}: {listed(stats.rare)}"))
     if stats.strange:
-        odd = counted(len(stats.strange), "character")
+        odd = number_of(len(stats.strange), "character")
         rows.append(("strange", f"{odd}: {listed(stats.strange)}"))
     if corpus.unknown:
         rows.append(("unknown", f"not in the vocabulary: {listed(corpus.unknown)}"))

@@ -18,7 +18,7 @@ from seqtool.census import Tally, clip_documents, split_at, text_stats
 from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
 from seqtool.comparing import Blocks, Comparison, compare_costs
 from seqtool.config import Device, OnUnknown, Precision
-from seqtool.console import Console, counted, format_count, plural
+from seqtool.console import Console, format_count, number_of, plural
 from seqtool.data import encode_documents
 from seqtool.decode import Reader
 from seqtool.distributed import world
@@ -466,5 +466,6 @@ def _remark(report: dict[str, Any], unknown: dict[str, int], console: Console) -
     if unknown:
         listed = " ".join(map(repr, sorted(unknown, key=lambda c: -unknown[c])[:12]))
         console.warn(
-            f"{counted(sum(unknown.values()), 'character')} not in the model's vocabulary: {listed}"
+            f"{number_of(sum(unknown.values()), 'character')} not in the model's vocabulary: "
+            f"{listed}"
         )

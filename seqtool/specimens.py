@@ -13,7 +13,7 @@ from seqtool.annotator import Annotator
 from seqtool.census import Tally
 from seqtool.checkpoint import Card
 from seqtool.config import OnUnknown
-from seqtool.console import Console, counted
+from seqtool.console import Console, number_of
 from seqtool.data import encode_documents
 from seqtool.delimited import LONGEST
 from seqtool.errors import DataError
@@ -112,7 +112,7 @@ def read_language(
     if unknown:
         listed = " ".join(map(repr, islice(unknown, MOST_LISTED)))
         console.warn(
-            f"{name}: {counted(unknown.total(), 'character')} not in the model's vocabulary: "
+            f"{name}: {number_of(unknown.total(), 'character')} not in the model's vocabulary: "
             f"{listed}; "
             "--on-unknown nearest reads the nearest ones instead"
         )

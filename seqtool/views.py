@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqtool.console import counted, format_count, printable
+from seqtool.console import format_count, number_of, printable
 from seqtool.findings import Attended, Belief, Findings, Labelled
 from seqtool.neurons import Match
 from seqtool.sheet import Series, Sheet
@@ -127,7 +127,7 @@ def show_flow(flow: "Flow", sheet: Sheet) -> None:
     rows = [("verdict", f"{verdict.judgement.upper()}: {verdict.evidence}")]
     if verdict.advice:
         rows.append(("try", verdict.advice))
-    places, back = counted(flow.windows, "place"), counted(flow.window, flow.element)
+    places, back = number_of(flow.windows, "place"), number_of(flow.window, flow.element)
     rows.append(("looked at", f"{places}, {back} back from each"))
     sheet.pairs(rows)
     lags = list(range(flow.window + 1))
@@ -145,7 +145,7 @@ def show_flow(flow: "Flow", sheet: Sheet) -> None:
             row = _flow_row(lag, layer.gradient[lag], layer.terms[lag], jacobian, False)
             table.append(row + ([] if layer.bound is None else [f"{layer.bound[index]:.1e}"]))
         sheet.table(heads, table)
-        more = "at least " * (layer.horizon == flow.window) + counted(layer.horizon, flow.element)
+        more = "at least " * (layer.horizon == flow.window) + number_of(layer.horizon, flow.element)
         left = f"(1 % of the gradient left), x{layer.rate:.2f} a {flow.element}"
         rows = [("horizon", f"{more} {left}")]
         if layer.jacobian is not None and not layer.exact:
@@ -274,9 +274,9 @@ def show_horizon(horizon: "Horizon", sheet: Sheet) -> None:
         for index, length in enumerate(horizon.lengths)
     ]
     sheet.table(heads, rows)
-    notes = [("hint", horizon.hint), ("measured on", counted(horizon.places, "token"))]
+    notes = [("hint", horizon.hint), ("measured on", number_of(horizon.places, "token"))]
     if (mixed := horizon.mixed) is not None:
-        reach = counted(mixed.knee, "token") + " or more" * (not mixed.ended)
+        reach = number_of(mixed.knee, "token") + " or more" * (not mixed.ended)
         notes.insert(1, ("with counts", f"what is seen matters up to {reach}"))
     sheet.pairs(notes)
 
