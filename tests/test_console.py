@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 
-from seqtool.console import Console, format_bytes, format_count, format_duration, printable
+from seqtool.console import (
+    Console,
+    format_bytes,
+    format_count,
+    format_duration,
+    number_of,
+    printable,
+)
 from seqtool.display import (
     ASCII_BLOCKS,
     BLOCKS,
@@ -181,6 +188,13 @@ def test_every_evaluation_has_a_plain_line():
     lines = logged(*({**EVAL, "step": step, "best": step % 2 == 0} for step in range(50)))
     assert sum("val 1.9123" in line for line in lines) == 50
     assert sum("(best)" in line for line in lines) == 25
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 lines"), (1, "1 line"), (2, "2 lines"), (12000, "12,000 lines")]
+)
+def test_one_is_not_many(number: int, words: str) -> None:
+    assert number_of(number, "line") == words
 
 
 @pytest.mark.parametrize("terminal", [False, True])
