@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.audit import measure_lengths
 from seqtool.checkpoint import Saved
 from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
 from seqtool.embeddings import Vectors
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 SHIFT = 14  # an image may move by one part in so many of its shorter side
+_UNITS = {"word": "words", "char": "characters", "byte": "bytes", "bpe": "pieces of words"}
 EMPTY_TOKENIZER = "{}"  # kept with models that read no text
 
 
@@ -86,6 +88,31 @@ class Examples:
         if isinstance(train, Images):
             return np.full(len(train), step_count(train.pixels.shape[1:], self.data.by))
         return np.minimum(self.texts[0].lengths, self.data.max_length)
+
+    def described(self) -> list[tuple[str, str]]:
+        """Lengths of the texts and how many of their words are known, for people."""
+        lexicon = self.lexicon
+        if lexicon is None:
+            return []
+        found = measure_lengths(self.texts[0].lengths.tolist())
+        unit = _UNITS[lexicon.unit]
+        text = f"from {found.shortest:,} to {found.longest:,} {unit}, median {found.median:,g}"
+        if found.longest > self.data.max_length:
+            text += f"; {self.data.max_length:,} of a text are read, its beginning and its end"
+        rows = [("lengths", text)]
+        if len(self.texts) > 1 and len(self.texts[1].words):
+            apart = self.texts[1].words
+            unseen = 1 - float(np.isin(apart, self.texts[0].words).mean())
+            unknown = float((np.array(lexicon.table.ids)[apart] == 0).mean())
+            rows.append(
+                (
+                    "unknown",
+                    f"of the {unit} held out {unseen:.1%} never occur in what is trained on, "
+                    f"{unknown:.1%} are not among the {lexicon.size - 1:,} with a vector of their "
+                    "own",
+                )
+            )
+        return rows
 
     def tokenizer_json(self) -> str:
         """What the model directory keeps of the lexicon."""

@@ -54,7 +54,6 @@ class LabelTask(Task):
         """Read the examples, hold some out, and see what an element of a sequence is."""
         _, data, config = configs(self, settings)
         split = read_split(request.data, request.valid, data, config.seed)
-        _show(split, data, console)
         if isinstance(split.train, Images) and (request.init_from or request.embeddings):
             given = "--init-from" if request.init_from else "--embeddings"
             raise ConfigError(f"{given} is for texts, {split.train.name} holds images")
@@ -66,6 +65,7 @@ class LabelTask(Task):
             console.notice(f"starting from {request.init_from}, whose tokens are read")
         settings = _unit(settings, split, console)
         self.examples = Examples(split, configs(self, settings)[1], parent=parent)
+        _show(split, data, self.examples.described(), console)
         if request.embeddings is not None:
             settings = self._take_vectors(request, settings, console)
         return settings
@@ -228,8 +228,10 @@ def _unit(settings: Settings, split: Split, console: Console) -> Settings:
     return settings.add({"tokenizer": unit, "lower": unit == "word"}, "seen from the data")
 
 
-def _show(split: Split, config: LabelConfig, console: Console) -> None:
-    """What the data hold, and how they are split."""
+def _show(
+    split: Split, config: LabelConfig, described: list[tuple[str, str]], console: Console
+) -> None:
+    """What the data hold, and how they are split; what else is known of them."""
     data, held_out = split.train, split.held_out
     apart = 0 if held_out is None else len(held_out)
     if isinstance(data, Images):
@@ -245,6 +247,7 @@ def _show(split: Split, config: LabelConfig, console: Console) -> None:
         rows = [("columns", data.columns.reason)]
     rows.append(("classes", shares(count_classes(data.labels), len(data))))
     rows.append(("split", f"{len(data)} to train on, {apart} held out ({split.note})"))
+    rows += described
     console.table(data.name, rows)
     if held_out is None:
         console.warn("nothing is held out, so probabilities are not calibrated")

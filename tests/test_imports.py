@@ -227,6 +227,7 @@ ALLOWED: dict[str, set[str]] = {
     "examples": {
         *("checkpoint", "classifier", "config", "embeddings", "images", "judging"),
         *("labelled", "lexicon", "linear", "pixels", "pretrained"),
+        "audit",
     },
     "plan_classify": {"config", "plan"},
     "plan_tag": {"config", "plan", "plan_classify"},

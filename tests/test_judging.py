@@ -11,7 +11,9 @@ from seqtool.calibration import nll, pool
 from seqtool.checkpoint import Card, ModelDir, load, load_last
 from seqtool.classifier import Classifier
 from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
+from seqtool.examples import Examples
 from seqtool.judging import Judging, Labelled, TextSequences
+from seqtool.labelled import read_split
 from seqtool.lexicon import Lexicon
 from seqtool.train import Keeper, fit, restore_last
 from seqtool.trainer import Trainer
@@ -138,3 +140,16 @@ def test_class_weights_count_in_the_loss():
     logits = plain._logits(plain.model, plain.train.inputs, rows)[labels == 0]
     only = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
     assert weighted.loss().item() == pytest.approx(only.item(), rel=1e-3)
+
+
+def test_lengths_and_unknown_words_of_texts_are_described(tmp_path):
+    train, held = tmp_path / "train.csv", tmp_path / "held.csv"
+    train.write_text("text,label\nred red blue,x\nred sky,y\nblue,x\nred green blue,y\n")
+    held.write_text("text,label\nred zebra,x\nsky blue,y\n")
+    config = LabelConfig(max_length=2)
+    examples = Examples(read_split(str(train), str(held), config, 1), config)
+    lengths, unknown = (text for _, text in examples.described())
+    assert lengths.startswith("from 1 to 3 words, median 2.5; 2 of a text are read")
+    # Of red, zebra, sky and blue, zebra is new; only red and blue stood there twice.
+    assert "25.0% never occur" in unknown
+    assert "50.0% are not among the 2 with" in unknown
