@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqtool.data as data_module
 import seqtool.longtexts as longtexts
 import seqtool.text as text_module
+import seqtool.train_text as train_text
 from seqtool.config import DataConfig
 from seqtool.data import Corpus, load_corpus
 from seqtool.errors import DataError
@@ -319,3 +321,26 @@ def test_a_pipe_that_is_no_text_leaves_nothing_behind(monkeypatch, small):
     with pytest.raises(DataError, match="byte 0xe9 at offset 200"):
         load_corpus("-", DataConfig())
     assert list(small.iterdir()) == []
+
+
+def test_training_says_what_it_does_with_a_long_text_and_learns_the_same(
+    run, tmp_path, monkeypatch, text, small
+):
+    data = tmp_path / "a.txt"
+    data.write_text(text, encoding="utf-8")
+    told, weights = [], []
+    for number, longest in enumerate((0, 1 << 40)):
+        monkeypatch.setattr(data_module, "LONG_BYTES", longest)
+        out = tmp_path / str(number)
+        code, _, err = run("train", data, "-o", out, *TINY, "--steps", 3)
+        assert code == 0
+        told.append(err)
+        weights.append((out / "model.safetensors").read_bytes())
+        monkeypatch.setattr(train_text, "MAX_TOKENS", 1000)
+    (folder,) = small.iterdir()
+    assert "for the next run" in told[0]
+    assert folder.name in told[0]
+    assert "for the next run" not in told[1]
+    assert weights[0] == weights[1]
+    assert "n-gram model of the same text" in told[0]
+    assert "n-gram model of the last 1.0k tokens" in told[1]
