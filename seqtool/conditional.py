@@ -18,6 +18,7 @@ from torch.nn import functional
 from seqtool.batches import Shuffled, by_length, padded, rows_within
 from seqtool.cells import detach
 from seqtool.config import TrainConfig
+from seqtool.distributed import gather, replicate, share, weight
 from seqtool.evaluation import evaluating
 from seqtool.lexicon import Texts
 from seqtool.models import LanguageModel
@@ -84,21 +85,33 @@ class RowWriting(Batched):
         self.held_out = held_out
         self.tokens_per_char = tokens_per_char
         self.bptt = config.bptt
+        self.compute = replicate(model, model.loss)
         self.rows: Array = np.zeros(0, np.int64)  # of the batch that is being read
         self.at = 0  # its time steps read so far
-        self.state: tuple[Tensor, ...] = ()
+        self.state: tuple[Tensor, ...] = ()  # of this process's rows
+
+    @property
+    def share(self) -> slice:
+        """Which rows of the batch this process reads; at least one, to have gradients."""
+        part = share(len(self.rows))
+        return part if part.start < part.stop else slice(0, 1)
 
     def loss(self) -> Tensor:
         """Mean loss of the next chunk, nats per token."""
         chunk = next(chunks(self.train, self.rows, self.bptt, self.at), None)
         if chunk is None:
             self.rows, self.at = self.batches.next(), 0
-            self.state = self.model.init_state(len(self.rows))
+            self.state = self.model.init_state(self.share.stop - self.share.start)
             chunk = next(chunks(self.train, self.rows, self.bptt))
-        inputs, targets, counted = (part.to(self.device) for part in chunk)
-        loss, self.state = self.model.loss(inputs, targets, detach(self.state), counted)
-        self.at += inputs.shape[1]
-        return loss
+        self.at += chunk.inputs.shape[1]
+        inputs, targets, counted = (part[self.share].to(self.device) for part in chunk)
+        own = share(len(self.rows))
+        tokens = float(chunk.counted[own].sum())
+        if not tokens:  # all that counts is other processes'; of nothing there is no mean
+            counted = torch.ones_like(counted)
+        loss: Tensor
+        loss, self.state = self.compute(inputs, targets, detach(self.state), counted)
+        return loss * weight(tokens, float(chunk.counted.sum()))
 
     def units(self, loss: float) -> dict[str, float]:
         """Nats per token in bits per character."""
@@ -116,8 +129,11 @@ class RowWriting(Batched):
         return Look(loss, scores, {"valid_nats_per_token": loss})
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The carried state, and where the batches are."""
-        tensors = {f"state.{i}": part.detach() for i, part in enumerate(self.state)}
+        """The carried state of all processes, and where the batches are."""
+        own = share(len(self.rows))
+        count = own.stop - own.start  # a row read only to have gradients is another process's
+        parts = (part.detach()[:, :count] for part in self.state)
+        tensors = {f"state.{i}": gather(part, 1) for i, part in enumerate(parts)}
         place = {"rows": self.rows.tolist(), "at": self.at}
         return tensors, super().capture()[1] | {"place": place}
 
@@ -127,7 +143,8 @@ class RowWriting(Batched):
         place = counters["place"]
         self.rows, self.at = np.array(place["rows"], np.int64), place["at"]
         parts = len(self.model.init_state(1)) if len(self.rows) else 0
-        self.state = tuple(tensors[f"state.{i}"].to(self.device) for i in range(parts))
+        whole = (tensors[f"state.{i}"].to(self.device) for i in range(parts))
+        self.state = tuple(part[:, self.share] for part in whole)
 
 
 @torch.inference_mode()

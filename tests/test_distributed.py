@@ -25,6 +25,10 @@ RUNS = {
     "generate": ("harbour.txt", "--ngram-dropout", 0, "--ngram-buckets", 64, "--bptt", 16),
     "classify": ("reviews.csv", "--embed-dropout", 0, "--word-dropout", 0),
     "tag": ("tagged.conllu", "--embed-dropout", 0, "--word-dropout", 0),
+    "rows": (
+        *("reviews.csv", "--task", "generate", "--label-column", "sentiment"),
+        *("--ngram-dropout", 0, "--ngram-buckets", 64, "--bptt", 64),
+    ),
 }
 
 
@@ -38,7 +42,7 @@ def train(processes: int, out: Path, task: str, *more: object) -> list[dict[str,
         "--nproc-per-node",
         processes,
     ]
-    argv += ["-m", "seqtool", "train", SAMPLES / str(name), "-o", out, "--task", task, "--json"]
+    argv += ["-m", "seqtool", "train", SAMPLES / str(name), "-o", out, "--json"]
     argv += [*SAME, "--batch-size", 7, "--threads", 1, *options, *more]
     done = subprocess.run(
         [sys.executable, *map(str, argv)],
@@ -73,17 +77,19 @@ def test_more_processes_learn_the_same(tmp_path: Path, task: str, processes: int
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "processes"), [("generate", 3), ("classify", 2), ("tag", 2), ("tag", 3)]
+    ("task", "processes"),
+    [("generate", 3), ("classify", 2), ("tag", 2), ("tag", 3), ("rows", 2), ("rows", 3)],
 )
 def test_each_task_learns_the_same(tmp_path: Path, task: str, processes: int) -> None:
     check_same(tmp_path, task, processes)
 
 
 @pytest.mark.slow
-def test_the_state_of_all_streams_is_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["generate", "rows"])
+def test_the_state_of_all_streams_is_saved(tmp_path: Path, task: str) -> None:
     whole, parts = tmp_path / "one", tmp_path / "all"
-    train(1, whole, "generate")
-    train(3, parts, "generate")
+    train(1, whole, task)
+    train(3, parts, task)
     for one, several in zip(load_last(whole), load_last(parts), strict=True):
         assert one.keys() == several.keys()
     expected, found = load_last(whole)[0], load_last(parts)[0]

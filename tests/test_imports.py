@@ -202,7 +202,8 @@ ALLOWED: dict[str, set[str]] = {
     "comparing": {"errors", "resampling"},
     "labels": {"errors"},
     "conditional": {
-        *("batches", "cells", "config", "evaluation", "lexicon", "models", "tokenizer", "trainer"),
+        *("batches", "cells", "config", "distributed", "evaluation", "lexicon", "models"),
+        *("tokenizer", "trainer"),
     },
     "rowtexts": {
         *("columns", "config", "errors", "labelled", "lexicon", "tables", "tokenizer"),
