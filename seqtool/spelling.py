@@ -2,11 +2,13 @@
 
 Whole sentences are made of pieces (BPE) that both languages share, single words of characters, and
 the sounds of a word of symbols. All are reversible; BPE and words fall back to bytes, characters
-never seen become one unknown id.
+never seen become one unknown id. Sources that are spelled by characters have the syllables of
+Hangul, eleven thousand of them, as the two or three letters that each is written with.
 """
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ SHARED = 0.5  # of the target's letters stand in sources too: then one vocabular
 PIECES_PER_ROOT = 4.8
 FEWEST_PIECES, MOST_PIECES = 2000, 16_000
 MOST_WORDS = 20_000
+SYLLABLES, LETTERS = re.compile(r"[\uac00-\ud7a3]+"), re.compile(r"[\u1100-\u11ff]")  # of Hangul
 CHOSEN = ("tokenizer", "target_tokenizer", "joint", "vocab_size")
 
 
@@ -43,6 +46,8 @@ class Side:
         self.tokenizer = tokenizer
         # Words carry the space before them: with one in front, the first word is like all others.
         self._lead = " " if tokenizer.kind in ("word", "bpe") else ""
+        known = "".join(tokenizer.characters)
+        self._in_letters = bool(LETTERS.search(known)) and not SYLLABLES.search(known)
 
     @property
     def kind(self) -> TokenizerKind:
@@ -59,14 +64,19 @@ class Side:
         """The id of a character never seen; None if everything can be spelled."""
         return self.tokenizer.unknown_id
 
+    def spelled(self, text: str) -> str:
+        """The text in the characters that the vocabulary is made of."""
+        return in_letters(text) if self._in_letters else text
+
     def encode(self, text: str) -> Ids:
         """The ids of one text, (T,), without a boundary."""
-        return self.tokenizer.encode(self._lead + text)
+        return self.tokenizer.encode(self._lead + self.spelled(text))
 
     def encode_all(self, texts: Iterable[str]) -> Texts:
         """The ids of many texts."""
         lead = self._lead
-        found = [*self.tokenizer.encode_each(lead + text if lead else text for text in texts)]
+        spelled = map(self.spelled, texts) if self._in_letters else texts
+        found = [*self.tokenizer.encode_each(lead + text if lead else text for text in spelled)]
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in found], dtype=np.int64)])
         ids = np.concatenate([np.empty(0, np.int32), *found]).astype(np.int32)
         return Texts(ids, offsets)
@@ -130,7 +140,10 @@ def learn_spelling(train: Pairs, config: PairConfig) -> Spelling:
     if config.joint and kinds[0] == kinds[1]:
         side = _learn(kinds[0], (train.sources, train.targets), config.vocab_size)
         return Spelling(side, side)
-    sides = zip(kinds, (train.sources, train.targets), strict=True)
+    sources: Sequence[str] = train.sources
+    if kinds[0] == "char":
+        sources = [in_letters(text) for text in sources]
+    sides = zip(kinds, (sources, train.targets), strict=True)
     return Spelling(*(_learn(kind, (texts,), config.vocab_size) for kind, texts in sides))
 
 
@@ -175,6 +188,14 @@ def choose_spelling(train: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, A
     reason = f"{mean_words(sides[0]):.1f} and {mean_words(sides[1]):.1f} words a text: {what}, "
     shares = f"{shared:.0%} of the target's letters stand in sources"
     return chosen, reason + ("one vocabulary, " if joint else "two vocabularies, ") + shares
+
+
+def in_letters(text: str) -> str:
+    """The text with each syllable of Hangul as its letters (Unicode 16.0, section 3.12).
+
+    A syllable that training never saw is then made of letters that it did see.
+    """
+    return SYLLABLES.sub(lambda found: unicodedata.normalize("NFD", found[0]), text)
 
 
 def _learn(kind: TokenizerKind, sides: Sequence[Iterable[str]], vocab_size: int) -> Side:

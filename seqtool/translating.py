@@ -130,11 +130,12 @@ class Answerer:
         Raises:
             DataError: For characters that training never saw, if that was asked for.
         """
-        tokenizer = self.translator.spelling.source.tokenizer
+        side = self.translator.spelling.source
         known, unknown = [], Counter[str]()
         for number, text in enumerate(texts, first):
             where = "the text" if self.request.source == text else f"line {number}"
-            made, counts = apply_unknown_policy(text, tokenizer, self.request.on_unknown, where)
+            spelled, policy = side.spelled(text), self.request.on_unknown
+            made, counts = apply_unknown_policy(spelled, side.tokenizer, policy, where)
             unknown.update(counts)
             known.append(made)
         found = self.translator.translate(known, self.request.wishes)

@@ -9,7 +9,7 @@ from seqtool.columns import Columns
 from seqtool.config import PairConfig
 from seqtool.errors import CheckpointError
 from seqtool.pairs import Pairs
-from seqtool.spelling import Spelling, choose_spelling, learn_spelling
+from seqtool.spelling import Spelling, choose_spelling, in_letters, learn_spelling
 
 HARD = [
     "",
@@ -148,3 +148,34 @@ def test_what_is_given_stays_and_the_rest_follows(given, chosen):
     found, _ = choose_spelling(make(rows), given)
     assert found | given | chosen == found
     learn_spelling(make(rows), PairConfig(**found))
+
+
+KOREAN = [("한국", "h a n k u k"), ("나무", "n a m u"), ("강 é", "k a ŋ")]
+
+
+def learn_sounds(rows):
+    config = PairConfig(tokenizer="char", target_tokenizer="word", joint=False)
+    return learn_spelling(make(rows), config)
+
+
+def test_syllables_never_seen_are_spelled_with_letters_that_were():
+    spelling = learn_sounds(KOREAN)
+    found = spelling.source.encode("칸간ㅋ"), spelling.source.encode("국간")
+    assert spelling.source.unknown_id in found[0]  # no word had that letter
+    assert spelling.source.unknown_id not in found[1]
+    assert len(found[1]) == 6
+    each = spelling.source.encode_all(["국간", "한"])
+    assert each.select([0]).words.tolist() == found[1].tolist()
+    assert in_letters("국") in spelling.source.decode(found[1])
+    again = Spelling.from_json(spelling.to_json(), "x")
+    assert again.source.encode("국간").tolist() == found[1].tolist()
+
+
+def test_only_sources_by_characters_are_taken_apart_and_only_hangul():
+    spelling = learn_sounds(KOREAN)
+    assert spelling.source.decode(spelling.source.encode("é")) == "é"  # not e and an accent
+    turned = learn_sounds([(target, source) for source, target in KOREAN])
+    assert turned.target.decode(turned.target.encode("한국")) == "한국"
+    joint = learn_spelling(make(KOREAN), PairConfig(tokenizer="char", joint=True))
+    assert joint.source.decode(joint.source.encode("한국")) == "한국"
+    assert len(joint.source.encode("한국")) == 2
