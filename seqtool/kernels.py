@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seqtool import loops
-from seqtool.loops import BLOCK_ROWS, KINDS, Job
+from seqtool.loops import BLOCK_ROWS, KINDS, Job, count_blocks
 from seqtool.tiles import ABREAST, COLUMNS, DEPTH
 
 # Panels of the gates whose gradients of the weights are summed together, reading the input once.
@@ -48,14 +48,16 @@ def _team(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
 
 
-def run(loop: int, job: np.ndarray, count: int) -> None:
+def run(loop: int, job: np.ndarray, size: int, best: int) -> None:
     """Run a compiled loop on as many threads as torch uses.
 
     Args:
         loop: Its address.
         job: What it works on, see Job.
-        count: Blocks to cut that into.
+        size: Rows or panels to share among them.
+        best: How many a block should have.
     """
+    count = count_blocks(size, best, torch.get_num_threads())
     job[Job.NEXT], job[Job.BLOCKS] = 0, count
     threads = min(torch.get_num_threads(), count)
     start = _openmp()
@@ -67,15 +69,6 @@ def run(loop: int, job: np.ndarray, count: int) -> None:
     call(job.ctypes.data)
     for other in others:
         other.result()
-
-
-def blocks(size: int, best: int) -> int:
-    """How many blocks of about the best size to cut work into: if possible, equal for all threads.
-
-    The result of the work does not depend on it.
-    """
-    threads = torch.get_num_threads()
-    return min(size, threads * max(1, round(size / (threads * best))))
 
 
 def padded(size: int) -> int:
@@ -157,7 +150,7 @@ class _Layer(torch.autograd.Function):
         }
         counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
         counts |= {Job.INPUT: inputs, Job.HIDDEN: size}
-        run(loop("forward", kind, x), make_job(counts, tensors), blocks(rows, BLOCK_ROWS))
+        run(loop("forward", kind, x), make_job(counts, tensors), rows, BLOCK_ROWS)
         ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
         ctx.counts, ctx.kind = counts, kind
         last = 0 if backward else -1
@@ -213,8 +206,8 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_BIAS: grad_bias,
         }
         job = make_job(ctx.counts, tensors)
-        run(loop("backward", kind, x), job, blocks(rows, BLOCK_ROWS))
-        run(loop("weights", kind, x), job, blocks(width // COLUMNS, GROUP))
+        run(loop("backward", kind, x), job, rows, BLOCK_ROWS)
+        run(loop("weights", kind, x), job, width // COLUMNS, GROUP)
         return (
             grad_x[..., :inputs] if grad_x is not None else None,
             torch_order(grad_ih[:, :size], kind, of_input=True).reshape(weight_ih.shape),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import ClassifierConfig, TaggerConfig
-from seqtool.loops import BLOCK_ROWS, KINDS, Job, areas, loop
+from seqtool.loops import BLOCK_ROWS, KINDS, Job, areas, count_blocks, loop
 from seqtool.team import Team
 from seqtool.tiles import COLUMNS
 
@@ -97,7 +97,8 @@ class Layer:
             job[place] = array.ctypes.data
         counts = {Job.BACKWARD: self._backward, Job.STEPS: steps, Job.ROWS: rows}
         counts |= {Job.INPUT: self.inputs, Job.HIDDEN: self.size}
-        for place, count in (counts | {Job.BLOCKS: -(-rows // BLOCK_ROWS)}).items():
+        counts |= {Job.BLOCKS: count_blocks(rows, BLOCK_ROWS, team.threads)}
+        for place, count in counts.items():
             job[place] = count
 
         def work(thread: int, threads: int) -> int:

@@ -249,6 +249,14 @@ def rnn_backward(
         grad_h[j] = 0
 
 
+def count_blocks(size: int, best: int, threads: int) -> int:
+    """How many blocks of about the best size to cut work into: if possible, equal for all threads.
+
+    The result of the work does not depend on it.
+    """
+    return min(size, threads * max(1, round(size / (threads * best))))
+
+
 def areas(kind: int) -> tuple[int, int]:
     """Areas of a time step, and how many of them the input adds to."""
     return {LSTM: (4, 4), GRU: (4, 3)}.get(kind, (1, 1))
