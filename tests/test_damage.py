@@ -10,7 +10,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +20,23 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import Run, error_line
-from examples import EXAMPLES
+from conftest import Run, Trained, error_line, within
 
 from seqtool import checkpoint
-from seqtool.checkpoint import BEST, CONFIG, COUNTS, EVENTS, TEXT, TOKENIZER, load_events
+from seqtool.checkpoint import (
+    BEST,
+    CONFIG,
+    COUNTS,
+    DICTIONARY,
+    EVENTS,
+    TEXT,
+    TOKENIZER,
+    load_events,
+)
 from seqtool.compiled import cache_directory
 from seqtool.errors import SeqtoolError
 
+GOLDEN = Path(__file__).parent / "golden"
 SECONDS = 5.0  # of the processor, for one command
 MEGABYTES = 1000  # that all of them together may add
 LONGEST = 2200  # characters of an error
@@ -96,7 +104,7 @@ def swap(rng: random.Random, directory: Path, other: Path) -> None:
 
 def swap_and_seal(rng: random.Random, directory: Path, other: Path) -> None:
     """Another model's tokenizer or tensors, as if they belonged there."""
-    name = rng.choice([TOKENIZER, BEST, COUNTS])
+    name = rng.choice([TOKENIZER, BEST, COUNTS, DICTIONARY])
     if not (other / name).exists():
         return
     if name == TOKENIZER:
@@ -179,7 +187,8 @@ def put_tensors(directory: Path, name: str, arrays: dict[str, np.ndarray], **hea
 
 def edit_tensors(rng: random.Random, directory: Path, other: Path) -> None:
     """Numbers, shapes and types that the model's code does not expect."""
-    present = [name for name in (BEST, BEST, COUNTS, TEXT) if (directory / name).exists()]
+    names = (BEST, BEST, COUNTS, TEXT, DICTIONARY)
+    present = [name for name in names if (directory / name).exists()]
     name = rng.choice(present)
     arrays = safetensors.numpy.load_file(directory / name)
     key = rng.choice(sorted(arrays))
@@ -260,56 +269,43 @@ sys.addaudithook(watch)
 @contextmanager
 def watched() -> Iterator[None]:
     """See that nothing is run, nothing is fetched, and nothing but compiled code is written."""
-
-    def late(number: int, frame: object) -> None:
-        raise TimeoutError("the command hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(120)
     seen.clear()
     watching.append(cache_directory())
     try:
-        yield
+        with within(120):
+            yield
     finally:
         watching.clear()
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
     assert seen == []
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """A model of each task with its data."""
-    from seqtool.cli import main
-
-    found = {}
-    for task in USES:
-        example = EXAMPLES[task]
-        place = tmp_path_factory.mktemp(task)
-        data = example.write(place / example.name)
-        with pytest.raises(SystemExit) as stop:
-            main(example.train(data, place / "m", "-q"))
-        assert stop.value.code == 0
-        found[task] = place / "m", data
-    return found
 
 
 USES: dict[str, list[tuple[object, ...]]] = {
     "generate": [("generate", "M", "-l", 3), ("evaluate", "M", "D", "--json"), ("inspect", "M")],
     "classify": [("classify", "M", "lovely soup"), ("evaluate", "M", "D"), ("inspect", "M")],
+    "tag": [("tag", "M", "the cat sat", "--json"), ("evaluate", "M", "D"), ("inspect", "M")],
+    "translate": [
+        ("translate", "M", "three o'clock", "--json", "--max-length", 20),
+        ("evaluate", "M", "D", "--beam-size", 1),
+        ("inspect", "M", "D"),
+    ],
 }
+# Of each task another model, with whose files a damaged one may be mixed.
+OTHERS = {task: GOLDEN / f"format-1-{task}" for task in ("classify", "tag", "translate")}
+OTHERS["generate"] = GOLDEN / "format-1-lstm"
 
 
-def use_damaged(
-    run: Run, models: dict[str, tuple[Path, Path]], place: Path, count: int, seed: int
-) -> None:
+def use_damaged(run: Run, trained: Trained, place: Path, count: int, seed: int) -> None:
     outside = place / "outside"
     outside.mkdir()
     (outside / "secret").write_text("untouched")
-    (place / "few.txt").write_text("The cat sat on the mat.\n" * 3)
-    for task, (model, data) in models.items():
+    models = {}
+    for task in USES:
+        model, data = trained(task)
+        few = place / data.name  # the beginning of the data is enough
+        few.write_text("".join(data.read_text("utf-8").splitlines(keepends=True)[:30]), "utf-8")
+        models[task] = model, few
         for use in USES[task]:  # compile, and see that all is well before
-            words = [{"M": model, "D": data}.get(str(word), word) for word in use]
+            words = [{"M": model, "D": few}.get(str(word), word) for word in use]
             assert run(*words)[0] == 0
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
@@ -317,14 +313,14 @@ def use_damaged(
         rng = random.Random(f"{seed} {number}")
         task = rng.choice(sorted(USES))
         model, data = models[task]
-        other = models[rng.choice([name for name in models if name != task])][0]
+        name = rng.choice(sorted(USES))
+        other = OTHERS[task] if name == task else models[name][0]
         damaged = place / "m"
         shutil.copytree(model, damaged)
         harm = rng.choice(HARMS)
         harm(rng, damaged, other)
         use = rng.choice(USES[task])
-        few = place / "few.txt" if task == "generate" else data
-        words = [{"M": damaged, "D": few}.get(str(word), word) for word in use]
+        words = [{"M": damaged, "D": data}.get(str(word), word) for word in use]
         began = time.process_time()
         with watched():
             code, _, err = run(*words)
@@ -343,25 +339,21 @@ def use_damaged(
     assert grown < MEGABYTES
 
 
-def test_damaged_models_are_refused_in_one_line(
-    run: Run, models: dict[str, tuple[Path, Path]], tmp_path: Path
-) -> None:
-    use_damaged(run, models, tmp_path, count=100, seed=1)
+def test_damaged_models_are_refused_in_one_line(run: Run, trained: Trained, tmp_path: Path) -> None:
+    use_damaged(run, trained, tmp_path, count=100, seed=1)
 
 
 @pytest.mark.slow
 def test_two_thousand_damaged_models_are_refused_in_one_line(
-    run: Run, models: dict[str, tuple[Path, Path]], tmp_path: Path
+    run: Run, trained: Trained, tmp_path: Path
 ) -> None:
-    use_damaged(run, models, tmp_path, count=2000, seed=2)
+    use_damaged(run, trained, tmp_path, count=2000, seed=2)
 
 
 @pytest.mark.parametrize("target", ["file", "fifo"])
-def test_resuming_writes_through_no_link(
-    run: Run, models: dict[str, tuple[Path, Path]], tmp_path: Path, target: str
-) -> None:
+def test_resuming_writes_through_no_link(trained: Trained, tmp_path: Path, target: str) -> None:
     """The events are appended to, in place: a link there would lead out of the directory."""
-    model, _ = models["generate"]
+    model, _ = trained("generate")
     out, secret = tmp_path / "m", tmp_path / "secret"
     shutil.copytree(model, out)
     secret.write_text("untouched")
