@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, error_line
+from conftest import Run, Trained, error_line
 from examples import EXAMPLES, Example
 
 import seqtool
@@ -35,7 +35,8 @@ FINAL = (BEST, TOKENIZER, COUNTS)
 TIMED = {"seconds", "seconds_left", "tokens_per_s"}  # of an event
 
 CHILDREN = multiprocessing.get_context("forkserver")
-PRELOADED = ["seqtool.train_text", "seqtool.train_classify", "seqtool.language"]
+PRELOADED = ["seqtool.language"]
+PRELOADED += [f"seqtool.train_{kind}" for kind in ("text", "classify", "tag", "translate")]
 CHILDREN.set_forkserver_preload(PRELOADED)
 
 
@@ -151,9 +152,25 @@ def test_a_run_killed_fifty_times_goes_on_to_the_bit(task: str, tmp_path: Path) 
     kill_again_and_again(EXAMPLES[task], tmp_path, kills=50, seed=2)
 
 
+# All tasks go the same way through most of this; so the others than the first take their time.
+TASKS = [
+    pytest.param(task, marks=() if task == "generate" else pytest.mark.slow) for task in EXAMPLES
+]
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def example() -> Example:
-    return EXAMPLES["generate"]
+def example(task: str) -> Example:
+    return EXAMPLES[task]
+
+
+@pytest.fixture
+def model(trained: Trained, task: str) -> Path:
+    return trained(task)[0]
 
 
 @pytest.fixture
@@ -202,7 +219,9 @@ def attached(name: str) -> Callable[[], None]:
     return terminal.attach
 
 
-def test_a_terminal_that_resizes_and_closes(example: Example, data: Path, tmp_path: Path) -> None:
+def test_a_terminal_that_resizes_and_closes(
+    example: Example, data: Path, task: str, tmp_path: Path
+) -> None:
     """SIGWINCH redraws, SIGHUP saves and ends the run."""
     out, terminal = tmp_path / "m", Terminal()
     child = Child(
@@ -219,7 +238,7 @@ def test_a_terminal_that_resizes_and_closes(example: Example, data: Path, tmp_pa
     os.close(terminal.slave)
     assert child.wait(60) == 128 + signal.SIGHUP
     assert load_last(out)[1]["now"]["step"] > 0
-    assert load(out).card.task == "generate"
+    assert load(out).card.task == task
 
 
 def limit_files() -> None:
@@ -237,7 +256,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
     assert said.startswith(f"{out}: cannot be written (File too large); what was there before")
     assert "make room" in said
     assert (out / BEST).read_bytes() == (model / BEST).read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["log", "m", "text.txt"]
+    assert sorted(os.listdir(tmp_path)) == sorted(["log", "m", example.name])
 
 
 def become_nobody() -> None:
@@ -319,7 +338,7 @@ def test_a_second_training_into_a_directory_is_refused(
         code, _, err = run(*example.train(data, out))
         assert code == 2
         assert f"-o {out}: another process ({os.getpid()}) trains into it" in error_line(err)
-        assert run("train", data, "-o", out, "--show-config", "-q", "--steps", 9)[0] == 0
+        assert run(*example.train(data, out, "--show-config", "-q"))[0] == 0
     assert not (tmp_path / "runs").exists()  # nothing is left of it
 
 
