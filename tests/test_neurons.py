@@ -170,6 +170,6 @@ def test_rho_is_spearmans_where_there_are_no_ties() -> None:
     rng = np.random.default_rng(3)
     feature, unit = rng.permutation(200).astype(float), rng.normal(size=200)
     (found,) = rank_units([Sample([unit[:, None]], {"place": feature})]).by_unit
-    ranks = (np.argsort(np.argsort(part[100:])) for part in (feature, unit))
-    expected = float(np.corrcoef(*ranks)[0, 1]) * found.sign
+    places, heights = (np.argsort(np.argsort(part[100:])) for part in (feature, unit))
+    expected = float(np.corrcoef(places, heights)[0, 1]) * found.sign
     assert found.strength == pytest.approx(max(0.0, expected), abs=1e-9)
