@@ -160,18 +160,19 @@ def fit(
     held_out: tuple[Array, Array],
     held_out_labels: Array,
 ) -> Arrays:
-    """Train on some texts, with the strength of penalty that suits some others.
+    """Train on some texts, in the way and with the strength of penalty that suit some others.
 
     Args:
         features: Keys and rows of N texts, from ``ngram_keys``.
         labels: Of these texts, (N,), or 1 for each that a text has, (N, C).
         weights: How much each text counts, or each of its labels; as ``labels``.
         classes: C.
-        held_out: Keys and rows of M other texts; with M = 0 the usual strength is taken.
+        held_out: Keys and rows of M other texts; with M = 0 the usual way is taken.
         held_out_labels: Of those, (M,) or (M, C).
 
     Returns:
-        ``keys`` (F,) uint64, sorted; ``rarity`` (F,), ``weight`` (F, C) and ``bias`` (C,).
+        ``keys`` (F,) uint64, sorted; ``weight`` (F, C) and ``bias`` (C,); ``rarity`` (F,) if the
+        texts are brought to length 1.
     """
     from scipy.sparse import csr_array
 
