@@ -216,7 +216,11 @@ def draw_race(outcomes: Sequence[Outcome], field: str, axes: "Axes") -> None:
         losses = [point.loss for outcome in outcomes for point in outcome.curve if point.loss > 0]
         apart = bool(losses) and max(losses) > DECADE * min(losses)
         axes.set(yscale="log" if apart else "linear")
-        _legend(axes, columns=3)
+        _legend(axes, columns=2)
+    else:
+        most = max(getattr(point, field) for outcome in outcomes for point in outcome.curve)
+        axes.set_ylim(-0.04 * max(1, most), 1.04 * max(1, most))
+        axes.locator_params(axis="y", integer=True)
 
 
 def _legend(axes: "Axes", *, columns: int = 4) -> None:
