@@ -118,21 +118,34 @@ def _translator(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
     """Logits of target tokens one by one, all sources side by side."""
     import torch
 
-    from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
+    from seqtool.encdec import EncDecStepper, EncoderDecoder
     from seqtool.models import load_arrays
     from seqtool.translation import load_translator
 
     made = load_translator(path)
     source, target = made.spelling.source, made.spelling.target
+    sources: list[Array]
+    if source is not None:
+        size, unknown = source.vocab_size, source.unknown_id
+        sources = [source.encode(text)[: made.limit] for text in texts]
+    else:
+        assert made.scanner is not None, "load_translator has seen to it"
+        size, unknown = made.scanner.width, None
+        rng = np.random.default_rng(0)
+        sources = [rng.standard_normal((4 + n, size), np.float32) for n in range(IMAGES)]
     network = EncoderDecoder(
-        made.card.model, source.vocab_size, target.vocab_size, source_unknown=source.unknown_id
+        made.card.model,
+        size,
+        target.vocab_size,
+        source_unknown=unknown,
+        pictures=source is None,
     )
     with torch.inference_mode():
         load_arrays(network, load(path).weights)
-    sources = [source.encode(text)[: made.limit] for text in texts]
     reading, stepper = made.translator.read(sources), EncDecStepper(network)
     lengths = np.array([len(ids) + 1 for ids in sources])
-    padded = np.full((len(sources), lengths.max()), BOUNDARY)
+    # The boundary is 0, like the column that ends a picture.
+    padded = np.zeros((len(sources), lengths.max(), *sources[0].shape[1:]), sources[0].dtype)
     for row, ids in zip(padded, sources, strict=True):
         row[: len(ids)] = ids[::-1] if made.card.model.reverse_source else ids
     ours, theirs = reading.state, stepper.encode(padded, lengths)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from seqtool.audit import Finding, make_finding, name_rows
 from seqtool.config import PairConfig
 from seqtool.errors import ConfigError, DataError
+from seqtool.images import are_names
 from seqtool.pairs import SMOOTH, Pairs, read_pairs
 from seqtool.splits import Indices, fit_memory, hold_out, text_keys
 
@@ -104,6 +105,7 @@ def check_pairs(pairs: Pairs) -> tuple[Finding, ...]:
     """Look for what spoils a translator: each kind of problem with its rows."""
     sources, targets = list(pairs.sources), list(pairs.targets)
     both = list(zip(sources, targets, strict=True))
+    pictures = are_names(sources)  # whose names are as long as they happen to be
     filled = _mask(bool(s.strip() and t.strip()) for s, t in both)
     same = _mask(" ".join(s.split()) == " ".join(t.split()) for s, t in both)
     keys = text_keys(both)
@@ -115,7 +117,7 @@ def check_pairs(pairs: Pairs) -> tuple[Finding, ...]:
         ("copied", same & filled, lambda rows: f"source and target are the same in {rows}"),
         (
             "length-ratio",
-            odd_lengths(sources, targets) & filled,
+            odd_lengths(sources, targets) & filled & (not pictures),
             lambda rows: (
                 f"one side is far longer than usual beside the other in {rows}; see "
                 "whether they belong together"

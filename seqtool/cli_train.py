@@ -305,8 +305,16 @@ def train(
         Steps | None,
         option("classify: what a step of an image is.", "--by", shown=LabelConfig.by),
     ] = None,
+    image_height: Annotated[
+        int | None,
+        option(
+            "translate: pixels of an image of a line [default: the commonest, at most 32].",
+            "--image-height",
+        ),
+    ] = None,
     skip_bad: Annotated[
-        bool | None, option("classify: leave out images that cannot be read.", "--skip-bad")
+        bool | None,
+        option("classify, translate: leave out images that cannot be read.", "--skip-bad"),
     ] = None,
     class_weights: Annotated[
         str | None,

@@ -333,6 +333,8 @@ class PairConfig:
     source_column: str = ""  # "" = guessed
     target_column: str = ""  # several, each a right answer, with commas between; "" = guessed
     separator: str = ""  # between several right answers in one cell; "" = there is but one
+    image_height: int = 0  # of sources that are images; 0 = the commonest, at most 32
+    skip_bad: bool = False  # leave out images that cannot be read
     valid_fraction: float | None = None  # None = chosen from the number of pairs
     encoding: str = "utf-8"
     target_encoding: str = ""  # of the file of targets, if it is another one
@@ -343,6 +345,8 @@ class PairConfig:
             _check_choice("--target-tokenizer", self.target_tokenizer, TokenizerKind)
         _check_vocabulary(self.vocab_size)
         _check(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
+        height = self.image_height
+        _check(height >= 0, "--image-height", height, "at least 0 (0 = chosen)")
         if self.valid_fraction is not None:
             fraction = self.valid_fraction
             _check(0 <= fraction <= 0.5, "--valid-fraction", fraction, "from 0 to 0.5")

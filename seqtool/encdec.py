@@ -15,8 +15,10 @@ decoder starts from the encoder's last states, h parts through a tanh. Without a
 plain encoder-decoder of Sutskever, Vinyals & Le 2014 (arXiv:1409.3215) and Cho et al. 2014
 (arXiv:1406.1078).
 
-Sources end with the boundary id, targets begin and end with it. Padding, the other sequences of a
-batch and their order change nothing. No text and no search here.
+A source may be a picture of a line: then a linear map of its columns of pixels is the embedding.
+
+Sources end with the boundary id (pictures with a column of zeros), targets begin and end with it.
+Padding, the other sequences of a batch and their order change nothing. No text and no search here.
 """
 
 from functools import partial
@@ -51,25 +53,32 @@ class EncoderDecoder(nn.Module):
         target_size: int,
         *,
         source_unknown: int | None = None,
+        pictures: bool = False,
     ) -> None:
         """Make the layers and draw their starting weights from torch's global generator.
 
         Args:
             config: Its shape. ``tying`` "all" needs one vocabulary for both sides.
-            source_size: Ids of the source's vocabulary.
+            source_size: Ids of the source's vocabulary, or of pictures D, the numbers of a step.
             target_size: V, ids of the target's.
             source_unknown: Id that says nothing about what stands there: its embedding is zero and
                 stays zero, like that of a word that source word dropout hides.
+            pictures: Whether sources are columns of pixels, not ids.
         """
         super().__init__()
         self.config = config
         self.source_unknown = source_unknown
         embed, hidden = config.embed_size, config.hidden_size
         memory = 2 * hidden
-        self.source_embedding = nn.Embedding(source_size, embed, padding_idx=source_unknown)
+        self.source_embedding: nn.Embedding | nn.Linear
+        if pictures:
+            self.source_embedding = nn.Linear(source_size, embed)
+        else:
+            self.source_embedding = nn.Embedding(source_size, embed, padding_idx=source_unknown)
         self.target_embedding: nn.Embedding | None = None
         if config.tying == "all":
             assert source_size == target_size, "one matrix for two vocabularies"
+            assert not pictures, "pictures have no vocabulary"
         else:
             self.target_embedding = nn.Embedding(target_size, embed)
 
@@ -103,7 +112,7 @@ class EncoderDecoder(nn.Module):
     def reset_parameters(self) -> None:
         """Draw what the stacks and the attention have not drawn."""
         for embedding in (self.source_embedding, self.target_embedding):
-            if embedding is not None:
+            if isinstance(embedding, nn.Embedding):
                 nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
         if self.source_unknown is not None:
             self.source_embedding.weight[self.source_unknown] = 0
@@ -118,7 +127,8 @@ class EncoderDecoder(nn.Module):
         """Read a batch of sources.
 
         Args:
-            source: Ids, (B, S) int64; what stands behind a row's length is not read.
+            source: Ids, (B, S) int64, or pictures, (B, S, D) float32; what stands behind a row's
+                length is not read.
             lengths: (B,), each at least 1.
             encoder: Runs the encoder's layers in their place.
 
@@ -128,7 +138,7 @@ class EncoderDecoder(nn.Module):
         x = self._drop(self.source_embedding(source))
         if self.training and self.config.source_word_dropout:
             keep = 1 - self.config.source_word_dropout
-            x = x * x.new_empty(*source.shape, 1).bernoulli_(keep) / keep
+            x = x * x.new_empty(*source.shape[:2], 1).bernoulli_(keep) / keep
         run = encoder or partial(self.encoder, lengths=lengths)
         output, final = run(x, self.encoder.init_state(len(x)))
         summary = torch.cat(final[0][-2:].unbind(), dim=1)  # last layer's h, both directions
@@ -150,7 +160,7 @@ class EncoderDecoder(nn.Module):
         """Score the next token at every position, the right ones before it given.
 
         Args:
-            source: Ids, (B, S).
+            source: Ids, (B, S), or pictures, (B, S, D).
             source_lengths: (B,).
             target: Ids that are to be said, (B, T); padding may be anything.
 
@@ -166,7 +176,7 @@ class EncoderDecoder(nn.Module):
         """How badly the next token is predicted, in the mean over all positions.
 
         Args:
-            source: Ids, (B, S).
+            source: Ids, (B, S), or pictures, (B, S, D).
             source_lengths: (B,).
             target: Ids that are to be said, boundary included, (B, T).
             target_lengths: (B,).
@@ -283,6 +293,7 @@ class EncoderDecoder(nn.Module):
 
     def _target_embedding(self) -> nn.Embedding:
         if self.target_embedding is None:
+            assert isinstance(self.source_embedding, nn.Embedding), "pictures share no matrix"
             return self.source_embedding
         return self.target_embedding
 
@@ -310,7 +321,7 @@ class EncDecStepper:
 
     @torch.inference_mode()
     def encode(self, source: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The state before the first token, for padded sources (B, S) and their lengths (B,)."""
+        """The state before the first token, for sources as ``EncoderDecoder.encode`` has them."""
         self.model.eval()
         device = self.model.output.bias.device
         parts = torch.from_numpy(source).to(device), torch.from_numpy(lengths).to(device)

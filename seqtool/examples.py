@@ -16,7 +16,7 @@ from seqtool.lexicon import Lexicon
 from seqtool.linear import fit as fit_linear
 from seqtool.linear import ngram_keys
 from seqtool.linear import score as score_linear
-from seqtool.pixels import step_count, step_width
+from seqtool.pixels import pixel_statistics, step_count, step_width
 from seqtool.pretrained import (
     lexicon_of,
     place_language_model,
@@ -214,19 +214,10 @@ class Examples:
             assert self.lexicon is not None
             table = self.lexicon.table
             return [TextSequences(texts.cut(self.data.max_length), table) for texts in self.texts]
-        mean, deviation = pixel_statistics(train)
+        mean, deviation = pixel_statistics(train.pixels)
         shift = min(train.pixels.shape[1:3]) // SHIFT
         numbers = self.data.by, mean, deviation
         found: list[Sequences] = [ImageSequences(train.pixels, *numbers, shift=shift)]
         if isinstance(self.split.held_out, Images):
             found.append(ImageSequences(self.split.held_out.pixels, *numbers))
         return found
-
-
-def pixel_statistics(images: Images) -> tuple[float, float]:
-    """Mean and standard deviation of all pixels; the latter is never 0."""
-    counts = np.bincount(images.pixels.reshape(-1), minlength=256).astype(np.float64)
-    values = np.arange(256.0)
-    mean = float(counts @ values / counts.sum())
-    variance = float(counts @ (values - mean) ** 2 / counts.sum())
-    return mean, max(1.0, variance**0.5)

@@ -31,6 +31,8 @@ SUFFIXES = (
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 )
 LARGEST = 64  # pixels; without a size given, a longer side is scaled down to this many steps
+OR_SKIP = "; mend or remove it, or leave such images out with --skip-bad"
+LOOKED_AT = 100  # names, to see whether they are those of images
 MEMORY_BYTES = 1 << 28  # more pixels than this live in a temporary file
 _IDX_BYTES = 0x08  # the code of unsigned bytes in an idx file
 
@@ -75,6 +77,12 @@ class Images:
             labels=[self.labels[i] for i in indices] if self.labels else [],
             files=tuple(self.files[i] for i in indices) if self.files else (),
         )
+
+
+def are_names(texts: Sequence[str]) -> bool:
+    """Whether texts are names of image files, all of them that are looked at."""
+    seen = texts[:LOOKED_AT]
+    return bool(seen) and all(text.strip().lower().endswith(SUFFIXES) for text in seen)
 
 
 def is_images(source: str) -> bool:
@@ -165,12 +173,10 @@ def _from_files(
     coloured = 0
     for path in paths:
         try:
-            pixels = _read(path)
+            pixels = read_image(path)
         except DataError as err:
             if not skip_bad:
-                raise DataError(
-                    f"{err}; mend or remove it, or leave such images out with --skip-bad"
-                ) from err
+                raise DataError(f"{err}{OR_SKIP}") from err
             skipped.append(str(err))
             continue
         good.append(path)
@@ -187,7 +193,7 @@ def _from_files(
     pixels = _array((len(good), *size, channels))
     digest = sha256()
     for row, path in enumerate(good):
-        pixels[row] = fit(_read(path), size, channels)
+        pixels[row] = fit(read_image(path), size, channels)
         digest.update(str(path.relative_to(root) if path != root else path.name).encode())
         digest.update(sha256(path.read_bytes()).digest())
     folders = [path.relative_to(root).parts[:-1] for path in good if path != root]
@@ -206,8 +212,12 @@ def _from_files(
     )
 
 
-def _read(path: Path) -> Pixels:
-    """One image, (H, W, C): grey unless it has colours; on white where it is transparent."""
+def read_image(path: Path) -> Pixels:
+    """One image, (H, W, C): grey unless it has colours; on white where it is transparent.
+
+    Raises:
+        DataError: If it is none, or broken.
+    """
     from PIL import Image, ImageOps
 
     with _named(path), Image.open(path) as opened:
@@ -235,6 +245,8 @@ def _named(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")  # odd metadata, of no account here
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
+    except FileNotFoundError as err:
+        raise DataError(f"{path}: no such image") from err
     except (
         *(OSError, SyntaxError, ValueError, EOFError),
         *(Image.DecompressionBombError, Image.DecompressionBombWarning),

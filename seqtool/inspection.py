@@ -161,7 +161,8 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
 
 def _views_of(card: Card) -> tuple[View, ...]:
     """What there is to see in a model."""
-    views = VIEWS[card.task]
+    # Of pictures nothing is shown but where they are looked at.
+    views: tuple[View, ...] = ("attention",) if "scanner" in card.source else VIEWS[card.task]
     if card.task == "translate" and card.model.attention == "none":
         return tuple(view for view in views if view != "attention")
     return views
@@ -368,7 +369,7 @@ def _look_translator(
     windowed = _say_shown(len(shown), len(specimens), request, console)
     views = _views(request, card)
     attended = [look for look, _ in shown]
-    if views == {"attention"}:
+    if views <= {"attention"}:
         return Findings(pieces=[], attended=attended, windowed=windowed), []
     console.status("loading PyTorch")
     from seqtool.devices import set_up
@@ -377,6 +378,7 @@ def _look_translator(
     from seqtool.models import load_arrays
 
     source, target = translator.spelling.source, translator.spelling.target
+    assert source is not None, "pictures have no more views"
     model = EncoderDecoder(
         card.model, source.vocab_size, target.vocab_size, source_unknown=source.unknown_id
     )

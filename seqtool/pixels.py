@@ -11,6 +11,8 @@ from seqtool.config import Steps
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
+COUNTED = 1 << 24  # pixels at once; numpy counts copies of eight times the size
+
 
 def image_steps(pixels: Array, by: Steps, mean: float, deviation: float) -> Floats:
     """Images as sequences, of mean 0 and variance 1.
@@ -55,3 +57,14 @@ def step_names(shape: Sequence[int], by: Steps) -> list[str]:
         return [f"row {row}" for row in range(1, height + 1)]
     down, across = (height, width) if by == "pixel" else ((height + 1) // 2, (width + 1) // 2)
     return [f"{by} {row},{col}" for row in range(1, down + 1) for col in range(1, across + 1)]
+
+
+def pixel_statistics(pixels: Array) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels; the latter is never 0."""
+    parts = np.array_split(pixels, 1 + pixels.size // COUNTED)
+    counted = [np.bincount(part.reshape(-1), minlength=256) for part in parts]
+    counts = np.sum(counted, axis=0).astype(np.float64)
+    values = np.arange(256.0)
+    mean = float(counts @ values / counts.sum())
+    variance = float(counts @ (values - mean) ** 2 / counts.sum())
+    return mean, max(1.0, variance**0.5)

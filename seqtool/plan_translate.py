@@ -30,6 +30,7 @@ class Sizes:
     source_vocabulary: int
     target_vocabulary: int
     joint: bool  # one vocabulary for both sides
+    pictures: bool = False  # sources are columns of pixels
 
 
 def flops_per_token(model: TranslatorConfig, sizes: Sizes) -> float:
@@ -76,6 +77,9 @@ def choose_translator(
     train: dict[str, Any] = {}
     if "batch_size" not in given:
         train["batch_size"] = batch_tokens(sizes.target_tokens)
+        if sizes.pictures:  # a sign is many columns wide, and the longer side is counted
+            ratio = max(1.0, sizes.source_tokens / sizes.target_tokens)
+            train["batch_size"] = round(ratio * train["batch_size"])
         reasons.append(f"batches of {train['batch_size']} tokens")
     if "lr" not in given:
         train["lr"] = _learning_rate(shape)

@@ -31,6 +31,7 @@ from seqtool.metrics import (
 from seqtool.output import emit
 from seqtool.pairs import Answers, Pairs, answers, read_pairs
 from seqtool.resampling import LEVEL, compare_ratios, ratio_interval
+from seqtool.scans import Scanner, beside
 
 Array = npt.NDArray[Any]
 Translate = Callable[[Sequence[str]], list[str]]  # one line for each
@@ -84,11 +85,14 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
     exam = set_exam(pairs)
     sources = exam.answers.sources
     console.status(f"translating {len(sources):,} sources")
-    found = _translated(open_translator(request.model), sources)
+    asked = sources
+    if Scanner.of(card.source, str(request.model)) is not None:
+        asked = [*map(str, beside(request.data, sources))]
+    found = _translated(open_translator(request.model), asked)
     other = None
     if request.compare is not None:
         console.status(f"translating with {request.compare}")
-        other = _translated(open_translator(request.compare), sources)
+        other = _translated(open_translator(request.compare), asked)
     if not world().first:
         return 0
     console.status("scoring")
@@ -100,7 +104,7 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
         **judge(found, exam, lower=request.lower),
         "edit_unit": exam.unit,
         "lengths": describe(found, exam),
-        "baselines": _baselines(request, exam, console),
+        "baselines": {} if asked is not sources else _baselines(request, exam, console),
     }
     if other is not None:
         console.status("comparing")

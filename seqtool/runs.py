@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from seqtool.checkpoint import Card, event_line
-from seqtool.config import Device, TrainConfig
+from seqtool.config import Device, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.display import TrainingDisplay
 from seqtool.errors import ConfigError, SeqtoolError, is_out_of_memory
@@ -123,7 +123,9 @@ def enough_memory(model: Any, config: TrainConfig) -> Iterator[None]:
     except (RuntimeError, MemoryError) as err:
         if not is_out_of_memory(err):
             raise
-        sizes = {**asdict(model), "batch_size": config.batch_size, "bptt": config.bptt}
+        sizes = {**asdict(model), "batch_size": config.batch_size}
+        if isinstance(model, ModelConfig):  # others read whole sequences
+            sizes["bptt"] = config.bptt
         shown = [f"{flag(name)} {sizes[name]}" for name in LARGE if name in sizes]
         raise ConfigError(
             f"not enough memory to train with {', '.join(shown[:-1])} and {shown[-1]}; "

@@ -147,6 +147,8 @@ class Questions:
             shape = saved.card.source["image_shape"]
             rng = np.random.default_rng(0)
             self.items = [*rng.integers(0, 256, (IMAGES, *shape), np.uint8)]
+        elif "scanner" in saved.card.source:
+            self.items = _draw_lines(place)
 
     def __call__(self, model: Path, items: Sequence[Item], *options: str) -> list[str]:
         """What a model says of each item; a tagger reads a sentence a line."""
@@ -160,6 +162,17 @@ class Questions:
             words.append("-")
             lines = "".join(f"{item}\n" for item in items)
         return _run(*words, "--json", "-q", *options, lines=lines).splitlines()
+
+
+def _draw_lines(place: Path) -> list[str]:
+    """Pictures of noise, each wider than the one before; gives their names."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    names = [str(place / f"{number}.png") for number in range(IMAGES)]
+    for number, name in enumerate(names):
+        Image.fromarray(rng.integers(0, 256, (20, 24 + number), np.uint8)).save(name)
+    return names
 
 
 def _idx(pixels: npt.NDArray[np.uint8]) -> bytes:

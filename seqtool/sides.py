@@ -18,6 +18,7 @@ from seqtool.columns import (
     plain_name,
 )
 from seqtool.errors import DataError
+from seqtool.images import are_names
 
 # Names of the two sides, the most telling first; compared without case and punctuation.
 NAMES = (
@@ -53,6 +54,8 @@ LANGUAGES = frozenset(
 )
 IDENTIFIER = re.compile(r"[^\W\d_][\w .-]{0,29}")  # what a column may be called
 WORD = re.compile(r"[^\W\d_]\w*")
+PICTURES = "names of images and what they say"
+LINE_NAMES = ("transcription", "transcript", "line", "label", "target", "string", "words")
 MOST = 0.1  # of the cells below a header may look like a name themselves
 
 
@@ -105,8 +108,8 @@ def looks_like_pairs(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> s
     """
     cells = dict(zip(names, zip(*sample, strict=True), strict=True))
     found, reason = _guess(names, sample, "", ())
-    if not found:
-        return ""
+    if not found or reason == PICTURES:
+        return reason
     named = reason.startswith("by")
     if not named and any(plain_name(name) in LABEL_NAMES for name in names):
         return ""
@@ -138,6 +141,8 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
     if _by_name(first) or _by_language(first) or labelled:
         return True
     columns = list(zip(*rest, strict=True)) if rest else []
+    if any(are_names(below) for below in columns):
+        return not any(are_names([cell]) for cell in first)
     return bool(columns) and all(
         WORD.fullmatch(name) is not None
         and sum(WORD.fullmatch(cell.strip()) is not None for cell in below) <= MOST * len(below)
@@ -155,6 +160,8 @@ def _guess(
     texts = [name for at, name in enumerate(names) if not _numeric([row[at] for row in sample])]
     given = {*([source] if source else []), *targets}
     texts = [name for name in names if name in texts or name in given]
+    if (pair := _by_pictures(names, sample)) and source in ("", pair[0]) and not targets:
+        return pair, PICTURES
     for found, reason in (
         (_by_name(texts), "by their names"),
         (_by_language(texts), "by their names, which are languages"),
@@ -174,6 +181,17 @@ def _guess(
         return None, ""
     what = "the only two texts" if len(texts) == 2 else "the first two texts"
     return (texts[0], texts[1]), what
+
+
+def _by_pictures(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> tuple[str, str] | None:
+    """A column of names of images, and one of what stands on them."""
+    cells = [[str(row[at] or "") for row in sample] for at in range(len(names))]
+    found = [name for name, column in zip(names, cells, strict=True) if are_names(column)]
+    others = [name for name in names if name not in found]
+    if len(found) != 1 or not others:
+        return None
+    told = [name for name in others if plain_name(name) in (*TEXT_NAMES, *LINE_NAMES)]
+    return found[0], (told or others)[0]
 
 
 def _by_name(names: Sequence[str]) -> tuple[str, str] | None:

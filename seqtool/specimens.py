@@ -19,15 +19,16 @@ from seqtool.delimited import LONGEST
 from seqtool.errors import DataError
 from seqtool.findings import Attended, Belief, Labelled
 from seqtool.formats import guess_format
-from seqtool.images import read_images
+from seqtool.images import are_names, read_images
 from seqtool.judge import ImageJudge, TextJudge
 from seqtool.labelled import Data, read_like, strings
 from seqtool.pipes import given_text
 from seqtool.pixels import step_count
+from seqtool.scans import beside
 from seqtool.tables import Table, read_table
 from seqtool.text import open_text
 from seqtool.tokenizer import Tokenizer
-from seqtool.translation import TextTranslator, Translation, Wishes
+from seqtool.translation import STRIPS, TextTranslator, Translation, Wishes
 from seqtool.treebank import is_treebank, read_treebank
 from seqtool.unseen import apply_unknown_policy
 
@@ -179,16 +180,21 @@ def read_specimens(source: str, card: Card, encoding: str) -> Specimens:
     text = given_text(source)
     if text is not None:
         return _texts([text], [""], ["the text"], source)
+    pictures = "scanner" in card.source  # texts are names of images
+    if pictures and are_names([source]):
+        return _texts([source], [""], [source], source)
     if source == "-" or guess_format(source, encoding=encoding) == "lines":
         files = open_text(source, encoding=encoding)
         lines = [line.rstrip("\r\n") for line in islice(files.lines(LONGEST), MOST_TEXTS)]
         names = [f"{files.name}:{number}" for number in range(1, len(lines) + 1)]
+        lines = [*map(str, beside(source, lines))] if pictures else lines
         return _texts(lines, [""] * len(lines), names, source)
     if "source_column" in card.source:  # of a translator; what is to be said is not needed
         columns = (card.source["source_column"],)
         table = read_table(source, text_columns=columns, labelled=False, encoding=encoding)
         names = [table.where(index) for index in range(len(table))]
-        return _texts(strings(table), [""] * len(names), names, source)
+        found = [*map(str, beside(source, strings(table)))] if pictures else strings(table)
+        return _texts(found, [""] * len(names), names, source)
     try:
         data: Data = read_like(source, card, encoding)
     except DataError:
@@ -301,10 +307,13 @@ def read_attended(
     for row in range(start, len(specimens)):
         if length <= 0:
             break
-        spelled = translator.spelling.source.tokenizer
-        text, _ = apply_unknown_policy(specimens.texts[row], spelled, "replace", "the text")
+        text, side = specimens.texts[row], translator.spelling.source
+        if side is not None:
+            text, _ = apply_unknown_policy(text, side.tokenizer, "replace", "the text")
         ((best,),) = translator.translate([text], Wishes())
         (look,) = translator.align([best])
+        if side is None:
+            look = look.in_strips(STRIPS)
         name = specimens.names[row]
         shown = Attended(name, best.text, look.source, look.target, look.weights)
         found.append((shown, best))

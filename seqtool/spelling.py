@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import PairConfig, TokenizerKind
-from seqtool.errors import CheckpointError
+from seqtool.errors import CheckpointError, ConfigError
 from seqtool.lexicon import SHORT_TEXT, Texts, mean_words
 from seqtool.pairs import Pairs
 from seqtool.tokenizer import Tokenizer
@@ -98,7 +98,7 @@ class Side:
 class Spelling:
     """Both sides; the same object twice if they share one vocabulary."""
 
-    source: Side
+    source: Side | None  # None if sources are images
     target: Side
 
     @property
@@ -107,11 +107,11 @@ class Spelling:
         return self.source is self.target
 
     def to_json(self) -> str:
-        """A Hugging Face tokenizer.json; two of them in one object if the sides differ."""
+        """A Hugging Face tokenizer.json; those of the sides in one object if they differ."""
         if self.joint:
-            return self.source.tokenizer.to_json()
+            return self.target.tokenizer.to_json()
         sides = {"source": self.source, "target": self.target}
-        parts = {name: json.loads(side.tokenizer.to_json()) for name, side in sides.items()}
+        parts = {name: json.loads(side.tokenizer.to_json()) for name, side in sides.items() if side}
         return json.dumps(parts, ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
@@ -127,11 +127,13 @@ class Spelling:
             raise CheckpointError(
                 f"{where}: damaged; copy the whole model directory again"
             ) from err
-        if not isinstance(saved, dict) or saved.keys() != {"source", "target"}:
+        if not isinstance(saved, dict) or saved.keys() not in ({"source", "target"}, {"target"}):
             side = Side(Tokenizer.from_json(text, where))
             return cls(side, side)
-        sides = (json.dumps(saved[name]) for name in ("source", "target"))
-        return cls(*(Side(Tokenizer.from_json(side, where)) for side in sides))
+        sides = {
+            name: Side(Tokenizer.from_json(json.dumps(side), where)) for name, side in saved.items()
+        }
+        return cls(sides.get("source"), sides["target"])
 
 
 def learn_spelling(train: Pairs, config: PairConfig) -> Spelling:
@@ -145,6 +147,25 @@ def learn_spelling(train: Pairs, config: PairConfig) -> Spelling:
         sources = [in_letters(text) for text in sources]
     sides = zip(kinds, (sources, train.targets), strict=True)
     return Spelling(*(_learn(kind, (texts,), config.vocab_size) for kind, texts in sides))
+
+
+def learn_lines(train: Pairs, config: PairConfig) -> Spelling:
+    """Learn the vocabulary of what images say; they have none themselves."""
+    kind = config.target_tokenizer or config.tokenizer
+    return Spelling(None, _learn(kind, (train.targets,), config.vocab_size))
+
+
+def choose_lines(train: Pairs, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A tokenizer for what images say: signs, one after the other; see ``choose_spelling``.
+
+    Raises:
+        ConfigError: If one vocabulary for both sides is asked for.
+    """
+    if given.get("joint"):
+        raise ConfigError("--joint: images have no vocabulary to share; leave it out")
+    words = len(train) * mean_words(train.targets[:SAMPLE])
+    chosen = {"tokenizer": "char", "joint": False, "vocab_size": _pieces(words)}
+    return chosen | {name: value for name, value in given.items() if name in CHOSEN}
 
 
 def choose_spelling(train: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -175,9 +196,7 @@ def choose_spelling(train: Pairs, given: Mapping[str, Any]) -> tuple[dict[str, A
     rooms = [MOST_WORDS]
     if "bpe" in kinds:
         counted = [n for n, kind in zip(words, kinds, strict=True) if kind == "bpe"]
-        root = (sum(counted) if joint else max(counted)) ** 0.5
-        pieces = round(PIECES_PER_ROOT * root, -2)
-        rooms = [int(min(max(pieces, FEWEST_PIECES), MOST_PIECES))]
+        rooms = [_pieces(sum(counted) if joint else max(counted))]
     chosen = {
         "tokenizer": kinds[0],
         "target_tokenizer": None if same else kinds[1],
@@ -196,6 +215,12 @@ def in_letters(text: str) -> str:
     A syllable that training never saw is then made of letters that it did see.
     """
     return SYLLABLES.sub(lambda found: unicodedata.normalize("NFD", found[0]), text)
+
+
+def _pieces(words: float) -> int:
+    """How many pieces suit a text of so many words."""
+    pieces = round(PIECES_PER_ROOT * words**0.5, -2)
+    return int(min(max(pieces, FEWEST_PIECES), MOST_PIECES))
 
 
 def _learn(kind: TokenizerKind, sides: Sequence[Iterable[str]], vocab_size: int) -> Side:

@@ -19,6 +19,7 @@ from seqtool.config import BeamConfig, TrainConfig
 from seqtool.distributed import replicate
 from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
 from seqtool.lexicon import Texts
+from seqtool.scans import Scanner, Scans
 from seqtool.trainer import Batched, Look
 
 Array = npt.NDArray[Any]
@@ -33,8 +34,10 @@ LOOKED = 4096  # tokens of a batch that is only looked at
 class Bitext:
     """Pairs as ids: row i of the targets belongs to row i of the sources."""
 
-    sources: Texts
+    sources: Texts  # or columns of pictures, as rows of ``scans``
     targets: Texts
+    scans: Scans | None = None  # what sources are, if they are pictures
+    scanner: Scanner | None = None  # how these are read
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -127,8 +130,12 @@ class Teacher(Batched):
         return [found[row] for row in range(count)]
 
     def _sources(self, pairs: Bitext, rows: Array) -> tuple[Array, Array]:
+        """Ids (B, S) or pictures (B, S, D), and their lengths."""
         reverse = self.model.config.reverse_source
-        return padded(pairs.sources, rows, boundary=BOUNDARY, reverse=reverse)
+        ids, lengths = padded(pairs.sources, rows, boundary=BOUNDARY, reverse=reverse)
+        if pairs.scans is None or pairs.scanner is None:
+            return ids, lengths
+        return pairs.scans.frames(ids, pairs.scanner), lengths
 
     def _batch(self, pairs: Bitext, rows: Array) -> list[Tensor]:
         """Sources, their lengths, targets, their lengths."""

@@ -8,12 +8,12 @@ from seqtool.checkpoint import Saved, Tensors, load, load_counts
 from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.errors import ConfigError
-from seqtool.examples import Examples, pixel_statistics
+from seqtool.examples import Examples
 from seqtool.images import Images
 from seqtool.judge import check_saved
 from seqtool.labelled import Split, class_counts, read_split, shares, strings
 from seqtool.lexicon import SHORT_TEXT, Lexicon, mean_words
-from seqtool.pixels import step_count
+from seqtool.pixels import pixel_statistics, step_count
 from seqtool.places import COUNTS
 from seqtool.plan_classify import choose_pieces
 from seqtool.pretrained import shape_of
@@ -115,7 +115,7 @@ class LabelTask(Task):
             "valid_rows": 0 if held_out is None else len(held_out),
         }
         if isinstance(data, Images):
-            mean, deviation = pixel_statistics(data)
+            mean, deviation = pixel_statistics(data.pixels)
             shape = list(data.pixels.shape[1:])
             return found | {"image_shape": shape, "pixel_mean": mean, "pixel_deviation": deviation}
         columns = data.columns

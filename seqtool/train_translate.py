@@ -9,16 +9,26 @@ import numpy.typing as npt
 
 from seqtool.bitext import PairSplit, read_split
 from seqtool.checkpoint import Saved, Tensors
-from seqtool.config import TrainConfig, TranslatorConfig
+from seqtool.config import PairConfig, TrainConfig, TranslatorConfig
 from seqtool.console import Console
 from seqtool.dictionary import learn_dictionary
 from seqtool.errors import ConfigError, DataError
+from seqtool.images import are_names
 from seqtool.metrics import bleu, exact
 from seqtool.pairs import Pairs
 from seqtool.places import DICTIONARY
 from seqtool.runs import TrainRequest
+from seqtool.scans import (
+    Scanner,
+    Scans,
+    beside,
+    choose_height,
+    measure,
+    scan,
+    survey,
+)
 from seqtool.settings import Settings
-from seqtool.spelling import Spelling, choose_spelling, learn_spelling
+from seqtool.spelling import Spelling, choose_lines, choose_spelling, learn_lines, learn_spelling
 from seqtool.tasks import (
     OF_STREAMS,
     Allowance,
@@ -39,6 +49,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+WIDEST = 16  # pixels of an image for each token that a text may have
 STEPS = 32  # time steps of a batch that is compiled for; the code serves all
 
 
@@ -50,6 +61,7 @@ class TranslateTask(Task):
 
     split: PairSplit
     spelling: Spelling
+    scanner: Scanner | None = None  # how sources are read that are images
     sets: "list[Bitext]"  # to train on and, if there is any, held out
 
     def read(self, request: TrainRequest, settings: Settings, console: Console) -> Settings:
@@ -57,12 +69,17 @@ class TranslateTask(Task):
         _, data, config = configs(self, settings)
         places = request.data, request.target, request.valid, request.valid_target
         self.split = read_split(*places, data, config.seed)
-        chosen, reason = choose_spelling(self.split.train, settings.values)
+        train = self.split.train
+        pictures = are_names(train.sources)
+        if pictures:
+            chosen, reason = choose_lines(train, settings.values), "sources are images"
+        else:
+            chosen, reason = choose_spelling(train, settings.values)
         settings = settings.add(chosen, "seen from the data")
         _, data, _ = configs(self, settings)
         console.status("learning the vocabulary")
-        self.spelling = learn_spelling(self.split.train, data)
-        self._encode(data.max_length, console)
+        self.spelling = (learn_lines if pictures else learn_spelling)(train, data)
+        self._encode(data, console)
         self._show(reason, console)
         return settings
 
@@ -72,32 +89,60 @@ class TranslateTask(Task):
         places = request.data, request.target, request.valid, request.valid_target
         self.split = read_split(*places, data, config.seed)
         self.spelling = Spelling.from_json(saved.tokenizer_json, str(request.out))
-        self._encode(data.max_length, console)
+        self.scanner = Scanner.of(saved.card.source, str(request.out))
+        self._encode(data, console)
 
-    def _encode(self, longest: int, console: Console) -> None:
-        """Both parts as ids; pairs with a side longer than ``longest`` tokens are left out."""
+    def _encode(self, config: PairConfig, console: Console) -> None:
+        """Both parts as ids, or as pictures and ids; pairs with a side too long are left out."""
         from seqtool.teacher import Bitext
 
-        console.status("encoding the pairs")
+        longest = config.max_length
         self.sets = []
         for pairs in (self.split.train, self.split.held_out):
             if pairs is None:
                 continue
-            sources = self.spelling.source.encode_all(pairs.sources)
+            scans = None
+            if self.spelling.source is None:
+                console.status("reading the images")
+                pairs, scans = self._scan(pairs, config, console)
+                sources, what = scans.texts, "image wider, or a text longer, than"
+            else:
+                console.status("encoding the pairs")
+                sources, what = self.spelling.source.encode_all(pairs.sources), "side of more than"
             targets = self.spelling.target.encode_all(pairs.targets)
-            fits = np.flatnonzero(np.maximum(sources.lengths, targets.lengths) <= longest)
+            # A letter is several columns wide.
+            most = longest if scans is None else WIDEST * longest
+            fits = np.flatnonzero((sources.lengths <= most) & (targets.lengths <= longest))
             if len(fits) < len(pairs):
+                units = f"{longest} tokens" if scans is None else f"{most} pixels, {longest} tokens"
                 console.warn(
                     f"{pairs.name}: {len(pairs) - len(fits):,} of {len(pairs):,} pairs have a "
-                    f"side of more than {longest} tokens and are left out; see --max-length"
+                    f"{what} {units} and are left out; see --max-length"
                 )
                 sources, targets = sources.select(fits), targets.select(fits)
                 pairs = pairs.select(fits.tolist())
             if not len(pairs):
                 raise DataError(f"{pairs.name}: no pair of at most {longest} tokens a side is left")
-            self.sets.append(Bitext(sources, targets))
+            self.sets.append(Bitext(sources, targets, scans, self.scanner))
             if len(self.sets) > 1:
                 self.judged = pairs
+
+    def _scan(self, pairs: Pairs, config: PairConfig, console: Console) -> tuple[Pairs, Scans]:
+        """The images of sources, all brought to what those to train on are like."""
+        paths = beside(pairs.name, pairs.sources)
+        good, heights, coloured = survey(paths, pairs.where, skip_bad=config.skip_bad)
+        if len(good) < len(pairs):
+            console.warn(
+                f"{pairs.name}: {len(pairs) - len(good):,} of {len(pairs):,} images cannot be read "
+                "and are left out"
+            )
+            pairs, paths = pairs.select(good), [paths[row] for row in good]
+        if self.scanner is not None:
+            return pairs, scan(paths, self.scanner.height, self.scanner.channels)
+        size = config.image_height or choose_height(heights), 3 if coloured else 1
+        scans = scan(paths, *size)
+        self.scanner = measure(scans, *size)
+        return pairs, scans
 
     def source(self, request: TrainRequest) -> dict[str, Any]:
         """Names, hashes, columns, counts, and how long targets are."""
@@ -108,7 +153,8 @@ class TranslateTask(Task):
             "target": int(targets.max()),
             "source": int(sources.max()) - 1,
         }
-        return {"valid_sha256": None} | self.split.source | {"longest": longest}
+        found = {"valid_sha256": None} | self.split.source | {"longest": longest}
+        return found | ({"scanner": self.scanner.as_dict()} if self.scanner else {})
 
     def choose(self, settings: Settings, allowed: Allowance, console: Console) -> Choice:
         """Sizes, rates and the longest run that helps, by ``plan_translate``."""
@@ -139,10 +185,19 @@ class TranslateTask(Task):
             pairs=len(train),
             source_tokens=int(train.sources.lengths.sum()) + len(train),
             target_tokens=int(train.targets.lengths.sum()) + len(train),
-            source_vocabulary=self.spelling.source.vocab_size,
+            source_vocabulary=self._source_size,
             target_vocabulary=self.spelling.target.vocab_size,
             joint=self.spelling.joint,
+            pictures=self.scanner is not None,
         )
+
+    @property
+    def _source_size(self) -> int:
+        """Ids of the source's vocabulary, or numbers of a column of its images."""
+        if self.scanner is not None:
+            return self.scanner.width
+        assert self.spelling.source is not None, "neither text nor images"
+        return self.spelling.source.vocab_size
 
     def objective(
         self,
@@ -160,7 +215,11 @@ class TranslateTask(Task):
         torch.manual_seed(train.seed % 2**64)
         source, target = self.spelling.source, self.spelling.target
         network = EncoderDecoder(
-            model, source.vocab_size, target.vocab_size, source_unknown=source.unknown_id
+            model,
+            self._source_size,
+            target.vocab_size,
+            source_unknown=source.unknown_id if source else None,
+            pictures=source is None,
         )
         held_out = self.sets[1] if len(self.sets) > 1 else None
         banned = () if target.unknown_id is None else (target.unknown_id,)
@@ -205,6 +264,8 @@ class TranslateTask(Task):
 
     def parts(self) -> dict[str, Tensors]:
         """The word-by-word dictionary that ``evaluate`` compares with."""
+        if self.scanner is not None:
+            return {}
         return {DICTIONARY: learn_dictionary(self.split.train).arrays()}
 
     def prepare(
@@ -242,7 +303,7 @@ class TranslateTask(Task):
     def _show(self, reason: str, console: Console) -> None:
         """What the pairs hold, and how they are split and spelled."""
         split, data = self.split, self.split.train
-        sides = self.spelling.source, self.spelling.target
+        sides = [*filter(None, (self.spelling.source, self.spelling.target))]
         kinds = dict.fromkeys(f"{side.kind}, {side.vocab_size:,} entries" for side in sides)
         train = self.sets[0]
         mean = train.sources.lengths.mean(), train.targets.lengths.mean()
@@ -250,6 +311,7 @@ class TranslateTask(Task):
             ("columns", data.columns.reason),
             ("tokens", f"{' and '.join(kinds)} ({reason})"),
             ("lengths", f"{mean[0]:.1f} and {mean[1]:.1f} tokens a text"),
+            *self._show_pictures(),
             ("split", f"{len(train):,} pairs to train on, {split.note}"),
         ]
         console.table(data.name, rows)
@@ -257,6 +319,12 @@ class TranslateTask(Task):
             console.warn("nothing is held out, so the last weights are kept, not the best")
         for finding in split.findings:
             console.warn(finding.message)
+
+    def _show_pictures(self) -> list[tuple[str, str]]:
+        if self.scanner is None:
+            return []
+        kind = "colour" if self.scanner.channels == 3 else "grey"
+        return [("images", f"{self.scanner.height} pixels high, {kind}; a column is a step")]
 
 
 def rater(spelling: Spelling, pairs: Pairs) -> Callable[[Sequence[Array]], dict[str, float]]:

@@ -16,12 +16,21 @@ from seqtool.config import OnUnknown, Precision
 from seqtool.console import Console
 from seqtool.delimited import LONGEST, Record, RowStream, delimiter_of
 from seqtool.distributed import shared_out
-from seqtool.errors import ConfigError
+from seqtool.errors import ConfigError, DataError
+from seqtool.images import are_names, read_image
 from seqtool.output import emit
 from seqtool.pipes import batches, given_text, read_lines
+from seqtool.scans import beside
 from seqtool.sheet import Sheet
 from seqtool.sides import looks_like_header as pairs_have_header
-from seqtool.translation import Alignment, TextTranslator, Translation, Wishes, load_translator
+from seqtool.translation import (
+    STRIPS,
+    Alignment,
+    TextTranslator,
+    Translation,
+    Wishes,
+    load_translator,
+)
 from seqtool.unseen import DONE, apply_unknown_policy
 
 Found = list[list[Translation]]  # of each text its translations, the best first
@@ -76,12 +85,21 @@ def translate(request: TranslateRequest, console: Console) -> int:
         if text is not None:
             answerer.tell(answerer.answer(1, [text]))
             return 0
-        lines = read_lines(source, request.encoding or "utf-8", LONGEST)
+        if answerer.reads_images and Path(source).is_dir():
+            raise ConfigError(
+                f"{source}: a directory; name one image, or many on the lines of a file or of "
+                f"standard input: ls {source}/* | seqtool translate {request.model}"
+            )
+        if answerer.reads_images and are_names([source]):
+            lines = iter([source])
+        else:
+            lines = read_lines(source, request.encoding or "utf-8", LONGEST)
         if request.text_column is not None or delimiter_of(source):
             _answer_table(request, answerer, lines, source)
             return 0
         size = AHEAD * request.wishes.batch_size
-        for found in shared_out(numbered(batches(lines, size, live=source == "-")), answered):
+        readable = answerer.readable(lines, str.strip)
+        for found in shared_out(numbered(batches(readable, size, live=source == "-")), answered):
             answerer.tell(found)
     finally:
         answerer.remark()
@@ -117,6 +135,30 @@ class Answerer:
         self.cut: list[int] = []
         self.unknown: Counter[str] = Counter()
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether texts are names of images."""
+        return self.translator.scanner is not None
+
+    def readable(self, items: Iterable[ItemT], text: Callable[[ItemT], str]) -> Iterator[ItemT]:
+        """Items as they come, those before an image that cannot be read.
+
+        Raises:
+            DataError: At that one.
+        """
+        for number, item in enumerate(items, 1):
+            if self.reads_images and (name := text(item).strip()):
+                try:
+                    read_image(self._path(name))
+                except DataError as err:
+                    raise DataError(f"line {number}: {err}") from err
+            yield item
+
+    def _path(self, name: str) -> Path:
+        """Where an image is: seen from the folder of the file that names it, or from here."""
+        source = self.request.source or "-"
+        return Path(name) if source == name else beside(source, [name])[0]
+
     def answer(
         self, first: int, texts: Sequence[str], write: Callable[[Found], str] | None = None
     ) -> Answers:
@@ -130,9 +172,11 @@ class Answerer:
         Raises:
             DataError: For characters that training never saw, if that was asked for.
         """
-        side = self.translator.spelling.source
-        known, unknown = [], Counter[str]()
+        side, known, unknown = self.translator.spelling.source, list[str](), Counter[str]()
         for number, text in enumerate(texts, first):
+            if side is None:
+                known.append(str(self._path(text.strip())) if text.strip() else "")
+                continue
             where = "the text" if self.request.source == text else f"line {number}"
             spelled, policy = side.spelled(text), self.request.on_unknown
             made, counts = apply_unknown_policy(spelled, side.tokenizer, policy, where)
@@ -161,7 +205,8 @@ class Answerer:
             for translation in several:
                 sheet.line(self.console.printable(translation.text))
             if look.target:
-                sheet.grid(look.target, look.source, look.weights.tolist())
+                drawn = look.in_strips(STRIPS) if self.reads_images else look
+                sheet.grid(drawn.target, drawn.source, drawn.weights.tolist())
                 sheet.line()
         return sheet.take()
 
@@ -171,7 +216,9 @@ class Answerer:
         if best.ids:
             made |= {"score": best.score, "tokens": look.target, "log_probs": best.log_probs}
         if best.ids and self.translator.translator.config.attention != "none":
-            made |= {"source_tokens": look.source, "alignment": look.looked_at}
+            if not self.reads_images:
+                made["source_tokens"] = look.source
+            made["alignment"] = look.looked_at
             if self.request.attention:
                 made["attention"] = [[round(float(w), 4) for w in row] for row in look.weights]
         if self.request.wishes.beam.n_best > 1:
@@ -238,6 +285,7 @@ def _answer_table(
         texts = [" ".join(record.texts) for record in batch]
         return answerer.answer(first, texts, None if request.json else write)
 
-    read = batches(rows, AHEAD * request.wishes.batch_size, live=live)
+    readable = answerer.readable(rows, lambda record: " ".join(record.texts))
+    read = batches(readable, AHEAD * request.wishes.batch_size, live=live)
     for found in shared_out(numbered(read), answered):
         answerer.tell(found)

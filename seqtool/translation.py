@@ -18,13 +18,15 @@ from seqtool.beam import Hypothesis, normalised
 from seqtool.checkpoint import Card, check_weights, load
 from seqtool.claims import check, number, optional, text, whole
 from seqtool.config import BeamConfig, DecodeConfig, Precision
-from seqtool.errors import ConfigError
+from seqtool.errors import CheckpointError, ConfigError
+from seqtool.scans import Scanner
 from seqtool.spelling import Side, Spelling
 from seqtool.tokenizer import BYTE_SYMBOLS
 from seqtool.translator import Translator, weight_shapes
 
 Array = npt.NDArray[Any]
 
+STRIPS = 30  # into which an image is cut to draw where a translation looks
 ALIGNED_AT_ONCE = 64  # pieces of texts
 TWICE, SPARE = 2, 10  # tokens a translation may have where training has not told: 2 S + 10
 # A sentence ends with one of these, what closes it, and a space, which CJK scripts do not set.
@@ -48,7 +50,7 @@ class Alignment:
     """Where a translation looked.
 
     Attributes:
-        source: S tokens, as people read them.
+        source: S tokens, as people read them, or columns of an image.
         target: T tokens.
         parts: Of each piece of the text its weights, (T_i, S_i) float32; what a row lacks of 1 went
             to the end of the source. (T_i, 0) for a model without attention.
@@ -78,6 +80,14 @@ class Alignment:
             column += part.shape[1]
         return found
 
+    def in_strips(self, most: int) -> "Alignment":
+        """With neighbouring tokens of the source added up, so that there are ``most`` at most."""
+        size = len(self.source)
+        starts = np.unique(np.arange(most) * size // most) if size else np.zeros(0, np.int64)
+        whole = self.weights
+        strips = np.add.reduceat(whole, starts, axis=1) if size else whole
+        return Alignment([self.source[start] for start in starts], self.target, [strips])
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -100,7 +110,7 @@ class Piece(NamedTuple):
     """What is translated at once: a text, or a part of a long one."""
 
     before: str  # what stands between it and the piece before
-    ids: Array
+    ids: Array  # (S,), or of an image its columns, (S, D)
 
 
 class TextTranslator:
@@ -111,6 +121,7 @@ class TextTranslator:
         self.translator = translator
         self.spelling = spelling
         self.card = card
+        self.scanner = Scanner.of(card.source, "the model's card")
         longest = card.source.get("longest", {})
         self._ratio, self._most = longest.get("ratio"), longest.get("target")
         self.limit = int(longest.get("source") or card.data.max_length)  # tokens of a piece
@@ -118,15 +129,27 @@ class TextTranslator:
     def translate(self, texts: Sequence[str], wishes: Wishes) -> list[list[Translation]]:
         """The best translations of each text, the best first; of a text of spaces one empty one.
 
+        A model that reads images takes their names in place of texts.
+
         Raises:
             ConfigError: For what the model cannot do.
+            DataError: If an image cannot be read.
             CheckpointError: If the model's numbers are not finite.
         """
         if wishes.replace_unknown:
             self._check_replacing()
-        pieces = [list(cut(text, self.spelling.source, self.limit)) for text in texts]
+        pieces = [self._pieces(text) for text in texts]
         found = iter(self._search_all([piece.ids for parts in pieces for piece in parts], wishes))
         return [self._join(parts, [next(found) for _ in parts], wishes) for parts in pieces]
+
+    def _pieces(self, text: str) -> list[Piece]:
+        """What is translated at once."""
+        if self.spelling.source is not None:
+            return list(cut(text, self.spelling.source, self.limit))
+        assert self.scanner is not None, "load_translator has seen to it"
+        name = text.strip()
+        columns = [self.scanner.columns(Path(name))] if name else []
+        return [Piece("", self.scanner.frames(pixels)) for pixels in columns]
 
     def _search_all(self, sources: Sequence[Array], wishes: Wishes) -> list[list[Hypothesis]]:
         """The translations of sources, each its ids; those of about the same length together."""
@@ -140,6 +163,8 @@ class TextTranslator:
         return found
 
     def _check_replacing(self) -> None:
+        if self.spelling.source is None:
+            raise ConfigError("--replace-unknown copies words, but this model reads images")
         if self.spelling.target.kind != "word":
             raise ConfigError(
                 f"--replace-unknown is for a vocabulary of words; this model writes "
@@ -165,12 +190,18 @@ class TextTranslator:
         rest = iter(looks)
         return [
             Alignment(
-                [p for source, _ in found.ids for p in self.spelling.source.pieces(source)],
+                [p for source, _ in found.ids for p in self._shown(source)],
                 [p for _, target in found.ids for p in self.spelling.target.pieces(target)],
                 [next(rest)[:-1, :-1] for _ in found.ids],
             )
             for found in translations
         ]
+
+    def _shown(self, source: Array) -> list[str]:
+        """The tokens of a source as people read them; of an image the numbers of its columns."""
+        if self.spelling.source is None:
+            return [*map(str, range(len(source)))]
+        return self.spelling.source.pieces(source)
 
     def _search(self, sources: Sequence[Array], wishes: Wishes) -> list[list[Hypothesis]]:
         most = [wishes.beam.max_length or self._room(len(source)) for source in sources]
@@ -221,6 +252,7 @@ class TextTranslator:
         spell well (Luong et al. 2015, arXiv:1410.8206, for the idea).
         """
         source_side, target_side = self.spelling.source, self.spelling.target
+        assert source_side is not None, "_check_replacing has seen to it"
         words = _words(source_side, source)
         weights: Array | None = None
         text = ""
@@ -320,9 +352,19 @@ def load_translator(
     """
     saved = load(path, "translate")
     spelling = Spelling.from_json(saved.tokenizer_json, str(path))
-    sizes = spelling.source.vocab_size, spelling.target.vocab_size
     _check_source(saved.card.source, str(path))
-    check_weights(saved.weights, weight_shapes(saved.card.model, *sizes), str(path))
+    scanner = Scanner.of(saved.card.source, str(path))
+    source = scanner or spelling.source
+    if source is None or (scanner and spelling.source):
+        raise CheckpointError(
+            f"{path}: config.json and tokenizer.json do not agree whether sources are images; copy "
+            "the whole model directory again"
+        )
+    size = source.width if isinstance(source, Scanner) else source.vocab_size
+    shapes = weight_shapes(
+        saved.card.model, size, spelling.target.vocab_size, pictures=scanner is not None
+    )
+    check_weights(saved.weights, shapes, str(path))
     translator = Translator(
         saved.card.model, saved.weights, precision=precision, threads=threads, announce=announce
     )

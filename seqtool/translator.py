@@ -1,7 +1,8 @@
 """A trained translator on a CPU without torch: ids in, hypotheses out.
 
 The same equations as encdec, from the arrays of a model file, behind the contract that beam drives.
-No text here. numba is loaded when a translator is made.
+Sources may be pictures, as columns of pixels. No text here. numba is loaded when a translator is
+made.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,11 +59,18 @@ class Translator:
         """
         self.config = config
         self.net = build_transducer(config, weights, precision)
+        # Of pictures the embedding of a column: a matrix (E, D) and a bias (E,).
+        self.lens = None
+        if "source_embedding.bias" in weights:
+            self.lens = weights["source_embedding.weight"], weights["source_embedding.bias"]
         self.team = Team(threads)
         self.announce = announce
 
     def read(self, sources: Sequence[Array]) -> "Reading":
-        """Read sources, each its ids without a boundary; at least one."""
+        """Read sources, each its ids (S,) or its columns of pixels (S, D), without a boundary.
+
+        At least one.
+        """
         return Reading(self, sources)
 
     def translate(
@@ -112,7 +120,9 @@ class Translator:
             end_id=BOUNDARY,
             max_lengths=np.repeat(np.asarray(max_lengths), beam.n_best),
             rngs=[
-                np.random.Generator(np.random.PCG64([config.seed, row % beam.n_best, *source]))
+                np.random.Generator(
+                    np.random.PCG64([config.seed, row % beam.n_best, *_entropy(source)])
+                )
                 for row, source in enumerate(several)
             ],
             length_penalty=beam.length_penalty,
@@ -127,7 +137,7 @@ class Translator:
         """Where targets look at their sources.
 
         Args:
-            sources: Ids (S,) each, without a boundary.
+            sources: Ids (S,) or columns of pixels (S, D) each, without a boundary.
             targets: Ids (T,) each, without the end.
 
         Returns:
@@ -167,9 +177,12 @@ class Reading:
     def __init__(self, translator: Translator, sources: Sequence[Array]) -> None:
         from seqtool.transduction import GROUP, NONE, Memory, read
 
-        self._net, self._team = translator.net, translator.team
-        self._announce = translator.announce
-        net, count = self._net, len(sources)
+        self._team, self._announce = translator.team, translator.announce
+        net, count = translator.net, len(sources)
+        if translator.lens is not None:
+            table, sources = embed_columns(*translator.lens, sources)
+            net = net._replace(source=table)
+        self._net = net
         self.vocab_size = len(net.target)
         self._padded = _rows_of(net, net.places.output)
         turned = [
@@ -270,6 +283,25 @@ class Reading:
             self._team.run(job, like, amount)
 
 
+def embed_columns(
+    weight: Floats, bias: Floats, pictures: Sequence[Floats]
+) -> tuple[Floats, list[Array]]:
+    """The embeddings of all columns of pictures (S, D), and each picture as rows of them.
+
+    Row 0 is that of the end of a picture. einsum adds up every entry on its own, so that a picture
+    is the same to the bit whatever stands beside it.
+    """
+    lengths = [len(columns) for columns in pictures]
+    every = np.concatenate([np.zeros((1, weight.shape[1]), np.float32), *pictures])
+    table: Floats = np.einsum("td,ed->te", every, weight) + bias
+    return table, np.split(np.arange(1, len(every)), np.cumsum(lengths)[:-1])
+
+
+def _entropy(source: Array) -> Array:
+    """Whole numbers that tell a source from others: its ids, or the bits of its pixels."""
+    return source if source.ndim == 1 else np.ascontiguousarray(source).view(np.uint32).ravel()
+
+
 def _rows_of(net: "Transducer", matrix: int) -> int:
     """Rows of a matrix, padded."""
     layout = net.matrices.layout
@@ -358,9 +390,16 @@ def build_transducer(
 
 
 def weight_shapes(
-    config: TranslatorConfig, source_size: int, target_size: int
+    config: TranslatorConfig, source_size: int, target_size: int, *, pictures: bool = False
 ) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every weight of an encoder-decoder: what a model file must hold."""
+    """The name and shape of every weight of an encoder-decoder: what a model file must hold.
+
+    Args:
+        config: Its shape.
+        source_size: As EncoderDecoder has it.
+        target_size: The same.
+        pictures: Whether sources are columns of pixels.
+    """
     hidden, embed, layers = config.hidden_size, config.embed_size, config.num_layers
     both = 2 * hidden
     states = (1 + layers) * (2 if config.cell == "lstm" else 1) * hidden
@@ -373,6 +412,9 @@ def weight_shapes(
         "deep.bias": (embed,),
         "output.bias": (target_size,),
     }
+    if pictures:
+        shapes["source_embedding.weight"] = (embed, source_size)
+        shapes["source_embedding.bias"] = (embed,)
     for layer in range(layers):
         for back in ("", "_reverse"):
             below = both if layer else embed

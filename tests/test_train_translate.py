@@ -168,6 +168,15 @@ def test_a_sample_shows_source_translation_and_right_answer(run, table, tmp_path
     assert isinstance(said, str)
 
 
+def test_advice_on_memory_names_options_that_translators_have(run, table, tmp_path):
+    argv = ("train", table, "--task", "translate", "-o", tmp_path / "m", "--steps", 4, "-q")
+    code, _, err = run(*argv, "--hidden-size", 10**9)
+    line = error_line(err)
+    assert (code, "not enough memory to train with --hidden-size 1000000000" in line) == (2, True)
+    assert "--batch-size" in line
+    assert "--bptt" not in line
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("longest", "options"), [(20, ()), (10, ("--no-attention",))])
 def test_strings_are_reversed_without_a_fault_within_two_minutes(run, tmp_path, longest, options):
