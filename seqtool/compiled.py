@@ -23,7 +23,7 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
 SOURCES = (
-    *("backoff", "cache", "choosing", "compiled", "counting", "hashing", "loops", "products"),
+    *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "products"),
     *("recurrence", "tiles", "transduction", "vectors"),
 )
 

@@ -61,7 +61,7 @@ def test_an_order_k_source_has_its_knee_at_k(order: int) -> None:
     found = memory_horizon(Ideal(order), markov_text(order, 3000), LENGTHS, places=600)
     assert found.knee == order
     assert found.ended
-    assert f"past {order} tokens" in found.hint
+    assert f"past {order} token{'s' if order > 1 else ''} the loss" in found.hint
     assert found.losses[-1] == pytest.approx(found.losses[LENGTHS.index(order)])
 
 
