@@ -15,11 +15,13 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
+from seqtool import language
 from seqtool.budget import Budget
 from seqtool.cells import detach, reset
 from seqtool.checkpoint import Card, ModelDir, check_weights, load, load_last
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
 from seqtool.data import Corpus, load_corpus
+from seqtool.diagnostics import Flow
 from seqtool.errors import TrainingError
 from seqtool.language import NextToken
 from seqtool.models import Stepper, build_model, shapes
@@ -692,3 +694,25 @@ def test_nothing_is_evaluated_before_the_length_is_known(corpus, tmp_path, monke
     kinds = [event["event"] for event in events]
     assert events[kinds.index("plan")]["step"] > UNKNOWN.eval_every
     assert kinds.index("plan") < kinds.index("eval")
+
+
+def test_a_resumed_run_judges_the_gradient_by_the_verdict_so_far(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "FLOW_EVERY", 0)
+    events = start(corpus, tmp_path / "run").events()
+    looks = [event["gradient"]["verdict"] for event in events if "gradient" in event]
+    assert len(looks) == 4
+    objective = resume(corpus, tmp_path / "run").trainer.objective
+    assert isinstance(objective, NextToken)
+    assert objective.judged == looks[-1]
+    stood = list[str | None]()
+    measure = language.language_flow
+
+    def watched(*args: Any, **options: Any) -> Flow:
+        stood.append(options["stood"])
+        return measure(*args, **options)
+
+    monkeypatch.setattr(language, "language_flow", watched)
+    objective.evaluate(90)
+    assert stood == [looks[-1]]
