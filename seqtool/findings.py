@@ -25,6 +25,7 @@ VIEWS: dict[str, tuple[View, ...]] = {
     "tag": ("health", "gates", "units", "belief"),
     "translate": ("health", "gates", "units", "attention"),
 }
+WRONG = "! "  # before a true label that was missed
 SHOWN_CLASSES = 6  # followed over a text: those that were believed in most
 
 
@@ -80,6 +81,14 @@ class Labelled:
     def line(self) -> list[str]:
         """The words as they stand in a line."""
         return [*(token + " " for token in self.tokens[:-1]), self.tokens[-1] + "\n"]
+
+    def is_wrong(self, word: int) -> bool:
+        """Whether the true label is known and another one than was given."""
+        return bool(self.truth) and self.truth[word] != self.labels[word]
+
+    def given(self, word: int) -> list[str]:
+        """The true label, after a mark if another one was given; none if it is not known."""
+        return [f"{WRONG * self.is_wrong(word)}{self.truth[word]}"] if self.truth else []
 
     def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """Values fit for JSON."""

@@ -13,10 +13,11 @@ const quoted = text => "‘" + text.replaceAll("\n", "⏎") + "’";
 const percent = part => Math.round(100 * part) + " %";
 
 // A choice gives for each token how it is coloured: {values, low, high, name, about, peaks}.
-function unitChoice(packed, unit) {
-  const [low, high] = data.ranges[unit], wide = Math.ceil(data.tokens / 2), values = [];
-  for (let i = 0; i < data.tokens; i++) {
-    const byte = packed[unit * wide + (i >> 1)];
+function unitChoice(packed, panel, unit) {
+  const [low, high] = data.ranges[unit], wide = Math.ceil(panel.tokens / 2), values = [];
+  const start = panel.at + (unit - panel.first) * wide;
+  for (let i = 0; i < panel.tokens; i++) {
+    const byte = packed[start + (i >> 1)];
     values.push(low + (high - low) * (i % 2 ? byte >> 4 : byte & 15) / 15);
   }
   const signed = Math.min(-low, high) > 0.1 * (high - low);  // it is on both sides of zero
@@ -44,10 +45,9 @@ function walk(box, spans, go, where) {
   }
 }
 
-async function textPanel() {
-  if (!byId("text")) return;
-  const packed = data.ranges.length ? await unpack() : null;
-  const picker = byId("unit"), spans = [...document.querySelectorAll("#text span")];
+function textPanel(packed, panel, number) {
+  const part = name => byId(name + (number ? "-" + number : ""));
+  const picker = part("unit"), spans = [...part("text").querySelectorAll("span")];
   let choice, here = -1;
 
   const paint = () => {
@@ -60,24 +60,25 @@ async function textPanel() {
       span.style.setProperty("--h", height.toFixed(3));
       span.classList.toggle("low", choice.signed && value < 0);
     });
-    byId("low").textContent = choice.low.toFixed(2);
-    byId("high").textContent = choice.high.toFixed(2);
-    byId("legend").classList.toggle("plain", !choice.signed);
+    part("low").textContent = choice.low.toFixed(2);
+    part("high").textContent = choice.high.toFixed(2);
+    part("legend").classList.toggle("plain", !choice.signed);
   };
   const around = i => quoted(spans.slice(Math.max(0, i - 8), i + 1).map(s => s.textContent).join(""));
   const describe = () => {
     const best = choice.peaks.map(around).join(", ");
-    byId("about").textContent = choice.about + " Highest after " + best + ".";
+    part("about").textContent = choice.about + " Highest after " + best + ".";
   };
   const read = () => {
     const parts = [quoted(spans[here].textContent) + ": " + choice.name + " " +
       choice.values[here].toFixed(2)];
-    for (const series of data.series) {
+    for (const series of panel.series) {
       if (series.name !== choice.name && !series.quiet) {
         parts.push(series.name + " " + series.values[here].toFixed(2));
       }
     }
-    const expected = data.expected[here];
+    if (panel.said[here]) parts.push(panel.said[here]);
+    const expected = panel.expected[here];
     if (expected) {
       const names = [];
       for (let k = 0; k < expected.length; k += 2) {
@@ -85,7 +86,7 @@ async function textPanel() {
       }
       parts.push("expected here " + names.join(", "));
     }
-    byId("reading").textContent = parts.join("; ");
+    part("reading").textContent = parts.join("; ");
   };
   const go = to => {
     if (here >= 0) spans[here].classList.remove("here");
@@ -95,8 +96,9 @@ async function textPanel() {
     read();
   };
   const pick = () => {
-    const [kind, number] = picker.value.split("-");
-    choice = kind === "unit" ? unitChoice(packed, Number(number)) : seriesChoice(data.series[number]);
+    const [kind, index] = picker.value.split("-");
+    choice = kind === "unit" ? unitChoice(packed, panel, Number(index))
+      : seriesChoice(panel.series[index]);
     paint();
     describe();
     if (here >= 0) read();
@@ -115,9 +117,9 @@ async function textPanel() {
     location.replace("#mark=" + picker.value);
     pick();
   });
-  byId("before").addEventListener("click", () => turn(-1));
-  byId("after").addEventListener("click", () => turn(1));
-  walk(byId("text"), spans, go, () => here);
+  part("before").addEventListener("click", () => turn(-1));
+  part("after").addEventListener("click", () => turn(1));
+  walk(part("text"), spans, go, () => here);
   pick();
 }
 
@@ -174,4 +176,8 @@ function attention() {
 slider();
 examples();
 attention();
-textPanel().then(() => document.documentElement.dataset.ready = "yes");
+(async () => {
+  const packed = data.ranges.length ? await unpack() : null;
+  data.panels.forEach((panel, number) => textPanel(packed, panel, number));
+  document.documentElement.dataset.ready = "yes";
+})();

@@ -337,12 +337,12 @@ def show_labelled(labelled: Sequence[Labelled], classes: Sequence[str], sheet: S
             p = each.probabilities[row]
             other = max((c for c in range(len(p)) if classes[c] != label), key=p.__getitem__)
             chance = float(p[list(classes).index(label)])
-            wrong = each.truth[row] if each.truth and each.truth[row] != label else ""
-            word, names = printable(token)[:WORD_WIDTH], (label, classes[other], wrong)
-            first, second, truth = (printable(name)[:LABEL_WIDTH] for name in names)
-            rows.append([word, first, f"{chance:.2f}", sheet.bars([chance])])
-            rows[-1] += [second, f"{p[other]:.2f}", truth]
-        sheet.table(["word", "label", "p", "", "or", "p", "truly"], rows)
+            names = (label, *each.given(row), classes[other])
+            *first, second = (printable(name)[:LABEL_WIDTH] for name in names)
+            rows.append([printable(token)[:WORD_WIDTH], *first, f"{chance:.2f}"])
+            rows[-1] += [sheet.bars([chance]), second, f"{p[other]:.2f}"]
+        truly = ["truly"] * bool(each.truth)
+        sheet.table(["word", "label", *truly, "p", "", "or", "p"], rows)
     _say_more(len(labelled), sheet)
 
 

@@ -121,7 +121,8 @@ ALLOWED: dict[str, set[str]] = {
         *("console", "diagnostics", "errors", "findings", "gates", "horizon", "remedies"),
         "summary",
     },
-    "report": {"errors", "figures", "files", "findings", "neurons", "summary"},
+    "marking": {"findings", "neurons"},
+    "report": {"errors", "figures", "files", "findings", "marking", "summary"},
     "views": {
         *("console", "diagnostics", "findings", "gates", "horizon", "neurons", "sheet"),
         "summary",

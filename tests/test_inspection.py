@@ -540,6 +540,17 @@ def test_views_of_a_tagger(
     assert code == 0, err
     assert "UNSURE: too little to judge by" in out
     assert max(map(len, out.splitlines())) <= 60
+    assert "truly" not in out
+    code, out, err = run("inspect", model, data, "--belief", "-l", 1)
+    assert max(map(len, out.splitlines())) <= 60
+    (belief,) = values_of(run, model, data, "--belief", "-l", 1)["belief"]
+    tokens = [step["token"] for step in belief["trace"]]
+    rows = [
+        line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in tokens
+    ]
+    assert [row[2 + (row[2] == "!")] for row in rows] == belief["truth"]
+    for row in rows:
+        assert (row[2] == "!") == (row[1] != row[2 + (row[2] == "!")])
     code, out, err = run("inspect", model, data, "-l", 30, "--html", page)
     assert (code, out) == (0, f"{page}\n"), err
     text = page.read_text("utf-8")

@@ -11,7 +11,7 @@ import pytest
 from bench.browser import Browser, chromium, find_chromium
 from test_report import SPELL, make_findings, make_summary
 
-from seqtool.findings import Attended, Belief, Findings
+from seqtool.findings import Attended, Belief, Findings, Labelled
 from seqtool.neurons import Match, Ranking
 from seqtool.report import make_page
 from seqtool.summary import Summary
@@ -46,9 +46,9 @@ def show(browser: Browser, page: str, path: Path, mark: str = "") -> None:
     assert browser.complaints == []
 
 
-def levels(browser: Browser) -> list[float]:
+def levels(browser: Browser, text: str = "text") -> list[float]:
     """How high the bar under each token is."""
-    script = """[...document.querySelectorAll("#text span")].map(
+    script = f"""[...document.querySelectorAll("#{text} span")].map(
         span => Number(getComputedStyle(span).getPropertyValue("--h")))"""
     made: list[float] = browser.run(script)
     return made
@@ -257,4 +257,67 @@ def test_attention_follows_the_token_pointed_at(browser: Browser, tmp_path: Path
     choose(browser, "example", "1")
     assert browser.run("document.getElementById('example-1').offsetHeight") > 0
     assert browser.run("window.hit") is None
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_both_texts_of_a_translator_are_marked_by_units_of_their_own(
+    browser: Browser, tmp_path: Path, decoder: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    source, target = ["a ", "b ", "c\n"], ["d ", "e ", HOSTILE[0], "f ", "g\n"]
+    sizes = [(source, 4), (source, 4), (target, 5)][: 2 + decoder]
+    units = tuple(rng.normal(size=(len(text), size)) for text, size in sizes)
+    looked = Findings(
+        pieces=source,
+        layers=("encoder onward", "encoder back", "decoder")[: len(sizes)],
+        activations=units,
+        ranking=Ranking(by_unit=[], by_feature=[Match(len(sizes) - 1, 1, "x", "rho", 0.8, 1)]),
+        texts=tuple(text for text, _ in sizes),
+    )
+    page = make_page(make_summary(), looked, [])
+    show(browser, page, tmp_path, "unit-6")
+    pickers = ["Mark what is read by", "Mark what is written by"]
+    assert browser.names("combobox") == pickers[: 1 + decoder]
+
+    def expected(layer: int, unit: int) -> np.ndarray:
+        values = units[layer][:, unit]
+        scaled: np.ndarray = (values - values.min()) / (values.max() - values.min())
+        return scaled
+
+    bound = 0.5 / 15 + 1e-3
+    np.testing.assert_allclose(levels(browser), expected(1, 2), atol=bound)
+    if decoder:
+        np.testing.assert_allclose(levels(browser, "text-1"), expected(2, 1), atol=bound)
+        choose(browser, "unit-1", "unit-11")
+        np.testing.assert_allclose(levels(browser, "text-1"), expected(2, 3), atol=bound)
+        assert browser.run("location.hash") == "#mark=unit-11"
+        browser.run("document.getElementById('text-1').focus()")
+        browser.press("Home", "End", "ArrowLeft")
+        said = browser.run("document.getElementById('reading-1').textContent")
+        assert said.startswith("\u2018f \u2019: unit 3 ")
+    np.testing.assert_allclose(levels(browser), expected(1, 2), atol=bound)
+    assert browser.run("window.hit") is None
+    assert browser.complaints == []
+
+
+def test_given_labels_stand_beside_those_of_the_model(browser: Browser, tmp_path: Path) -> None:
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    sentences = [
+        Labelled("line 1", ["see", "it"], ["A", "B"], ["A", "A"], p[:2]),
+        Labelled("line 4", ["now"], ["A"], [], p[2:]),
+    ]
+    looked = Findings(pieces=["see ", "it\n", "now\n"], labelled=sentences, classes=("A", "B"))
+    show(browser, make_page(make_summary(), looked, []), tmp_path)
+    said = []
+    browser.run("document.getElementById('text').focus()")
+    for _ in range(3):
+        browser.press("ArrowRight")
+        said.append(browser.run("document.getElementById('reading').textContent").split("; ")[-1])
+    assert said == ["labelled A, truly A", "labelled B, truly A", "labelled A"]
+    odd = "[...document.querySelectorAll('#text span')].map(s => s.matches('.odd'))"
+    assert browser.run(odd) == [False, True, False]
+    cells = "[...document.querySelectorAll('#example-{} td')].map(cell => cell.textContent)"
+    assert browser.run(cells.format(0)) == [*("see", "A", "A", "0.90"), *("it", "B", "! A", "0.80")]
+    assert browser.run(cells.format(1)) == ["now", "A", "0.70"]
     assert browser.complaints == []

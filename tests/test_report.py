@@ -163,7 +163,7 @@ def test_peaks_are_the_highest_places_and_lie_apart(page: str, found: Findings) 
         others = [value for place, value in enumerate(values) if place not in near]
         if len(peaks) == 4:
             assert max(others, default=-9) <= values[peaks[-1]]
-    (series,) = [each for each in data["series"] if each["name"] == "surprisal"]
+    (series,) = [each for each in data["panels"][0]["series"] if each["name"] == "surprisal"]
     assert series["peaks"][0] == np.argmax(series["values"])
 
 
@@ -172,13 +172,14 @@ def test_activations_can_be_unpacked(page: str, found: Findings) -> None:
     packed = zlib.decompress(base64.b64decode(contents["activations"]))
     data = json.loads(contents["data"])
     assert found.activations is not None
+    tokens = data["panels"][0]["tokens"]
     values = np.concatenate([part.T for part in found.activations])
-    wide = -(-data["tokens"] // 2)
+    wide = -(-tokens // 2)
     assert len(packed) == len(values) * wide
     assert len(data["units"]) == len(values)
     for unit in (0, 7):
         row = np.frombuffer(packed, np.uint8)[unit * wide : (unit + 1) * wide]
-        levels = np.stack([row & 15, row >> 4], axis=1).ravel()[: data["tokens"]]
+        levels = np.stack([row & 15, row >> 4], axis=1).ravel()[:tokens]
         low, high = values[unit].min(), values[unit].max()
         assert np.abs(levels / 15 - (values[unit] - low) / (high - low)).max() <= 0.5 / 15 + 1e-6
 
