@@ -103,12 +103,12 @@ def test_a_new_line_takes_the_place_of_its_cases_old_one(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_every_group_runs_and_writes_its_lines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "results.jsonl"
     main(["machine", "generate", "train", "update", "score", "scale", "--smoke", "-o", str(path)])
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert {row["group"] for row in rows} == {
         *("machine", "generate", "train", "update", "score", "scale")
     }
