@@ -29,7 +29,7 @@ from seqtool.tables import Table, read_table
 from seqtool.text import open_text
 from seqtool.tokenizer import Tokenizer
 from seqtool.translation import STRIPS, TextTranslator, Translation, Wishes
-from seqtool.treebank import is_treebank, read_treebank
+from seqtool.treebank import is_treebank, parse_treebank
 from seqtool.unseen import apply_unknown_policy
 
 if TYPE_CHECKING:
@@ -272,9 +272,9 @@ def read_sentences(source: str, card: Card, encoding: str) -> Sentences:
     if text is not None:
         return Sentences([text.split()], [()], ["the text"])
     files = open_text(source, encoding=encoding)
-    if source != "-" and is_treebank(files):
+    if is_treebank(files):
         token, tag = (str(card.source[f"{part}_column"]) for part in ("token", "label"))
-        bank = read_treebank(source, token_column=token, tag_column=tag, encoding=encoding)
+        bank = parse_treebank(files, token, tag)
         rows = [*islice(bank.sentences, MOST_TEXTS)]
         names = [f"{bank.name}:{row.line}" for row in rows]
         return Sentences([row.tokens for row in rows], [row.tags for row in rows], names)

@@ -216,6 +216,8 @@ def is_treebank(files: TextFiles) -> bool:
         return False
     lines = [line.rstrip("\r\n") for line in islice(files.lines(_LONGEST_LINE), _HEAD_LINES)]
     filled = [line for line in lines if line.strip() and not line.startswith("#")]
+    if filled and _is_conllu(filled[0].split("\t")):
+        return True  # also if it is one sentence
     widths = {len(_cells(line, tabs=any("\t" in line for line in filled))) for line in filled}
     pauses = any(not line.strip() for line in lines[:-1])
     return pauses and len(widths) == 1 and widths != {1} and len(filled) > 1
@@ -247,7 +249,13 @@ def read_treebank(
         DataError: If the file cannot be read, a line has more or fewer columns than the first or
             lacks its token or tag, or no sentence is in it.
     """
-    files = open_text(source, encoding=encoding)
+    return parse_treebank(open_text(source, encoding=encoding), token_column, tag_column, tagged)
+
+
+def parse_treebank(
+    files: TextFiles, token_column: str | None, tag_column: str | None, tagged: bool = True
+) -> Treebank:
+    """As ``read_treebank``, of a text that is open: a pipe can be opened only once."""
     columns = _find_columns(files, token_column, tag_column, tagged)
     store, starts, count = TextStore(), array("q"), 0
     for tokens, tags, line in _read(files, columns):

@@ -522,6 +522,23 @@ def test_belief_of_a_tagger_is_what_tag_says(run: Run, tagger: tuple[Path, Path]
     assert found[0]["truth"] == [line.split()[1] for line in first]
 
 
+def test_sentences_in_a_pipe_are_those_of_the_file(
+    run: Run, tagger: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, data = tagger
+    argv = ("--belief", "-l", 12, "--json", "-q")
+    of_file = json.loads(run("inspect", model, data, *argv)[1])["belief"]
+    of_pipe = json.loads(run("inspect", model, "-", *argv, stdin=data.read_text("utf-8"))[1])
+    assert len(of_file) > 1
+    for piped, filed in zip(of_pipe["belief"], of_file, strict=True):
+        assert piped.pop("name").split(":")[1] == filed.pop("name").split(":")[1]
+        assert piped == filed
+    plain = run("inspect", model, "-", *argv, stdin="the run\n\nsings fast the\n")[1]
+    assert [[step["token"] for step in line["trace"]] for line in json.loads(plain)["belief"]] == [
+        *(["the", "run"], ["sings", "fast", "the"])
+    ]
+
+
 def test_views_of_a_tagger(
     run: Run, tagger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_what_is_wrong_is_told_with_its_line(source, content, message):
     [
         (CONLLU, "a.txt", True),
         (CHUNKS, "a.txt", True),
+        (CONLLU.strip().split("\n\n")[0], "a.txt", True),  # one sentence
         ("", "a.conllu.gz", True),
         ("a b\nc d\n\ne f\n", "a.csv", False),
         ("a\tb\nc\td\n", "a.txt", False),  # a table: no empty lines
