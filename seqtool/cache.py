@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
@@ -45,7 +46,7 @@ def texts() -> Path:
         RuntimeError: If there is no home directory.
     """
     place = directory() / "texts"
-    place.mkdir(parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # a text may be one for its owner alone
     if not os.access(place, os.W_OK | os.X_OK):
         raise PermissionError(f"{place}: you may not write there")
     return place
@@ -53,12 +54,19 @@ def texts() -> Path:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Have one text's directory, made if need be, to oneself; waits for whoever has it now."""
+    """Have one text's directory, made if need be, to oneself; waits for whoever has it now.
+
+    Raises:
+        OSError: If it cannot be made or written to.
+    """
     while True:
         folder.mkdir(exist_ok=True)
-        with open(folder / _LOCK, "w") as lock:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            lock = open(folder / _LOCK, "w")  # noqa: SIM115
+        except FileNotFoundError:  # it was deleted meanwhile
+            continue
+        with lock:
+            _lock(lock, wait=True)
             if not _is_there(folder, lock.fileno()):
                 continue  # it was deleted before the lock was ours
             yield
@@ -74,14 +82,29 @@ def prune(keep: Path) -> None:
             room -= size(folder)
             if room < 0:
                 with open(folder / _LOCK, "w") as lock:
-                    if fcntl is not None:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _lock(lock, wait=False)
                     shutil.rmtree(folder)
 
 
 def size(folder: Path) -> int:
     """Bytes of the files in a directory."""
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _lock(file: IO[str], *, wait: bool) -> None:
+    """Lock a file until it is closed; where nothing can be locked, do without.
+
+    Raises:
+        BlockingIOError: If another process has it and there is no waiting.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:  # some network drives
+        return
 
 
 def _used_at(folder: Path) -> float:

@@ -12,11 +12,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
@@ -25,9 +24,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.alphabet import Alphabet, numbered
 from seqtool.cache import VARIABLE, alone_in, prune, texts
 from seqtool.census import (
-    CODE_POINTS,
     Census,
     TextStats,
     clip_documents,
@@ -39,19 +38,19 @@ from seqtool.config import DataConfig
 from seqtool.errors import DataError
 from seqtool.files import write_whole
 from seqtool.text import Fingerprint, TextFiles
-from seqtool.tokenizer import Tokenizer, code_points, segments
+from seqtool.tokenizer import Tokenizer, segments
 
 Array = npt.NDArray[Any]
 Tell = Callable[[str], None]
 
 LONG_BYTES = 32 << 20  # shorter ones, compressed or not, are read faster than looked for
 SAMPLE = 50_000_000  # characters that words and byte pairs are learned from
-WORKERS = 2  # threads that turn characters into numbers, beside one that reads and one that hashes
 GROUP = 128  # segments encoded before they are written
 BLOCK = 1 << 24  # ids renumbered at once
 SAVE_EVERY = 5.0  # seconds that a kill may cost
 FORMAT = 1
 PARTS = ("train.ids", "valid.ids")
+FOUND = ("sha256", "census", "tokenizer", "sampled", "parts")  # of what is known when all is done
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ class Order:
         """Whether characters are numbered while they are counted: nothing is learned before."""
         kind = self.config.tokenizer if self.tokenizer is None else self.tokenizer.kind
         return kind == "char"
+
+    @cached_property
+    def identity(self) -> list[list[Any]]:
+        """Of the files when they were first looked at, see ``TextFiles.identity``."""
+        return [list(part) for part in self.files.identity()]
 
     def as_dict(self) -> dict[str, Any]:
         """What makes another order of the same text have the same ids, but for the vocabulary."""
@@ -121,7 +125,7 @@ class Encoded:
 def read_long(order: Order) -> Encoded:
     """The ids of a long text, from the cache if it has been read before.
 
-    A file is known by path, size and time; if these are new and the cache holds a text of the same
+    A file is known by path, size and times; if these are new and the cache holds a text of the same
     size, by its content.
 
     Raises:
@@ -130,14 +134,14 @@ def read_long(order: Order) -> Encoded:
     try:
         home = texts()
     except (OSError, RuntimeError):  # read-only, or there is no home directory
-        with tempfile.TemporaryDirectory(prefix="seqtool-") as place:
+        made = tempfile.TemporaryDirectory(prefix="seqtool-", ignore_cleanup_errors=True)
+        with made as place, _room(Path(place)):  # Windows deletes no file that is mapped
             return _Reading(order, Path(place)).run(kept=False)
     if (folder := _look_up(order, home)) is None:
         folder = home / _name(order)
     try:
-        with alone_in(folder):
-            reading = _Reading(order, folder)
-            found = reading.run()
+        with _room(folder), alone_in(folder):
+            found = _Reading(order, folder).run()
             prune(folder)
     finally:
         # Nobody can go on with a pipe.
@@ -146,11 +150,23 @@ def read_long(order: Order) -> Encoded:
     return found
 
 
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses into one line."""
+    try:
+        yield
+    except OSError as err:
+        raise DataError(
+            f"{folder}: no place for the token ids ({err.strerror}); make room, or set {VARIABLE} "
+            "to a directory with more"
+        ) from err
+
+
 def _name(order: Order) -> str:
     """A directory's name, the same whenever the same files are ordered in the same way."""
     if not order.files.paths:
         return f"pipe-{secrets.token_hex(8)}"
-    what = [order.files.identity(), order.as_dict(), order.vocabulary()]
+    what = [order.identity, order.as_dict(), order.vocabulary()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
@@ -158,9 +174,8 @@ def _look_up(order: Order, home: Path) -> Path | None:
     """The directory of a text that is the one ordered; None if there is none."""
     known = [(path.parent, _manifest(path.parent)) for path in home.glob("*/text.json")]
     fitting = [(path, card) for path, card in known if card and _serves(card, order)]
-    identity = [list(part) for part in order.files.identity()]
     for path, card in fitting:
-        if identity and card["identity"] == identity:
+        if order.identity and card["identity"] == order.identity:
             return path
     same_size = [(path, card) for path, card in fitting if card["size"] == order.files.size()]
     if same_size:
@@ -186,7 +201,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         item = np.dtype(card["dtype"]).itemsize
         sizes = [(folder / name).stat().st_size for name in PARTS]
         whole = sizes == [part["ids"] * item for part in card["parts"]]
-        needed = {"identity", "size", "sha256", "order", "learned", "tokenizer", "sampled"}
+        needed = {"identity", "size", "order", "learned", *FOUND}
         return card if whole and card.keys() >= needed else None
     except (OSError, ValueError, LookupError, TypeError):  # deleted, or damaged: made again
         return None
@@ -198,23 +213,22 @@ class _Reading:
     def __init__(self, order: Order, folder: Path) -> None:
         self.order = order
         self.folder = folder
-        self._identity = [list(part) for part in order.files.identity()]
         self._saved_at = monotonic()
         self._state: dict[str, Any] = {"runs": [], "sampled": 0}
         with suppress(OSError, ValueError):  # there is none: this is the beginning
-            self._state = json.loads((folder / "progress.json").read_bytes())
+            saved = json.loads((folder / "progress.json").read_bytes())
+            if isinstance(saved, dict) and saved.keys() >= self._state.keys():
+                self._state = saved
 
     def run(self, *, kept: bool = True) -> Encoded:
         """Do what is left to do, and map the ids."""
-        card = _manifest(self.folder)
-        if card is None:
-            try:
-                card = self._make()
-            except OSError as err:
-                raise DataError(
-                    f"{self.folder}: no place for the token ids ({err.strerror}); make room, or "
-                    f"set {VARIABLE} to a directory with more"
-                ) from err
+        card = _manifest(self.folder) or self._make()
+        identity = self.order.identity
+        if identity and card["identity"] != identity:  # known by its content; next time at once
+            card["identity"] = identity
+            write_whole(self.folder / "text.json", json.dumps(card).encode())
+        for name in ("progress.json", "numbers"):
+            (self.folder / name).unlink(missing_ok=True)
         os.utime(self.folder)  # used now
         parts = card["parts"]
         train, valid = (self._mapped(name, card["dtype"]) for name in PARTS)
@@ -251,20 +265,18 @@ class _Reading:
             self._renumber(tokenizer, stats, cut)
         else:
             self._encode(tokenizer, cut, stats.characters)
-        if self._identity != [list(part) for part in order.files.identity()]:
-            shutil.rmtree(self.folder)
+        if order.identity != [list(part) for part in order.files.identity()]:
+            shutil.rmtree(self.folder, ignore_errors=True)  # all but the lock on Windows
             raise DataError(f"{order.files.name}: it was written to while it was read; start again")
         card: dict[str, Any] = {
-            "identity": self._identity,
+            "identity": order.identity,
             "size": order.files.size(),
             "order": order.as_dict(),
             "learned": order.vocabulary().get("learned"),
             "dtype": tokenizer.dtype.name,
-            **{name: state[name] for name in ("sha256", "census", "tokenizer", "sampled", "parts")},
+            **{name: state[name] for name in FOUND},
         }
         write_whole(self.folder / "text.json", json.dumps(card).encode())
-        for name in ("progress.json", "numbers"):
-            (self.folder / name).unlink(missing_ok=True)
         return card
 
     def _save(self, file: IO[bytes] | None = None) -> None:
@@ -283,7 +295,7 @@ class _Reading:
         """
         state, name = self._state, self.order.files.name
         census = Census(state.get("census"))
-        alphabet = _Alphabet(state.get("alphabet", []))
+        alphabet = Alphabet(state.get("alphabet", []))
         fingerprint = Fingerprint()
         with _appending(self.folder / "numbers", _num_bytes(state["runs"])) as file:
 
@@ -293,7 +305,7 @@ class _Reading:
                 self.order.tell(f"reading {name}: {_millions(census.characters)} so far")
 
             chunks = _after(self.order.files.documents(fingerprint), census.characters)
-            for begins, chunk, numbers, counts in _numbered(chunks, alphabet):
+            for begins, chunk, numbers, counts in numbered(chunks, alphabet):
                 census.add(alphabet.codes, counts[1:], last=chunk[-1], begins=begins)
                 if self.order.one_pass:
                     if begins:
@@ -378,65 +390,6 @@ class _Reading:
                         done = _millions(sum(part["characters"] for part in parts))
                         self.order.tell(f"encoding {self.order.files.name}: {done} so far")
                 self._save(file)
-
-
-class _Alphabet:
-    """Numbers characters from 1 on, in the order in which chunks bring them."""
-
-    def __init__(self, codes: list[int]) -> None:
-        self.codes: list[int] = []
-        self.table = np.zeros(CODE_POINTS, np.uint8)
-        self._add(codes)
-
-    def count(self, chunk: str) -> tuple[Array, Array]:
-        """The numbers of a chunk's characters, 0 where one has none yet, and how often each is."""
-        numbers = np.take(self.table, code_points(chunk))
-        return numbers, np.bincount(numbers)
-
-    def learn(self, chunk: str) -> None:
-        """Number the characters of a chunk that have no number yet."""
-        found = np.unique(code_points(chunk))
-        self._add(found[self.table[found] == 0].tolist())
-
-    def _add(self, codes: list[int]) -> None:
-        first = len(self.codes) + 1
-        self.codes += codes
-        kind = np.min_scalar_type(len(self.codes))
-        # A new table when numbers outgrow theirs: threads may still look into the old one.
-        table = self.table if kind == self.table.dtype else self.table.astype(kind)
-        table[codes] = np.arange(first, first + len(codes))
-        self.table = table
-
-
-def _numbered(
-    chunks: Iterator[tuple[bool, str]], alphabet: _Alphabet
-) -> Iterator[tuple[bool, str, Array, Array]]:
-    """Chunks in their order with the numbers of their characters and the counts of all numbers.
-
-    Threads work ahead; a chunk that brought something new is numbered again in its turn.
-    """
-    ahead: deque[tuple[bool, str, Future[tuple[Array, Array]]]] = deque()
-
-    def first() -> tuple[bool, str, Array, Array]:
-        begins, chunk, future = ahead.popleft()
-        numbers, counts = future.result()
-        if counts[0]:
-            alphabet.learn(chunk)
-            numbers, counts = alphabet.count(chunk)
-        # Characters that are new since then are none of this chunk's.
-        return begins, chunk, numbers, _padded(counts, len(alphabet.codes) + 1)
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for begins, chunk in chunks:
-            ahead.append((begins, chunk, pool.submit(alphabet.count, chunk)))
-            if len(ahead) > 2 * WORKERS:
-                yield first()
-        while ahead:
-            yield first()
-
-
-def _padded(counts: Array, size: int) -> Array:
-    return np.concatenate([counts, np.zeros(size - len(counts), counts.dtype)])
 
 
 def _after(documents: Iterator[Iterator[str]], skip: int) -> Iterator[tuple[bool, str]]:

@@ -120,10 +120,12 @@ class TextFiles:
         """Bytes of all sources as they lie there, compressed or not."""
         if self.spool is not None:
             return len(self.spool)
-        return sum(size for _, size, _ in self.identity())
+        return sum(size for _, size, *_ in self.identity())
 
-    def identity(self) -> list[tuple[str, int, int]]:
-        """What changes when a file does: path, bytes and time of each; none for a pipe.
+    def identity(self) -> list[tuple[str, int, int, int]]:
+        """What changes when a file does: path, bytes and times of each; none for a pipe.
+
+        Of the two times the second cannot be set: it moves even if a tool puts the first one back.
 
         Raises:
             DataError: If a file is no longer there.
@@ -134,7 +136,8 @@ class TextFiles:
                 status = path.stat()
             except OSError as err:
                 raise DataError(f"{path}: cannot be read: {err.strerror}") from err
-            found.append((os.path.realpath(path), status.st_size, status.st_mtime_ns))
+            times = status.st_mtime_ns, status.st_ctime_ns
+            found.append((os.path.realpath(path), status.st_size, *times))
         return found
 
     def blocks(self, path: Path | None) -> Generator[bytes, None, None]:

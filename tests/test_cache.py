@@ -22,6 +22,8 @@ def test_the_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert directory() == tmp_path / "mine"
     assert texts() == tmp_path / "mine" / "texts"
     assert texts().is_dir()
+    if os.name == "posix":  # a text may be one for its owner alone
+        assert texts().stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
@@ -42,6 +44,33 @@ def test_one_waits_for_the_other(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_directory_that_is_deleted_before_it_is_locked_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mkdir, made = Path.mkdir, []
+
+    def unlucky(path: Path, **options: bool) -> None:
+        mkdir(path, **options)
+        made.append(path)
+        if len(made) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", unlucky)
+    with alone_in(tmp_path / "text"):
+        assert made == [tmp_path / "text"] * 2
+        assert (tmp_path / "text").is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_a_drive_that_locks_nothing_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(cache_module.fcntl, "flock", refuse)
+    with alone_in(tmp_path / "text"):
+        assert (tmp_path / "text").is_dir()
 
 
 def test_the_texts_not_used_for_longest_are_deleted(

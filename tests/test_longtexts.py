@@ -162,6 +162,27 @@ def test_the_same_content_under_another_name_is_known(tmp_path, monkeypatch):
     assert len(read) == 1
 
 
+def test_what_is_known_by_its_content_is_known_at_once_the_next_time(tmp_path, monkeypatch):
+    data = tmp_path / "a.txt"
+    data.write_text(SCRIPTS, encoding="utf-8", newline="")
+    first = load_corpus(str(data), DataConfig())
+    data.rename(tmp_path / "b.txt")
+    load_corpus(str(tmp_path / "b.txt"), DataConfig())
+    monkeypatch.setattr(text_module.TextFiles, "sha256", None)
+    assert_same(first, load_corpus(str(tmp_path / "b.txt"), DataConfig()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no time of the last change there")
+def test_an_edit_whose_time_is_put_back_is_seen(tmp_path):
+    data = tmp_path / "a.txt"
+    data.write_text("abc\n" * 30)
+    before = data.stat()
+    load_corpus(str(data), DataConfig())
+    data.write_text("abd\n" * 30)
+    os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert_same(load_corpus(str(data), DataConfig()), short(str(data), DataConfig()))
+
+
 @pytest.mark.parametrize("other", ["content", "encoding", "fraction", "kind"])
 def test_another_text_or_order_is_another_reading(tmp_path, monkeypatch, other):
     read = count_readings(monkeypatch)
@@ -289,6 +310,25 @@ def test_a_damaged_text_is_read_again(tmp_path, monkeypatch):
         assert len(read) == 2 + number
     os.truncate(first.kept / "train.ids", 5)
     assert_same(load_corpus(data, DataConfig()), short(data, DataConfig()))
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"\xff"])
+def test_damaged_progress_is_no_progress(tmp_path, content):
+    data = folder_of(tmp_path, SCRIPTS)
+    first = load_corpus(data, DataConfig())
+    assert first.kept is not None
+    (first.kept / "text.json").unlink()
+    (first.kept / "progress.json").write_bytes(content)
+    assert_same(load_corpus(data, DataConfig()), short(data, DataConfig()))
+
+
+def test_a_cache_of_somebody_else_is_named(tmp_path, monkeypatch, small):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(longtexts, "alone_in", refuse)
+    with pytest.raises(DataError, match=r"no place for the token ids \(Permission denied\)"):
+        load_corpus(folder_of(tmp_path, SCRIPTS), DataConfig())
 
 
 def test_without_a_cache_nothing_is_kept(tmp_path, monkeypatch, small):
