@@ -18,6 +18,7 @@ from numba.core import caching, event
 from numba.core.ccallback import CFunc
 
 from seqtool.cache import directory
+from seqtool.errors import ConfigError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -26,6 +27,11 @@ SOURCES = (
     *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "products"),
     *("recurrence", "tiles", "transduction", "vectors"),
 )
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ConfigError(
+        "NUMBA_DISABLE_JIT is set, but what runs here exists as machine code only; unset it"
+    )
 
 _callbacks: list[Any] = []  # machine code lives as long as these
 

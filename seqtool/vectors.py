@@ -34,7 +34,10 @@ def has(feature: str) -> bool:
         return f"+{feature}" in settings.CPU_FEATURES.split(",")
     if settings.CPU_NAME not in (None, get_host_cpu_name()):
         return False
-    return bool(get_host_cpu_features().get(feature))
+    try:
+        return bool(get_host_cpu_features().get(feature))
+    except RuntimeError:  # LLVM cannot tell, on some systems; numba then asks for no feature
+        return False
 
 
 # Registers of 512 bits, and 32 of them.

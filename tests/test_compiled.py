@@ -85,3 +85,22 @@ def test_all_sources_of_compiled_code_are_named() -> None:
         names = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
         users |= {name.split(".")[1] for name in names if name.startswith("seqtool.")}
     assert users == set(SOURCES)
+
+
+def test_numba_that_may_not_compile_is_named() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "seqtool",
+            "generate",
+            Path(__file__).parent / "golden/format-1-lstm",
+        ],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("seqtool: error: NUMBA_DISABLE_JIT is set")
+    assert done.stderr.count("\n") == 1
