@@ -92,7 +92,7 @@ def _promises(model: Path, task: str, place: Path) -> Iterator[tuple[str, Callab
     answers = ask(model, ask.items)
     yield "batch size", lambda: ask(model, ask.items, "--batch-size", "1") == answers
     if not ask.images:  # images are all of one size
-        yield "padding", lambda: ask(model, [*ask.items, LONG])[: len(answers)] == answers
+        yield "padding", lambda: ask(model, [*ask.items, ask.longest])[: len(answers)] == answers
     yield "order", lambda: ask(model, ask.items[::-1])[::-1] == answers
     yield "thread count", lambda: ask(model, ask.items, "--threads", "1") == answers
     yield "saved against loaded", lambda: ask(copied, ask.items) == answers
@@ -141,6 +141,7 @@ class Questions:
         self._task, self._place = task, place
         saved = load(model, task)
         self.items: Sequence[Item] = LINES
+        self.longest: Item = LONG
         self.images = task == "classify" and "image_shape" in saved.card.source
         if self.images:
             check_saved(saved, str(model))
@@ -148,7 +149,7 @@ class Questions:
             rng = np.random.default_rng(0)
             self.items = [*rng.integers(0, 256, (IMAGES, *shape), np.uint8)]
         elif "scanner" in saved.card.source:
-            self.items = _draw_lines(place)
+            *self.items, self.longest = _draw_lines(place)
 
     def __call__(self, model: Path, items: Sequence[Item], *options: str) -> list[str]:
         """What a model says of each item; a tagger reads a sentence a line."""
@@ -165,13 +166,14 @@ class Questions:
 
 
 def _draw_lines(place: Path) -> list[str]:
-    """Pictures of noise, each wider than the one before; gives their names."""
+    """Pictures of noise, each wider than the one before, the last by far; gives their names."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    names = [str(place / f"{number}.png") for number in range(IMAGES)]
-    for number, name in enumerate(names):
-        Image.fromarray(rng.integers(0, 256, (20, 24 + number), np.uint8)).save(name)
+    widths = [*range(24, 24 + IMAGES), 240]
+    names = [str(place / f"{width}.png") for width in widths]
+    for width, name in zip(widths, names, strict=True):
+        Image.fromarray(rng.integers(0, 256, (20, width), np.uint8)).save(name)
     return names
 
 

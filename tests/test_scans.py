@@ -244,3 +244,12 @@ def test_lines_are_learned_to_be_read(run, lines, tmp_path):
     code, _, err = run("train", lines, "-o", tmp_path / "m", "--valid", lines, *options)
     assert code == 0, err
     assert load(tmp_path / "m").card.extra["best"]["valid_exact"] > 0.9
+
+
+@pytest.mark.slow
+def test_every_promise_holds_of_a_model_that_reads(run, reader):
+    code, shown, err = run("selftest", reader, "-q", "--json")
+    assert (code, err) == (0, ""), shown
+    promises = json.loads(shown)["promises"]
+    assert promises["padding"]
+    assert all(promises.values())
