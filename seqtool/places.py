@@ -101,6 +101,7 @@ def locate(path: Path) -> tuple[Path, int] | None:
 
 
 def listed(names: Sequence[str]) -> str:
+    """Names for an error message, five at most."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""  # errors are one line
     return (", ".join(names[:5]) or "nothing") + more
 

@@ -35,6 +35,7 @@ SPIKE = 10.0  # times the usual gradient norm
 LOOKS = 12  # measurements on the way
 GIVE_UP = 100  # blow-ups after which a run ends
 TIMED, TIMED_UPDATES = 0.2, 50  # seconds and updates after which an update's time is known
+TICK = 1e-3  # seconds, the least that timed updates are taken to need together
 RESERVE = 0.05  # of the time, for updates that turn out slower than those that were timed
 
 # Learning rates that suit each kind of network with Adam; plain RNNs want small steps.
@@ -161,9 +162,7 @@ class Point(NamedTuple):
     seconds: float
     loss: float  # on data not learned from
     horizon: int  # tokens that the gradient reaches, within the chunk
-    blow_ups: (
-        int  # so far: updates that were not finite, jumped, or had ten times the usual gradient
-    )
+    blow_ups: int  # so far: updates not finite, that jumped, or of ten times the usual gradient
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,8 @@ def measure(patient: Patient, remedy: Remedy, model: ModelConfig, train: TrainCo
     updated = time.process_time()
     trainer.evaluate()
     patient.flow(trainer.model)
-    return Cost((updated - began) / count, time.process_time() - updated)
+    # A coarse clock, as on Windows, may not have moved at all.
+    return Cost(max(updated - began, TICK) / count, time.process_time() - updated)
 
 
 def allot(costs: Sequence[Cost], seconds: float) -> list[int]:

@@ -307,12 +307,9 @@ def read_attended(
     for row in range(start, len(specimens)):
         if length <= 0:
             break
-        text, side = specimens.texts[row], translator.spelling.source
-        if side is not None:
-            text, _ = apply_unknown_policy(text, side.tokenizer, "replace", "the text")
-        ((best,),) = translator.translate([text], Wishes())
+        ((best,),) = translator.translate([specimens.texts[row]], Wishes())
         (look,) = translator.align([best])
-        if side is None:
+        if translator.scanner is not None:
             look = look.in_strips(STRIPS)
         name = specimens.names[row]
         shown = Attended(name, best.text, look.source, look.target, look.weights)

@@ -122,7 +122,7 @@ def normalise(x: Array, first: int, pieces: int, size: int, padded: int, norm: A
 
 @inlined
 def copy(values: Array, first: int, size: int, out: Array, there: int) -> None:
-    """Put ``size`` floats, a multiple of 8, into another array."""
+    """Put ``size`` floats, a multiple of LANES, into another array."""
     for k in range(0, size, LANES):
         store(out, there + k, load(values, first + k))
 
@@ -136,7 +136,7 @@ def encode_rows(values: Array, width: int, count: int, codes: Array, factors: Ar
 
 @inlined
 def apply_tanh(x: Array, first: int, size: int) -> None:
-    """tanh of ``size`` floats, a multiple of 8, in place."""
+    """tanh of ``size`` floats, a multiple of LANES, in place."""
     for k in range(first, first + size, LANES):
         store(x, k, tanh(load(x, k)))
 
