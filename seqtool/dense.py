@@ -2,8 +2,8 @@
 
 torch hands float32 products to MKL, which uses half of what a processor of another maker than its
 own can do: 105 GFLOP/s on a core of Zen 5, where oneDNN, which torch has for its convolutions,
-reaches 240. torch asks oneDNN only through an operator made for its compiler; where that is
-missing, and for all other numbers and devices, torch's own product is taken.
+reaches 240. torch asks oneDNN only through an operator made for its compiler; where that is missing
+or another one, and for all other numbers and devices, torch's own product is taken.
 """
 
 from typing import Any
@@ -15,11 +15,20 @@ from torch.nn import functional
 
 FEWEST_ROWS = 64  # a smaller product is over before oneDNN has found out how to do it
 
-_onednn: Any = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    else None
-)
+
+def _find() -> Any:
+    """The operator; None if there is none that can be called as here."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+        return None
+    found: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    try:
+        found(torch.zeros(1, 1), torch.zeros(1, 1), None, "none", [], "")
+    except (RuntimeError, TypeError):
+        return None
+    return found
+
+
+_onednn = _find()
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ What they say is a text, so they are sources of a translator. Torch is not neede
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import from_dict
-from seqtool.errors import DataError
+from seqtool.errors import CheckpointError, DataError
 from seqtool.images import OR_SKIP, fit, read_image
 from seqtool.lexicon import Texts
 from seqtool.pixels import pixel_statistics
@@ -40,10 +40,19 @@ class Scanner:
         """That of a model, from what its card says of its source; None if it reads texts.
 
         Raises:
-            ConfigError: If it is damaged.
+            ConfigError, CheckpointError: If it is damaged.
         """
         saved = source.get("scanner")
-        return None if saved is None else from_dict(cls, saved, f"{where}: scanner")
+        if saved is None:
+            return None
+        if isinstance(saved, dict) and saved.keys() >= {part.name for part in fields(cls)}:
+            made = from_dict(cls, saved, f"{where}: scanner")
+            if made.height > 0 and made.channels in (1, 3) and made.deviation > 0:
+                return made
+        raise CheckpointError(
+            f"{where}: scanner is {saved!r}, as training never leaves it; copy the whole model "
+            "directory again"
+        )
 
     @property
     def width(self) -> int:

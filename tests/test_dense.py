@@ -74,3 +74,12 @@ def test_large_float32_products_go_to_onednn_and_no_others(monkeypatch):
     monkeypatch.setattr(dense, "_onednn", None)
     assert product(torch.randn(ROWS, K), b).shape == (ROWS, M)
     assert taken == [(ROWS, K)]
+
+
+@pytest.mark.parametrize("change", [None, RuntimeError, TypeError])
+def test_an_operator_that_is_called_in_another_way_is_left_alone(monkeypatch, change):
+    def other(*_):
+        raise change("expected at most 5 arguments")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", change and other, raising=False)
+    assert dense._find() is None

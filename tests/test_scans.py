@@ -13,7 +13,7 @@ from PIL import Image
 from seqtool.checkpoint import load
 from seqtool.config import BeamConfig, DecodeConfig, TranslatorConfig
 from seqtool.encdec import EncoderDecoder
-from seqtool.errors import CheckpointError, DataError
+from seqtool.errors import CheckpointError, DataError, SeqtoolError
 from seqtool.images import are_names
 from seqtool.scans import Scanner, beside, choose_height, measure, scan, survey
 from seqtool.sides import choose_sides, looks_like_header, looks_like_pairs
@@ -62,6 +62,17 @@ def reader(lines, tmp_path_factory):
     assert not stop.value.code
     load_translator(out).translate([str(lines.parent / "0.png")], Wishes())  # compiles now
     return out
+
+
+@pytest.mark.parametrize(
+    "damage", [{"height": 0}, {"channels": 2}, {"deviation": 0.0}, {"mean": None}, {"height": 2.5}]
+)
+def test_a_damaged_scanner_is_one_line(damage):
+    saved = Scanner(5, 1, 0.0, 1.0).as_dict()
+    assert Scanner.of({"scanner": saved}, "m") == Scanner(5, 1, 0.0, 1.0)
+    for wrong in (saved | damage, {**saved, "more": 1}, {}, []):
+        with pytest.raises(SeqtoolError, match=r"^m: scanner"):
+            Scanner.of({"scanner": wrong}, "m")
 
 
 def test_a_step_is_a_column_from_the_left(tmp_path):
