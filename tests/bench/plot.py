@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from .results import RESULTS, Row, best, load
 
@@ -89,6 +90,8 @@ def panel(axes: Axes, points: list[Row], title: str) -> None:
     axes.set(xscale="log", yscale="log", title=title)
     axes.set_xticks([row["size"] for row in points], [f"{row['size']:,}" for row in points])
     axes.tick_params(axis="x", labelrotation=40)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     axes.minorticks_off()
     axes.grid(color=INK, alpha=0.25, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
