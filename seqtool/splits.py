@@ -104,7 +104,7 @@ def hold_out(
 def fit_memory(
     data: RowsT, labels: Sequence[str | tuple[str, ...]], seed: int
 ) -> tuple[RowsT, str]:
-    """The rows that memory has room for, and a note for people if these are not all.
+    """The rows that a run learns from at most, and a note for people if these are not all.
 
     Args:
         data: Texts of any number.
@@ -118,7 +118,7 @@ def fit_memory(
         return data, ""
     kept, _ = hold_out(data.keys(), labels, 1 - share, seed, data.name)
     drawn = data.select(kept.tolist())
-    return drawn, f"{len(drawn):,} of {len(data):,} rows drawn, as many as memory has room for; "
+    return drawn, f"{len(drawn):,} of {len(data):,} rows drawn, as many as one run learns from; "
 
 
 def _key(text: str) -> int:

@@ -135,7 +135,7 @@ def test_of_more_rows_a_share_of_each_class_is_drawn(table, monkeypatch):
     drawn, note = fit_memory(rows, rows.labels, 1)
     assert 195 <= len(drawn) <= 205
     assert abs(list(drawn.labels).count("rare") - 20) <= 1
-    assert note == f"{len(drawn)} of 1,000 rows drawn, as many as memory has room for; "
+    assert note == f"{len(drawn)} of 1,000 rows drawn, as many as one run learns from; "
     again, other = fit_memory(rows, rows.labels, 1)[0], fit_memory(rows, rows.labels, 2)[0]
     assert list(again.texts) == list(drawn.texts) != list(other.texts)
     monkeypatch.setattr(splits_module, "MOST_CHARACTERS", 64)  # four texts: still one of each
