@@ -21,7 +21,7 @@ WIDTH = 1000
 COLOURS = 96  # of a picture: enough for smooth letters, and a third of the size
 # The text and the gradient flow are enough for a first look.
 SHORTENED = """
-    #gates, #units, #memory, #training, #model, nav, details, main > p, #reading, #reading + p,
+    #gates, #units, #memory, #training, #model, nav, details, main > p, #reading, .panel + p,
     figcaption { display: none; }
     .text { max-height: 17.5rem; }
     body { padding-bottom: 1rem; }
