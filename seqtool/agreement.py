@@ -145,7 +145,8 @@ def _translator(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
     reading, stepper = made.translator.read(sources), EncDecStepper(network)
     lengths = np.array([len(ids) + 1 for ids in sources])
     # The boundary is 0, like the column that ends a picture.
-    padded = np.zeros((len(sources), lengths.max(), *sources[0].shape[1:]), sources[0].dtype)
+    kind = np.int64 if source is not None else np.float32
+    padded = np.zeros((len(sources), lengths.max(), *sources[0].shape[1:]), kind)
     for row, ids in zip(padded, sources, strict=True):
         row[: len(ids)] = ids[::-1] if made.card.model.reverse_source else ids
     ours, theirs = reading.state, stepper.encode(padded, lengths)

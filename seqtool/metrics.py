@@ -69,9 +69,21 @@ def bleu_metric(references: References, *, lower: bool) -> "BLEU":
 
 def chrf_metric(*, lower: bool) -> "CHRF":
     """sacrebleu's chrF."""
-    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.chrf import CHRF, CHRFScore
 
-    return CHRF(lowercase=lower)
+    class Floats(CHRF):
+        """Scores as Python's floats.
+
+        Resampling (sacrebleu 2.6.0) gives numpy's float32, but 0.0 where nothing matches, and their
+        mean is a TypeError.
+        """
+
+        def _compute_score_from_stats(self, stats: list[int]) -> CHRFScore:
+            found = super()._compute_score_from_stats(stats)
+            found.score = float(found.score)
+            return found
+
+    return Floats(lowercase=lower)
 
 
 def choose_tokenizer(references: References) -> str:

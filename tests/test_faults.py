@@ -365,11 +365,12 @@ def test_a_lock_goes_to_one_of_many(tmp_path: Path) -> None:
         "            count += 1\n"
         "    except ConfigError:\n"
         "        pass\n"
-        "assert count\n"
+        "print(count)\n"
     )
     argv = [sys.executable, "-c", script, str(tmp_path / "m")]
-    children = [subprocess.Popen(argv, stderr=subprocess.PIPE) for _ in range(3)]
-    for child in children:
-        _, err = child.communicate()
-        assert (child.returncode, err) == (0, b"")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    children = [subprocess.Popen(argv, **pipes) for _ in range(3)]
+    said = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0], said
+    assert sum(int(out) for out, _ in said) > 0  # one of them may have come too late each time
     assert os.listdir(tmp_path) == []

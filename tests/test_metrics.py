@@ -95,3 +95,10 @@ def test_running_in_circles_is_seen():
     assert repeats("ja ja ja")
     assert not repeats("ein Mann und ein Hund und ein Kind")
     assert not repeats("das das der Mann sagt")
+
+
+def test_an_interval_can_hold_draws_without_a_match():
+    score = chrf(["abc", "x"], [("abc",), ("qqq",)], resample=True)
+    assert score.low is not None
+    assert score.high is not None
+    assert score.low < score.value < score.high
