@@ -368,8 +368,8 @@ def test_a_lock_goes_to_one_of_many(tmp_path: Path) -> None:
         "print(count)\n"
     )
     argv = [sys.executable, "-c", script, str(tmp_path / "m")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    children = [subprocess.Popen(argv, **pipes) for _ in range(3)]
+    pipe = subprocess.PIPE
+    children = [subprocess.Popen(argv, stdout=pipe, stderr=pipe) for _ in range(3)]
     said = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], said
     assert sum(int(out) for out, _ in said) > 0  # one of them may have come too late each time
