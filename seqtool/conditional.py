@@ -18,7 +18,7 @@ from torch.nn import functional
 from seqtool.batches import Shuffled, by_length, padded, rows_within
 from seqtool.cells import detach
 from seqtool.config import TrainConfig
-from seqtool.distributed import gather, replicate, share, weight
+from seqtool.distributed import divide, gather, replicate, share
 from seqtool.evaluation import evaluating
 from seqtool.lexicon import Texts
 from seqtool.models import LanguageModel
@@ -90,28 +90,21 @@ class RowWriting(Batched):
         self.at = 0  # its time steps read so far
         self.state: tuple[Tensor, ...] = ()  # of this process's rows
 
-    @property
-    def share(self) -> slice:
-        """Which rows of the batch this process reads; at least one, to have gradients."""
-        part = share(len(self.rows))
-        return part if part.start < part.stop else slice(0, 1)
-
     def loss(self) -> Tensor:
         """Mean loss of the next chunk, nats per token."""
         chunk = next(chunks(self.train, self.rows, self.bptt, self.at), None)
         if chunk is None:
-            self.rows, self.at = self.batches.next(), 0
-            self.state = self.model.init_state(self.share.stop - self.share.start)
+            self.rows, self.at, self.state = self.batches.next(), 0, ()
             chunk = next(chunks(self.train, self.rows, self.bptt))
         self.at += chunk.inputs.shape[1]
-        inputs, targets, counted = (part[self.share].to(self.device) for part in chunk)
-        own = share(len(self.rows))
-        tokens = float(chunk.counted[own].sum())
-        if not tokens:  # all that counts is other processes'; of nothing there is no mean
+        places, weight = divide(np.arange(len(self.rows)), chunk.counted.sum(dim=1).numpy())
+        inputs, targets, counted = (part[places].to(self.device) for part in chunk)
+        if not counted.any():  # all that counts is other processes'; of nothing there is no mean
             counted = torch.ones_like(counted)
+        state = detach(self.state) if self.state else self.model.init_state(len(places))
         loss: Tensor
-        loss, self.state = self.compute(inputs, targets, detach(self.state), counted)
-        return loss * weight(tokens, float(chunk.counted.sum()))
+        loss, self.state = self.compute(inputs, targets, state, counted)
+        return loss * weight
 
     def units(self, loss: float) -> dict[str, float]:
         """Nats per token in bits per character."""
@@ -144,7 +137,8 @@ class RowWriting(Batched):
         self.rows, self.at = np.array(place["rows"], np.int64), place["at"]
         parts = len(self.model.init_state(1)) if len(self.rows) else 0
         whole = (tensors[f"state.{i}"].to(self.device) for i in range(parts))
-        self.state = tuple(part[:, self.share] for part in whole)
+        places = divide(np.arange(len(self.rows)), np.ones(len(self.rows)))[0]
+        self.state = tuple(part[:, places] for part in whole)
 
 
 @torch.inference_mode()

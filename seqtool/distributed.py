@@ -109,7 +109,7 @@ def divide(rows: "Array", sizes: "Array") -> tuple["Array", float]:
 
     Args:
         rows: (B,), the same everywhere.
-        sizes: How much each of them counts in the mean that is the loss, (B,), above 0.
+        sizes: How much each of them counts in the mean that is the loss, (B,), not all 0.
 
     Returns:
         Rows, at least one, since all processes must have gradients to average; and what the mean
