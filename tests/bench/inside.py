@@ -3,7 +3,7 @@
     seqtool train sample_data --steps 500 --hidden-size 192 --eval-every 50 -o runs/harbour
     seqtool inspect runs/harbour sample_data/play.txt --start 1500 --length 1400 \
         --html harbour.html
-    python -m tests.bench.inside harbour.html unit-67 tests/bench/inside
+    python -m tests.bench.inside harbour.html unit-122 tests/bench/inside
 
 The second argument names what the text is marked by, as the page's address does.
 """
