@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
 
 References = Sequence[tuple[str, ...]]  # (n,) the right answers of each, at least one
-Unit = Literal["word", "character"]
+Unit = Literal["word", "character", "sound"]
 
 WORDS = 2.0  # between spaces, on average; texts with fewer are compared by characters
 UNSPACED = 0.3  # of the letters: scripts that set no spaces between words
@@ -150,8 +150,8 @@ def choose_unit(references: References) -> Unit:
 
 
 def splitter(unit: Unit) -> Callable[[str], list[str]]:
-    """How a text is cut into units."""
-    return str.split if unit == "word" else list
+    """How a text is cut into units; spaces stand between words and between sounds."""
+    return list if unit == "character" else str.split
 
 
 def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:

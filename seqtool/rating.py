@@ -1,6 +1,6 @@
 """The ``evaluate`` command for translators: how near they come, beside cheap methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,9 @@ from seqtool.console import Console
 from seqtool.dictionary import Dictionary
 from seqtool.distributed import portions, shared_out, world
 from seqtool.errors import ConfigError, DataError
+from seqtool.lexicon import are_symbols
 from seqtool.metrics import (
+    WORDS,
     References,
     Unit,
     bleu,
@@ -40,7 +42,20 @@ Opener = Callable[[Path], Translate]
 CHUNK = 4096  # sources translated at once
 WORST = 10  # translations shown
 SHOWN = 100  # characters of one
-NAMES = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact", "edit_distance": "edits"}
+POINTS = {"bleu": "BLEU", "chrf": "chrF"}  # of 100
+# The scores that are shown, by what edits are counted in, as each field calls them.
+NAMES: dict[Unit, dict[str, str]] = {
+    "word": {**POINTS, "exact": "exact", "edit_distance": "edits"},
+    "character": {**POINTS, "exact": "exact", "edit_distance": "CER"},
+    "sound": {"wer": "WER", "per": "PER"},
+}
+NOTES: dict[Unit, str] = {
+    "word": "edits: words to change, of those in the right answers",
+    "character": "CER: characters to change, of those in the right answers",
+    "sound": "WER: words that became none of their right answers. PER: sounds to change, of those "
+    "in the right answers (white space stands between sounds)",
+}
+NEAREST = "; of several right answers of a source the nearest counts"
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,7 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
         "sources": len(sources),
         **judge(found, exam, lower=request.lower),
         "edit_unit": exam.unit,
+        "several": sum(len(found) > 1 for found in exam.answers.references),
         "lengths": describe(found, exam),
         "baselines": {} if asked is not sources else _baselines(request, exam, console),
     }
@@ -136,7 +152,11 @@ def set_exam(pairs: Pairs) -> Exam:
         targets.setdefault(row, []).append(target)
         source_of[row] = source
     rows = [*map(tuple, targets.values())]
-    return Exam(found, rows, [*source_of.values()], choose_unit(rows))
+    # Single words beside short symbols: a dictionary of pronunciations.
+    words = sum(len(source.split()) for source in found.sources) < WORDS * len(found.sources)
+    sounds = words and are_symbols([first for first, *_ in found.references])
+    unit: Unit = "sound" if sounds else choose_unit(rows)
+    return Exam(found, rows, [*source_of.values()], unit)
 
 
 def judge(
@@ -145,7 +165,8 @@ def judge(
     """Scores under the names that ``--json`` prints, and how they were computed.
 
     BLEU and chrF are of all rows, each with its own right answers, as papers count; exact matches
-    and edits of all sources, each once, where any right answer of a source counts.
+    and edits of all sources, each once, where any right answer of a source counts. Of letters and
+    sounds they are also given as the word and the phoneme error rate.
     """
     by_row = [found[at] for at in exam.source_of]
     scores: dict[str, Any] = {}
@@ -223,12 +244,11 @@ def worst(found: Sequence[str], exam: Exam, pairs: Pairs) -> list[dict[str, Any]
 def _rates(found: Sequence[str], exam: Exam) -> dict[str, tuple[Array, Array]]:
     """Exact matches and edits of each source, and out of how much, each (m,)."""
     references = exam.answers.references
-    right = exact(found, references)
+    right = exact(found, references).astype(float)
     counts, sizes = edits(found, references, exam.unit)
-    return {
-        "exact": (right.astype(float), np.ones(len(right))),
-        "edit_distance": (counts.astype(float), np.maximum(sizes, 1).astype(float)),
-    }
+    ones, changed = np.ones(len(right)), (counts.astype(float), np.maximum(sizes, 1).astype(float))
+    rates = {"exact": (right, ones), "edit_distance": changed}
+    return rates | ({"wer": (1 - right, ones), "per": changed} if exam.unit == "sound" else {})
 
 
 def _read(request: RateRequest, card: Card) -> Pairs:
@@ -294,25 +314,28 @@ def _baselines(request: RateRequest, exam: Exam, console: Console) -> dict[str, 
 
 def show(report: dict[str, Any]) -> str:
     """The report for people."""
-    unit = report["edit_unit"]
+    names = NAMES[report["edit_unit"]]
     again = f", {report['rows']:,} rows" if report["rows"] != report["sources"] else ""
     lines = [f"{report['sources']:,} sources{again}", ""]
-    lines.append(f"{'':<20}" + "".join(f"{NAMES[name]:>10}" for name in NAMES))
+    lines.append(f"{'':<20}" + "".join(f"{name:>10}" for name in names.values()))
     table = {"model": report["scores"]}
     if "compare" in report:
         table[report["compare"]["model"]] = report["compare"]["scores"]
-    for name, row in [*table.items(), *report["baselines"].items()]:
-        lines.append(f"{name:<20}" + _cells([row[key] for key in NAMES]))
+    for title, row in [*table.items(), *report["baselines"].items()]:
+        lines.append(f"{title:<20}" + _cells(row, names))
     for end in ("low", "high"):
-        row = [report["scores"][f"{key}_{end}"] for key in NAMES]
-        lines.append(f"{f'  {LEVEL:.0%} {end}':<20}" + _cells(row))
+        row = {key: report["scores"][f"{key}_{end}"] for key in names}
+        lines.append(f"{f'  {LEVEL:.0%} {end}':<20}" + _cells(row, names))
     if "compare" in report:
         found = report["compare"]["difference"]
-        lines.append(f"{'  model ahead by':<20}" + _cells([found[key]["value"] for key in NAMES]))
-        row = "".join(f"{found[key]['p']:>10.4f}" for key in NAMES)
-        lines.append(f"{'  p (bootstrap)':<20}" + row)
-    lines += ["", f"edits: {unit}s to change, of those in the right answers"]
-    lines += [f"{NAMES[name]}: {said}" for name, said in report["signatures"].items()]
+        row = {key: found[key]["value"] for key in names}
+        lines.append(f"{'  model minus other':<20}" + _cells(row, names))
+        odds = "".join(f"{found[key]['p']:>10.4f}" for key in names)
+        lines.append(f"{'  p (bootstrap)':<20}" + odds)
+    lines += ["", NOTES[report["edit_unit"]] + (NEAREST if report["several"] else "")]
+    lines += [
+        f"{POINTS[key]}: {said}" for key, said in report["signatures"].items() if key in names
+    ]
     lengths = report["lengths"]
     lines.append(
         f"lengths {lengths['ratio']:.2f} of the right ones, copied {lengths['copied']:.1%} (right "
@@ -328,10 +351,9 @@ def show(report: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _cells(row: Sequence[float]) -> str:
-    return "".join(f"{value:>10.2f}" for value in row[:2]) + "".join(
-        f"{value:>10.4f}" for value in row[2:]
-    )
+def _cells(row: Mapping[str, float], names: Iterable[str]) -> str:
+    """Scores by name: points of 100, or shares."""
+    return "".join(f"{row[key]:>10.{2 if key in POINTS else 4}f}" for key in names)
 
 
 def _cut(text: str) -> str:

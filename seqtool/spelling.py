@@ -20,15 +20,13 @@ import numpy.typing as npt
 
 from seqtool.config import PairConfig, TokenizerKind
 from seqtool.errors import CheckpointError, ConfigError
-from seqtool.lexicon import SHORT_TEXT, Texts, mean_words
+from seqtool.lexicon import MANY_DIGITS, SHORT_TEXT, Texts, are_symbols, mean_words
 from seqtool.pairs import Pairs
 from seqtool.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
 
 SAMPLE = 5000  # pairs looked at to choose
-MANY_DIGITS = 0.2  # of the characters: dates and numbers, read by characters
-FEW_SYMBOLS, SHORT_SYMBOL = 256, 3.0  # different ones, and characters of one on average
 SHARED = 0.5  # of the target's letters stand in sources too: then one vocabulary serves both
 # Pieces: 4,000 for the 30,000 pairs (700,000 words) of Multi30k; they grow as word types do, with
 # the square root of the text (Heaps 1978; Sennrich & Zhang 2019, arXiv:1905.11901, for few pairs).
@@ -237,15 +235,10 @@ def _learn(kind: TokenizerKind, sides: Sequence[Iterable[str]], vocab_size: int)
 
 
 def _choose_kind(texts: Sequence[str]) -> TokenizerKind:
-    symbols = Counter(symbol for text in texts for symbol in text.split())
-    count, size = sum(symbols.values()), sum(len(s) * n for s, n in symbols.items())
-    several = count >= SHORT_TEXT * len(texts)
+    if are_symbols(texts):
+        return "word"
     letters = sum(map(len, texts))
     digits = sum(len(re.findall(r"\d", text)) for text in texts)
-    numbers = sum(n for symbol, n in symbols.items() if symbol.isdecimal())
-    short = size <= SHORT_SYMBOL * count and numbers <= MANY_DIGITS * count
-    if several and short and len(symbols) <= FEW_SYMBOLS:
-        return "word"
     if digits > MANY_DIGITS * letters or mean_words(texts) < SHORT_TEXT:
         return "char"
     return "bpe"

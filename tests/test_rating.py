@@ -60,6 +60,34 @@ def test_scores_are_those_of_a_hand_count(exam):
     assert judge(perfect, exam, lower=False)["scores"]["exact"] == 1
 
 
+SOUNDS = [("read", "R IY D"), ("read", "R EH D"), ("cat", "K AE T"), ("ox", "AA K S"), ("a", "AH")]
+
+
+def test_letters_to_sounds_are_judged_by_word_and_phoneme_error_rate(tmp_path):
+    spelled = set_exam(read_pairs(write(tmp_path / "sounds.tsv", SOUNDS)))
+    assert spelled.unit == "sound"
+    found = ["R EH D", "K AE D S", "AA K S", "EY"]
+    scores = judge(found, spelled, lower=False)["scores"]
+    assert scores["wer"] == 2 / 4  # the second right answer of "read" is as good as the first
+    assert scores["per"] == 3 / 10  # one and two of 3 + 3 + 3 + 1 sounds
+    assert scores["wer_low"] <= scores["wer"] <= scores["wer_high"]
+    other = ["R IY D", "K AE T", "K S", "AH"]
+    gaps = compare(found, other, spelled, lower=False)
+    assert gaps["wer"]["value"] == pytest.approx(1 / 4)
+    assert gaps["per"]["value"] == pytest.approx(2 / 10)
+
+
+def test_the_unit_of_edits_is_seen_from_the_data(tmp_path):
+    def unit(*rows):
+        return set_exam(read_pairs(write(tmp_path / "pairs.tsv", rows))).unit
+
+    assert unit(*ROWS) == "word"
+    assert unit(("5 May 1999", "1999-05-05"), ("1.2.03", "2003-02-01")) == "character"
+    assert unit(("λόγος", "l o ɣ o s"), ("τσάι", "t͡s a i")) == "sound"
+    # Sentences of short words are no sounds.
+    assert unit(("I am at it", "ich bin da ja"), ("so do we", "so tun wir")) == "word"
+
+
 def test_two_models_are_compared_on_the_same_rows(exam):
     other = translations(exam, ANSWERS | {"the dog sleeps": "Hund", "it rains": "es regnet"})
     found = compare(translations(exam), other, exam, lower=False)
@@ -181,7 +209,16 @@ def test_another_model_is_compared(trained, run):
     assert found["value"] == found["low"] == found["high"] == 1
     assert found["p"] < 0.01
     text = run(trained / "train.tsv", compare=trained / "other", json=False)
-    assert "model ahead by" in text
+    assert "model minus other" in text
+
+
+def test_the_table_names_what_the_field_knows(trained, run):
+    text = run(write(trained / "sounds.tsv", SOUNDS), json=False, baselines=False)
+    assert text.splitlines()[2].split() == ["WER", "PER"]
+    assert "of several right answers of a source the nearest counts" in text
+    text = run(write(trained / "few.tsv", [("7 May 05", "2005-05-07")] * 2), json=False)
+    assert text.splitlines()[2].split() == ["BLEU", "chrF", "exact", "CER"]
+    assert "nearest" not in text
 
 
 def test_the_table_is_for_people(trained, run):

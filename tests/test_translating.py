@@ -403,7 +403,7 @@ def test_evaluate_scores_the_translations_that_translate_writes(run, shouter, wo
     assert again["scores"] == report["scores"]
     compared = run("evaluate", shouter, table, "--compare", words, "--beam-size", 1, "--lowercase")
     assert compared[0] == 0
-    assert "model ahead by" in compared[1]
+    assert "model minus other" in compared[1]
 
 
 def test_evaluate_refuses_what_is_for_another_task(run, shouter, model, tmp_path):
