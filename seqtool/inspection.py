@@ -201,12 +201,13 @@ def _look_language(
             f"--start must be below the length of the text, {len(text) - 1} tokens, "
             f"got {request.start}"
         )
-    ids = text[request.start : request.start + request.length + 1]
+    stop = min(len(text), request.start + request.length + 1)
+    shown = stop - request.start - 1
     windowed = ""
-    if len(text) > len(ids) and views & {"gates", "units", "surprisal"}:
+    if len(text) > shown + 1 and views & {"gates", "units", "surprisal"}:
         size = f"more than {TEXT_TOKENS}" if len(text) > TEXT_TOKENS else str(len(text) - 1)
         windowed = (
-            f"single tokens are shown for {len(ids) - 1} of {size}, from token {request.start} on; "
+            f"single tokens are shown for {shown} of {size}, from token {request.start} on; "
             "--start and --length choose others"
         )
         console.notice(windowed)
@@ -219,21 +220,21 @@ def _look_language(
     if reading.labels:
         classes = tuple(sorted(set(reading.labels)))
         labels = Labels(np.array([classes.index(label) for label in reading.labels]), classes)
+    spell = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     console.status("looking inside")
     found = look_language(
         model,
-        ids,
-        [tokenizer.decode([token]) for token in ids[1:].tolist()],
+        text,
+        slice(request.start, stop),
         views,
-        text=text,
+        spell=spell,
         window=request.window or card.train.bptt,
-        before=np.concatenate([reading.before, text[: request.start]]),
+        before=reading.before,
         partner=partner,
         documents=reading.documents,
         labels=labels,
     )
-    found = replace(found, windowed=windowed)
-    return found, [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    return replace(found, windowed=windowed), spell
 
 
 def _read(request: InspectRequest, card: Card, tokenizer: Tokenizer, console: Console) -> Reading:

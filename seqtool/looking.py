@@ -25,11 +25,12 @@ from seqtool.jacobians import lag_grid
 from seqtool.judging import Sequences
 from seqtool.mixture import Partner
 from seqtool.models import LanguageModel
-from seqtool.neurons import Match, Ranking, Sample, features, labelled, named_labels, rank_units
+from seqtool.neurons import Ranking, Sample, features, labelled, named_labels, rank_units
 from seqtool.tagger import Tagger
 from seqtool.tape import Tape, Track
 
 BEFORE = 500  # tokens of a text read before the view, so that it begins in a state led up to
+RANKED = 6000  # tokens that units are matched with features on, if there are so many
 LONGEST_PAST = 256  # tokens shown to the model at most when its memory is measured
 BATCH = 32  # texts read side by side
 
@@ -47,11 +48,11 @@ class Labels:
 
 def look_language(
     model: LanguageModel,
-    ids: np.ndarray,
-    pieces: list[str],
+    text: np.ndarray,
+    shown: slice,
     views: frozenset[View],
     *,
-    text: np.ndarray,
+    spell: Sequence[str],
     window: int,
     before: np.ndarray | Sequence[int] = (),
     partner: Partner | None = None,
@@ -62,18 +63,20 @@ def look_language(
 
     Args:
         model: Neither its weights nor its mode are changed.
-        ids: What the model reads in the views of single tokens: the token before the view, then
-            the view, (n + 1,).
-        pieces: The text of each token of the view, (n,).
+        text: Ids, (N,).
+        shown: Which of them the views of single tokens show, but for the first one, which is only
+            read. What is measured over many places may take more.
         views: Which.
-        text: Ids of a longer text, (N,), for what is measured over many places.
+        spell: The text of every token of the vocabulary, (V,).
         window: Longest lag of the gradient flow.
-        before: What stands in the text before ``ids``, (M,); the end of it is read first, so that
-            the view begins in the state that has led to it. At the start of a text there is none.
+        before: What stands before ``text``, (M,). What precedes the view is read first, so that it
+            begins in the state that has led to it.
         partner: The counts that the model is mixed with when it is used.
         documents: Whole texts with labels, each (T,).
         labels: Theirs.
     """
+    ids = text[shown]
+    pieces = [spell[token] for token in ids[1:].tolist()]
     found: dict[str, Any] = {"pieces": pieces}
     notes: list[str] = []
     if "health" in views:
@@ -82,26 +85,22 @@ def look_language(
         else:
             notes.append(f"health: needs 3 tokens of text, got {len(text)}")
     if views & {"gates", "units", "surprisal"}:
-        device = model.embedding.weight.device
-        past = np.asarray(before[-BEFORE:], np.int64)
-        inputs = torch.from_numpy(np.concatenate([past, ids]).astype(np.int64))[None].to(device)
-        tape, state = Tape(model.stack), model.init_state(1)
-        with evaluating(model), torch.no_grad():
-            if len(past):
-                _, state = model.through(inputs[:, : len(past)], state, Tape(model.stack))
-            logits, _ = model.through(inputs[:, len(past) :], state, tape)
-        tracks = tape.tracks
+        past = np.concatenate([before, text[: shown.start]])[-BEFORE:].astype(np.int64)
+        logits, tracks = _read(model, past, ids)
         found["layers"] = tuple(track.name for track in tracks)
         if "gates" in views:
             found["gates"] = tuple(describe([track]) for track in tracks)
         if "units" in views:
-            # After the token before the view there is nothing of the view to follow.
-            states = tuple(activations(track)[1:, 0] for track in tracks)
-            samples = [Sample(states, features(pieces))]
+            found["activations"] = _after(tracks)
+            if len(ids) <= RANKED < len(text):  # a short view proves little
+                more = text[min(shown.start, len(text) - RANKED - 1) :][: RANKED + 1]
+                tracks = _read(model, past[:0], more)[1]
+                pieces = [spell[token] for token in more[1:].tolist()]
+            samples = [Sample(_after(tracks), features(pieces))]
             if labels is not None:
                 means = _document_means(model, documents)
                 samples.append(labelled(means, labels.numbers, labels.classes))
-            found |= {"activations": states, "ranking": rank_units(samples)}
+            found["ranking"] = rank_units(samples)
         if "surprisal" in views:
             found["surprises"] = _surprises(logits[0, :-1], ids, past, partner)
     if "memory" in views:
@@ -112,6 +111,25 @@ def look_language(
         else:
             notes.append(f"memory: needs 2 tokens of text, got {len(text)}")
     return _with_notes(found, notes)
+
+
+def _read(
+    model: LanguageModel, past: np.ndarray, ids: np.ndarray
+) -> tuple[Tensor, Sequence[Track]]:
+    """Logits (1, n, V) of ids (n,) in the state that the past has led to, and the tracks of it."""
+    device = model.embedding.weight.device
+    inputs = torch.from_numpy(np.concatenate([past, ids]).astype(np.int64))[None].to(device)
+    tape, state = Tape(model.stack), model.init_state(1)
+    with evaluating(model), torch.no_grad():
+        if len(past):
+            _, state = model.through(inputs[:, : len(past)], state, Tape(model.stack))
+        logits, _ = model.through(inputs[:, len(past) :], state, tape)
+    return logits, tape.tracks
+
+
+def _after(tracks: Sequence[Track]) -> tuple[np.ndarray, ...]:
+    """Activations after each token but the first, which nothing is told of, each (n - 1, H)."""
+    return tuple(activations(track)[1:, 0] for track in tracks)
 
 
 def _surprises(
@@ -420,14 +438,13 @@ def _at_source(tracks: Sequence[Track], turned: bool) -> np.ndarray:
 
 def _rank_sides(*sides: tuple[str, Sequence[np.ndarray], list[str]]) -> Ranking:
     """What the units of several groups of layers follow, each in a text of its own."""
-    by_unit, by_feature, below = list[Match](), list[Match](), 0
+    found, below = Ranking([], []), 0
     for name, states, text in sides:
-        followed = {f"{name}: {feature}": values for feature, values in features(text).items()}
-        ranking = rank_units([Sample(states, followed)]) if states else Ranking([], [])
-        by_unit += [replace(match, layer=match.layer + below) for match in ranking.by_unit]
-        by_feature += [replace(match, layer=match.layer + below) for match in ranking.by_feature]
-        below += len(states)
-    return Ranking(by_unit, sorted(by_feature, key=lambda match: -match.excess))
+        if states:
+            followed = {f"{name}: {feature}": values for feature, values in features(text).items()}
+            found = found.beside(rank_units([Sample(states, followed)]), below)
+            below += len(states)
+    return found
 
 
 def _translator_flow(model: EncoderDecoder, pairs: Sequence[Pair], steps: int) -> Flow:
@@ -488,7 +505,4 @@ def activations(track: Track) -> np.ndarray:
 
 
 def _with_notes(found: dict[str, Any], notes: list[str]) -> Findings:
-    ranking = found.get("ranking")
-    if ranking is not None and not ranking.by_unit:
-        notes.append("units: the text is too short to tell what they follow")
     return Findings(**found, notes=notes)

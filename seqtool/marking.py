@@ -152,13 +152,8 @@ def label(match: Match, found: Findings) -> str:
     """What a unit follows, and how well."""
     return (
         f"{match.feature}: {found.layers[match.layer]}, unit {match.unit} "
-        f"({match.measure} {match.strength:.2f}, {where(match)} there)"
+        f"({match.grade}, {match.there} there)"
     )
-
-
-def where(match: Match) -> str:
-    """What a unit is where the feature is there."""
-    return "high" if match.sign > 0 else "low"
 
 
 def _series(found: Findings) -> list[dict[str, Any]]:
@@ -204,7 +199,7 @@ def panel_data(found: Findings, made: Sequence[Panel]) -> dict[str, Any]:
         for unit, (low, high) in enumerate(zip(lows, highs, strict=True)):
             match = known.get((layer, unit))
             name = f"{found.layers[layer]}, unit {unit}"
-            about = f"Follows {label(match, found)}." if match else f"{name}."
+            about = f"Follows {label(match, found)}." if match else f"{name}: no match found."
             units.append([f"unit {unit}", about])
             ranges.append([round(low, 3), round(high, 3)])
         peaks += [_peaks(column) for column in values.T]

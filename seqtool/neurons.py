@@ -2,21 +2,21 @@
 
 After Karpathy, Johnson & Fei-Fei 2015, arXiv:1506.02078, section 4.1, who found by eye units that
 are on inside quotes, count brackets or measure the length of a line. Text and activations come in;
-how they are shown is left to others.
+how they are shown is left to others, and how sure a correlation is to dependence.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.dependence import Agreement, agree, discoveries, joined, spells, tail
+
 Floats = npt.NDArray[np.float64]
 
-FEWEST = 5  # times that a yes-or-no feature must be each in each half to be tried
-FEWEST_TEXTS = 20  # the same for the label of a whole text: the best of hundreds of units by chance
-# has an AUC of 0.75 over this many
+FEWEST = 5  # times that a feature must begin in each half to be tried
 CLEAR = 0.5  # of Match.excess from which a unit follows a feature clearly: an AUC of 0.75
 OPENING, CLOSING = "([{", ")]}"
 PAIRED_QUOTES = {"“": "”", "«": "»", "„": "“"}
@@ -45,6 +45,16 @@ class Match:
     def clear(self) -> bool:
         """Whether the unit follows the feature so well that one sees it in the text."""
         return self.excess >= CLEAR
+
+    @property
+    def grade(self) -> str:
+        """Measure and strength."""
+        return f"{self.measure} {self.strength:.2f}"
+
+    @property
+    def there(self) -> str:
+        """What the unit is where the feature is."""
+        return "high" if self.sign > 0 else "low"
 
 
 def features(pieces: Sequence[str]) -> dict[str, Floats]:
@@ -127,10 +137,47 @@ FEATURES: dict[str, Callable[[str], Iterator[float]]] = {
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the units of a model follow in a text."""
+    """What the units of a model follow in a text, as far as its second half confirms it."""
 
     by_unit: list[Match]  # for each unit its feature, in the order of layers and units
     by_feature: list[Match]  # for each feature its unit, the clearest first
+    idle: list[tuple[int, int]] = field(default_factory=list)  # layer and unit that follow nothing
+    unfollowed: list[str] = field(default_factory=list)  # features that no unit follows
+    rare: list[str] = field(default_factory=list)  # features that the text has too seldom to tell
+
+    @property
+    def limits(self) -> list[str]:
+        """What was not found, in sentences."""
+        vague = [f"{match.feature} ({match.grade})" for match in self.by_feature if not match.clear]
+        seldom = f"fewer than {FEWEST} times in one half of the text, so it cannot be told"
+        lists = {
+            "no unit clearly follows, with the best in brackets": vague,
+            "no unit is found to follow": self.unfollowed,
+            seldom: self.rare,
+        }
+        found = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
+        if self.idle and (self.by_unit or self.unfollowed):
+            total = len(self.by_unit) + len(self.idle)
+            found.append(f"none found for {len(self.idle)} of {total} units")
+        return found
+
+    def beside(self, other: "Ranking", below: int) -> "Ranking":
+        """Together with what the layers above the ``below`` first ones follow."""
+        return Ranking(
+            [*self.by_unit, *(_raised(match, below) for match in other.by_unit)],
+            _clearest([*self.by_feature, *(_raised(match, below) for match in other.by_feature)]),
+            [*self.idle, *((layer + below, unit) for layer, unit in other.idle)],
+            [*self.unfollowed, *other.unfollowed],
+            [*self.rare, *other.rare],
+        )
+
+
+def _raised(match: Match, below: int) -> Match:
+    return replace(match, layer=match.layer + below)
+
+
+def _clearest(matches: list[Match]) -> list[Match]:
+    return sorted(matches, key=lambda match: -match.excess)
 
 
 @dataclass(frozen=True)
@@ -139,7 +186,7 @@ class Sample:
 
     activations: Sequence[np.ndarray]  # of each layer, (n, H)
     features: Mapping[str, Floats]  # by name, (n,): 0 or 1, or a count
-    fewest: int = FEWEST  # times that a yes-or-no feature must be each in each half
+    apart: bool = False  # whether the places are texts of their own, in no order
 
 
 def labelled(
@@ -156,7 +203,7 @@ def labelled(
     """
     which = [1] if len(classes) == 2 else range(len(classes))
     features = {f"label {classes[c]}": (labels == c).astype(np.float64) for c in which}
-    return Sample(means, features, FEWEST_TEXTS)
+    return Sample(means, features, apart=True)
 
 
 def named_labels(labels: Sequence[str]) -> dict[str, Floats]:
@@ -168,81 +215,77 @@ def named_labels(labels: Sequence[str]) -> dict[str, Floats]:
 def rank_units(samples: Sequence[Sample]) -> Ranking:
     """For every unit the feature it follows best, and for every feature the best unit.
 
-    Unit, feature and sign are chosen on the first half of a sample, the strength is measured on the
-    second: with hundreds of units some would fit any feature by chance.
+    Unit, feature and sign are chosen on the first half of a sample, by the least strength that is
+    likely there: with hundreds of units some would fit any feature by chance. The second half
+    measures the strength and must confirm it. What it does not confirm is not told.
 
     Args:
         samples: Of the same layers, each with features of its own.
-
-    Returns:
-        Nothing of either if no sample holds any feature in both halves.
     """
-    names, binary = list[str](), list[bool]()
-    chosen, proved = list[Floats](), list[Floats]()  # of each feature, (N,)
-    for sample in samples:
-        half = max((len(part) for part in sample.activations), default=0) // 2
-        usable = {
-            name: values
-            for name, values in sample.features.items()
-            if _varies(values[:half], sample.fewest) and _varies(values[half:], sample.fewest)
-        }
-        if not usable:
-            continue
-        first, second = (
-            _ranks(np.concatenate([part[cut] for part in sample.activations], axis=1))
-            for cut in (slice(0, half), slice(half, None))
-        )
-        names += usable
-        binary += [_is_binary(values) for values in usable.values()]
-        chosen += [_signed(first, values[:half]) for values in usable.values()]
-        proved += [_signed(second, values[half:]) for values in usable.values()]
-    if not names:
-        return Ranking([], [])
     layers = samples[0].activations
     places = [(layer, u) for layer, part in enumerate(layers) for u in range(part.shape[1])]
+    names, binary, rare = list[str](), list[bool](), list[str]()
+    tried: list[tuple[Agreement, Agreement]] = []
+    for sample in samples:
+        usable, seldom = _sift(sample)
+        rare += seldom
+        if usable:
+            names += usable
+            binary += [_is_binary(values) for values in usable.values()]
+            tried.append(_in_halves(sample, list(usable.values())))
+    if not names:
+        return Ranking([], [], places, [], rare)
+    chosen, proved = (joined(side) for side in zip(*tried, strict=True))
+    signs = np.sign(chosen.excess)
 
     def match(feature: int, unit: int) -> Match:
-        sign = 1 if chosen[feature][unit] >= 0 else -1
-        excess = max(0.0, float(sign * proved[feature][unit]))
-        strength = (1 + excess) / 2 if binary[feature] else excess
-        measure = "AUC" if binary[feature] else "rho"
+        sign = int(signs[feature, unit])
+        excess = sign * float(proved.excess[feature, unit])
+        measure, strength = ("AUC", (1 + excess) / 2) if binary[feature] else ("rho", excess)
         return Match(*places[unit], names[feature], measure, strength, sign)
 
-    sizes = np.abs(chosen)  # (F, N)
-    by_unit = [match(int(best), unit) for unit, best in enumerate(sizes.argmax(axis=0))]
-    by_feature = [match(f, int(best)) for f, best in enumerate(sizes.argmax(axis=1))]
-    return Ranking(by_unit, sorted(by_feature, key=lambda found: -found.excess))
+    def confirmed(pairs: list[tuple[int, int]]) -> list[Match]:
+        likely = [pair for pair in pairs if chosen.floors[pair] > 0]
+        chances = np.array([tail(float(signs[pair] * proved.scores[pair])) for pair in likely])
+        believed = zip(likely, discoveries(chances), strict=True)
+        return [match(*pair) for pair, real in believed if real]
+
+    floors = chosen.floors
+    by_unit = confirmed([(int(f), unit) for unit, f in enumerate(floors.argmax(axis=0))])
+    by_feature = confirmed([(feature, int(u)) for feature, u in enumerate(floors.argmax(axis=1))])
+    busy = {(match.layer, match.unit) for match in by_unit}
+    followed = {match.feature for match in by_feature}
+    return Ranking(
+        by_unit,
+        _clearest(by_feature),
+        [place for place in places if place not in busy],
+        [name for name in names if name not in followed],
+        rare,
+    )
 
 
-def _varies(values: Floats, fewest: int) -> bool:
-    if _is_binary(values):
-        return fewest <= int(values.sum()) <= len(values) - fewest
-    return len(values) >= 2 * fewest and bool(values.min() < values.max())
+def _sift(sample: Sample) -> tuple[dict[str, Floats], list[str]]:
+    """The features that begin often enough in both halves, and the names of the others."""
+    usable: dict[str, Floats] = {}
+    for name, values in sample.features.items():
+        middle = len(values) // 2
+        if all(spells(part, sample.apart) >= FEWEST for part in (values[:middle], values[middle:])):
+            usable[name] = values
+    return usable, [name for name in sample.features if name not in usable]
+
+
+def _in_halves(sample: Sample, features: Sequence[Floats]) -> tuple[Agreement, Agreement]:
+    middle = len(features[0]) // 2
+    first, second = (
+        agree(
+            np.concatenate([part[cut] for part in sample.activations], axis=1),
+            [values[cut] for values in features],
+            sample.apart,
+        )
+        for cut in (slice(0, middle), slice(middle, None))
+    )
+    return first, second
 
 
 def _is_binary(values: Floats) -> bool:
     return bool(np.isin(values, (0, 1)).all())
-
-
-def _ranks(values: np.ndarray) -> Floats:
-    """The rank of each value in its column, (n, H), from 1; equal values share their mean rank."""
-    ranks = np.empty(values.shape)
-    for column in range(values.shape[1]):
-        _, inverse, counts = np.unique(values[:, column], return_inverse=True, return_counts=True)
-        ends = np.cumsum(counts)
-        ranks[:, column] = (ends - (counts - 1) / 2)[inverse]
-    return ranks
-
-
-def _signed(ranks: Floats, feature: Floats) -> Floats:
-    """How well each column follows a feature, from -1 to 1, (H,).
-
-    Spearman's rank correlation over the largest that the feature's ties allow: brackets that are
-    open at one place in twenty let even a perfect unit correlate by 0.4 only. Of a yes-or-no
-    feature it is 2 AUC - 1, the AUC being the chance that the unit is higher where the feature is
-    than where it is not (Mann and Whitney's U over the number of pairs).
-    """
-    order = _ranks(feature[:, None])[:, 0]
-    order = order - order.mean()
-    centred = ranks - ranks.mean(axis=0)
-    return np.asarray(order @ centred / (order @ order))

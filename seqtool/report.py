@@ -18,7 +18,7 @@ from seqtool.errors import SeqtoolError
 from seqtool.figures import Draw, draw_belief, draw_history, plots, svg
 from seqtool.files import write_whole
 from seqtool.findings import Belief, Findings, Labelled
-from seqtool.marking import Panel, escaped, packed, panel_data, panels, show_panels, where
+from seqtool.marking import Panel, escaped, packed, panel_data, panels, show_panels
 from seqtool.summary import Summary
 
 HISTORY = 40  # evaluations on the slider, at most
@@ -204,24 +204,28 @@ def _gates(found: Findings, made: dict[str, Draw]) -> str:
 
 
 def _units(found: Findings) -> str:
-    if found.ranking is None or not found.ranking.by_feature:
+    ranking = found.ranking
+    if ranking is None:
         return ""
     rows = [
         [
             match.feature,
             found.layers[match.layer].removeprefix("layer "),
             match.unit,
-            f"{match.measure} {match.strength:.2f}",
-            where(match) if match.clear else f"{where(match)}, but vague",
+            match.grade,
+            match.there if match.clear else f"{match.there}, but vague",
         ]
-        for match in found.ranking.by_feature
+        for match in ranking.by_feature
     ]
+    limits = "".join(f'<p class="soft">{escaped(limit)}.</p>' for limit in ranking.limits)
+    if not rows:
+        return limits
     heads = ["feature", "layer", "unit", "strength", "there it is"]
     return (
         '<p class="soft">For each feature of the text the unit that follows it best. Chosen on one '
         "half of the text, measured on the other. AUC: 0.5 is chance, 1 perfect; rho: rank "
         "correlation, 0 is chance, 1 perfect. Those called vague hardly show in the text.</p>"
-        f"{_table(heads, rows)}"
+        f"{_table(heads, rows)}{limits}"
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from seqtool.console import format_count, number_of, printable
 from seqtool.findings import Attended, Belief, Findings, Labelled
-from seqtool.neurons import Match
+from seqtool.neurons import Match, Ranking
 from seqtool.sheet import Series, Sheet
 from seqtool.summary import Summary
 
@@ -104,8 +104,8 @@ def show_findings(found: Findings, spell: Sequence[str], sheet: Sheet) -> None:
         show_flow(found.flow, sheet)
     if found.gates is not None:
         show_gates(found.gates, sheet, found.element)
-    if found.ranking and found.ranking.by_feature:
-        show_units(found.ranking.by_feature, sheet)
+    if found.ranking is not None:
+        show_units(found.ranking, sheet)
     if found.horizon is not None:
         show_horizon(found.horizon, sheet)
     if found.surprises:
@@ -203,30 +203,30 @@ def _tokens(value: float) -> str:
     return "endless" if value >= LONGEST else format_count(value)
 
 
-def show_units(matches: Sequence[Match], sheet: Sheet) -> None:
-    """For each feature of the text the unit that follows it best."""
+def show_units(ranking: Ranking, sheet: Sheet) -> None:
+    """For each feature of the text the unit that follows it best, and what was not found."""
     sheet.heading("Hidden units that follow something")
-    clear = [match for match in matches if match.clear]
     rows = [
         [
             printable(match.feature)[:FEATURE_WIDTH],
             f"{match.layer + 1}",
             f"{match.unit}",
-            f"{match.measure} {match.strength:.2f}",
-            "high" if match.sign > 0 else "low",
+            match.grade,
+            match.there,
         ]
-        for match in clear
+        for match in ranking.by_feature
+        if match.clear
     ]
-    if clear:
+    if rows:
         sheet.table(["follows", "layer", "unit", "strength", "there"], rows)
-    if vague := [match for match in matches if not match.clear]:
-        names = ", ".join(f"{m.feature} ({m.measure} {m.strength:.2f})" for m in vague)
-        sheet.paragraph(f"no unit clearly follows, with the best in brackets: {names}")
-    best = matches[0]
-    sheet.paragraph(
-        "strength on the half of the text that it was not chosen by; AUC: 0.5 is chance, rho: 0; "
-        f"see one with --layer {best.layer + 1} --unit {best.unit}"
-    )
+    for limit in ranking.limits:
+        sheet.paragraph(limit)
+    if ranking.by_feature:
+        best = ranking.by_feature[0]
+        sheet.paragraph(
+            "strength on the half of the text that it was not chosen by; AUC: 0.5 is chance, rho: "
+            f"0; see one with --layer {best.layer + 1} --unit {best.unit}"
+        )
 
 
 def show_unit(
@@ -239,11 +239,10 @@ def show_unit(
 ) -> None:
     """A text marked by the activation of one unit, (n,)."""
     sheet.heading(f"Unit {unit} of {layer}")
-    if match is not None:
-        what = "high" if match.sign > 0 else "low"
-        sheet.paragraph(
-            f"best match: {match.feature} ({match.measure} {match.strength:.2f}, {what} there)"
-        )
+    best = (
+        "none found" if match is None else f"{match.feature} ({match.grade}, {match.there} there)"
+    )
+    sheet.paragraph(f"best match: {best}")
     low, high = float(values.min()), float(values.max())
     sheet.shaded(pieces, scaled(values).tolist(), f"{low:+.2f}", f"{high:+.2f}")
 

@@ -98,7 +98,8 @@ ALLOWED: dict[str, set[str]] = {
     "tape": {"cells"},
     "gates": {"tape"},
     "jacobians": {"cells", "tape"},
-    "neurons": set(),
+    "dependence": set(),
+    "neurons": {"dependence"},
     "horizon": {"evaluation", "mixture", "models"},
     "findings": {"neurons"},
     "looking": {

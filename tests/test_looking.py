@@ -112,10 +112,10 @@ def test_documents_of_a_language_model_are_labelled() -> None:
     text = np.concatenate(documents)
     found = look_language(
         model,
-        text[:50],
-        ["x"] * 49,
+        text,
+        slice(0, 50),
         frozenset({"units"}),
-        text=text,
+        spell="x" * 8,
         window=4,
         documents=documents,
         labels=Labels(numbers, CLASSES),
@@ -133,9 +133,7 @@ def test_a_view_begins_in_the_state_that_the_text_has_led_to() -> None:
     views = frozenset[View]({"units", "surprisal"})
 
     def look(first: int) -> Findings:
-        ids = text[first:]
-        pieces = ["x"] * (len(ids) - 1)
-        return look_language(model, ids, pieces, views, text=text, window=4, before=text[:first])
+        return look_language(model, text, slice(first, 60), views, spell="x" * 8, window=4)
 
     whole, later = look(0), look(25)
     assert whole.activations is not None

@@ -1,5 +1,8 @@
 """What units follow: features by hand on small texts, and planted units that must be found."""
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -68,6 +71,7 @@ def test_planted_units_are_found() -> None:
     layer[:, 4] -= 2 * depth
     found = rank([noise, layer], pieces)
     units = {(match.layer, match.unit): match for match in found.by_unit}
+    assert {*units} == {(1, 2), (1, 4)}
     assert units[1, 2].feature == "inside quotes"
     assert units[1, 2].sign == 1
     assert units[1, 2].measure == "AUC"
@@ -77,30 +81,64 @@ def test_planted_units_are_found() -> None:
     assert units[1, 4].measure == "rho"
     assert units[1, 4].strength > 0.6
     assert {(m.layer, m.unit) for m in found.by_feature[:2]} == {(1, 2), (1, 4)}
-    assert len(found.by_unit) == 12
+    assert {*found.idle} == {(layer, unit) for layer in (0, 1) for unit in range(6)} - {*units}
+    assert "digit" in found.rare
 
 
-def test_chance_is_not_taken_for_skill() -> None:
-    pieces, _, _ = planted()
-    noise = np.random.default_rng(1).normal(size=(len(pieces), 200))
+def slow_noise(memory: float, shape: tuple[int, int]) -> np.ndarray:
+    """Units that know nothing and forget so slowly: AR(1), (n, H)."""
+    kept, steps = math.exp(-1 / memory), math.ceil(5 * memory)
+    values = np.random.default_rng(1).normal(size=(shape[0] + steps, shape[1]))
+    for step in range(1, len(values)):
+        values[step] += kept * values[step - 1]
+    return values[steps:]
+
+
+PLAY = Path(__file__).parents[1].joinpath("sample_data", "play.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("memory", [1, 15, 100])
+@pytest.mark.parametrize("length", [700, 1400, 6000])
+def test_chance_is_not_taken_for_skill(memory: float, length: int) -> None:
+    pieces = list(PLAY[:length])
+    noise = slow_noise(memory, (length, 100))
     found = rank([noise], pieces)
-    assert np.mean([match.excess for match in found.by_unit]) < 0.05
+    assert len(found.by_unit) <= 2
+    assert len(found.idle) == 100 - len(found.by_unit)
+    assert len(found.by_feature) <= 1
+
+
+@pytest.mark.parametrize("memory", [1, 15, 100])
+def test_a_unit_that_is_the_place_in_a_line_is_found_in_a_short_text(memory: float) -> None:
+    pieces = list(PLAY[:1400])
+    units = slow_noise(memory, (1400, 100))
+    units[:, 7] = np.tanh(features(pieces)["position in line"] / 20)
+    found = rank([units], pieces)
+    (match,) = [match for match in found.by_unit if match.unit == 7]
+    assert match.feature == "position in line"
+    assert match.strength == pytest.approx(1)
+
+
+def test_a_feature_of_few_spells_is_called_rare() -> None:
+    text = "word " * 40 + "(" + "word " * 40 + ")" + "word " * 120
+    found = rank([slow_noise(15, (len(text), 10))], list(text))
+    assert "bracket depth" in found.rare
+    assert "position in line" in found.rare
+    assert "space" not in found.rare
+    assert any("bracket depth" in limit and "fewer than 5" in limit for limit in found.limits)
 
 
 def test_the_auc_is_that_of_all_pairs() -> None:
     pieces = list("ab AB " * 30)
-    rng = np.random.default_rng(3)
-    values = rng.integers(0, 4, size=(len(pieces), 1)).astype(float)  # many equal values
+    upper = features(pieces)["upper case"]
     half = len(pieces) // 2
-    found = rank([values], pieces)
-    match = found.by_unit[0]
-    if match.measure == "AUC":
-        inside = features(pieces)[match.feature][half:] == 1
-        unit = values[half:, 0] * match.sign
-        pairs = unit[inside][:, None] - unit[~inside][None]
-        auc = np.mean(pairs > 0) + np.mean(pairs == 0) / 2
-        assert match.strength == pytest.approx(max(0.5, auc))
-    assert match.feature in FEATURES
+    values = 2 - upper + np.random.default_rng(3).integers(0, 3, len(pieces))  # many equal values
+    (match,) = rank([values[:, None]], pieces).by_unit
+    assert (match.feature, match.measure, match.sign) == ("upper case", "AUC", -1)
+    inside = upper[half:] == 1
+    unit = -values[half:]
+    pairs = unit[inside][:, None] - unit[~inside][None]
+    assert match.strength == pytest.approx(np.mean(pairs > 0) + np.mean(pairs == 0) / 2)
 
 
 @pytest.mark.parametrize("text", ["", "a", "aaaa"])
@@ -108,6 +146,7 @@ def test_a_text_without_any_feature_ranks_nothing(text: str) -> None:
     found = rank([np.zeros((len(text), 3))], list(text))
     assert found.by_unit == []
     assert found.by_feature == []
+    assert len(found.rare) == len(FEATURES)
 
 
 def test_a_unit_that_tells_the_label_of_whole_texts_is_found() -> None:
@@ -124,7 +163,7 @@ def test_a_unit_that_tells_the_label_of_whole_texts_is_found() -> None:
     unit = -means[150:, 3]
     pairs = unit[half][:, None] > unit[~half][None]
     assert best.strength == pytest.approx(pairs.mean())
-    assert found.by_unit[3].feature == "label good"
+    assert [(match.unit, match.feature) for match in found.by_unit] == [(3, "label good")]
 
 
 def test_of_three_labels_each_is_told_from_the_others() -> None:
@@ -137,8 +176,10 @@ def test_of_three_labels_each_is_told_from_the_others() -> None:
 
 
 def test_few_texts_tell_nothing_of_labels() -> None:
-    labels = np.arange(60) % 2  # 15 of each in each half
-    assert rank_units([labelled([np.zeros((60, 3))], labels, ("a", "b"))]).by_unit == []
+    labels = np.arange(16) % 2  # 4 of each in each half
+    found = rank_units([labelled([labels[:, None] * 1.0], labels, ("a", "b"))])
+    assert found.by_unit == []
+    assert found.rare == ["label b"]
 
 
 def test_labels_of_words_are_features() -> None:
@@ -168,8 +209,8 @@ def test_a_unit_that_counts_rare_brackets_follows_them_perfectly() -> None:
 
 def test_rho_is_spearmans_where_there_are_no_ties() -> None:
     rng = np.random.default_rng(3)
-    feature, unit = rng.permutation(200).astype(float), rng.normal(size=200)
+    feature = rng.permutation(200).astype(float)
+    unit = rng.normal(size=200) - feature / 100
     (found,) = rank_units([Sample([unit[:, None]], {"place": feature})]).by_unit
     places, heights = (np.argsort(np.argsort(part[100:])) for part in (feature, unit))
-    expected = float(np.corrcoef(places, heights)[0, 1]) * found.sign
-    assert found.strength == pytest.approx(max(0.0, expected), abs=1e-9)
+    assert found.strength == pytest.approx(-float(np.corrcoef(places, heights)[0, 1]))

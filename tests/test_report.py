@@ -91,11 +91,9 @@ def make_findings(hidden: int = 6, tokens: int = 41) -> Findings:
     config = ModelConfig(hidden_size=hidden, embed_size=4, num_layers=2, ngram_order=1)
     model = LanguageModel(config, 12)
     rng = np.random.default_rng(0)
-    ids = rng.integers(1, 12, tokens + 1)
-    pieces = [SPELL[token] for token in ids[1:]]
-    text = np.concatenate([ids, rng.integers(1, 12, 300)])
+    text = rng.integers(1, 12, tokens + 301)
     views = frozenset(VIEWS["generate"])
-    return look_language(model, ids, pieces, views, text=text, window=12)
+    return look_language(model, text, slice(0, tokens + 1), views, spell=SPELL, window=12)
 
 
 @pytest.fixture(scope="module")
