@@ -6,6 +6,7 @@ wrong one is seen before anything is trained on it. Reading the table is the bus
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ PAIRS = (
 OTHER_NAMES = ("id", "idx", "index", "date", "time", "author", "user", "url", "split")
 SHORT = 50  # characters; a label is seldom longer
 LONG_NAME = 60  # characters; a column's name is never longer
+# Symbols: how many a text has at least, different ones, and characters of one, on average.
+SEVERAL_SYMBOLS, FEW_SYMBOLS, SHORT_SYMBOL = 2.5, 256, 3.0
+NUMBERS = 0.2  # of the symbols; with more they are figures
 
 
 @dataclass(frozen=True)
@@ -255,3 +259,15 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return cell.strip().casefold() not in ("nan", "inf", "infinity")
+
+
+def are_symbols(texts: Sequence[str]) -> bool:
+    """Whether texts are short symbols with spaces between, as the sounds of words are written.
+
+    There are several in a text, few different ones, and they are not numbers.
+    """
+    symbols = Counter(symbol for text in texts for symbol in text.split())
+    count, size = symbols.total(), sum(len(s) * n for s, n in symbols.items())
+    numbers = sum(n for symbol, n in symbols.items() if symbol.isdecimal())
+    short = size <= SHORT_SYMBOL * count and numbers <= NUMBERS * count
+    return count >= SEVERAL_SYMBOLS * len(texts) and short and len(symbols) <= FEW_SYMBOLS

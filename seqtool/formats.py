@@ -1,7 +1,8 @@
 """How tables of texts are written: each format as rows of named cells that can be read again.
 
-CSV, TSV, JSON Lines, Parquet, fastText lines, "label text" lines, one folder per label, plain lines
-and data sets of the Hugging Face hub. What a cell means is the business of tables.
+CSV, TSV, JSON Lines, Parquet, fastText lines, "label text" lines, dictionaries of pronunciations,
+one folder per label, plain lines and data sets of the Hugging Face hub. What a cell means is the
+business of tables.
 """
 
 import hashlib
@@ -13,14 +14,23 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from seqtool.columns import Columns, looks_like_header
+from seqtool.columns import Columns, are_symbols, looks_like_header
 from seqtool.delimited import LONGEST, Judge, find_layout, read_rows
 from seqtool.errors import DataError
 from seqtool.hub import TRANSLATION, Rows, hub_name, open_hub, open_parquet
 from seqtool.text import PACKED, SUFFIXES, TextFiles, open_text, too_long
 
 Format = Literal[
-    "csv", "tsv", "jsonl", "parquet", "fasttext", "labelled-lines", "folder", "hub", "lines"
+    "csv",
+    "tsv",
+    "jsonl",
+    "parquet",
+    "fasttext",
+    "labelled-lines",
+    "pronunciations",
+    "folder",
+    "hub",
+    "lines",
 ]
 
 _SUFFIX_FORMATS: dict[str, Format] = {
@@ -34,6 +44,9 @@ _SUFFIX_FORMATS: dict[str, Format] = {
 }
 _MARKED = re.compile(r"__label__(\S+)[ \t]*")
 _LINE_LABEL = re.compile(r"([+-]?\d+|[^\W\d]\w*:\w+) +(?=[^ ])")
+# Of CMUdict: remarks on their own lines or behind others, the number of a further pronunciation.
+_REMARK = re.compile(r"^;;;.*|\s+#.*")
+_VARIANT = re.compile(r"(?<=.)\(\d+\)$")
 SAMPLE = 1000  # rows from which formats and columns are guessed
 
 
@@ -93,6 +106,8 @@ def open_source(
             return _from_rows(open_parquet(files), files.name, files.sha256())
         case "fasttext" | "labelled-lines":
             return _open_marked(files, kind)
+        case "pronunciations":
+            return _open_pronunciations(files)
         case _ if not labelled:
             return _open_lines(files)
     raise DataError(
@@ -128,6 +143,8 @@ def _file_format(files: TextFiles) -> Format:
         counts = {line.count(mark) for line in filled}
         if len(filled) > 1 and len(counts) == 1 and counts != {0}:
             return kind  # type: ignore[return-value]
+    if _are_pronunciations(filled):
+        return "pronunciations"
     return "labelled-lines" if _begin_with_labels(filled) else "lines"
 
 
@@ -145,6 +162,36 @@ def _begin_with_labels(lines: Sequence[str]) -> bool:
         return True
     counted = sum(int(after) - int(before) == 1 for before, after in pairwise(labels))
     return 2 * counted <= len(labels)
+
+
+def _are_pronunciations(lines: Sequence[str]) -> bool:
+    """Whether each line is a word and, behind white space, its sounds with spaces between.
+
+    Prose has no first words that hardly ever come back, and few other words that always do.
+    """
+    entries = [entry for entry in map(_entry, lines) if entry is not None]
+    words = {word for word, _ in entries if word[:1].isalpha()}
+    sounds = [sound for _, sound in entries]
+    symbols = {symbol for sound in sounds for symbol in sound.split()}
+    again = 2 * len(symbols) <= sum(len(sound.split()) for sound in sounds)
+    return again and 2 * len(words) > len(entries) and all(sounds) and are_symbols(sounds)
+
+
+def _entry(line: str) -> tuple[str, str] | None:
+    """The word of a line of a dictionary and its sounds; None for a remark."""
+    word, _, sounds = " ".join(_REMARK.sub("", line).split()).partition(" ")
+    return (_VARIANT.sub("", word), sounds) if word else None
+
+
+def _open_pronunciations(files: TextFiles) -> Source:
+    """Lines of ``HELLO(2)  HH EH0 L OW1 # a remark``."""
+
+    def read() -> Iterator[tuple[int, Sequence[Any]]]:
+        for number, line in enumerate(files.lines(LONGEST), 1):
+            if (entry := _entry(line)) is not None:
+                yield number, entry
+
+    return Source(files.name, ("word", "pronunciation"), read, files.sha256())
 
 
 def _open_delimited(

@@ -52,8 +52,6 @@ _RUN = re.compile(r"(.)\1+", re.DOTALL)
 
 
 SHORT_TEXT = 2.5  # words; texts shorter than this on average are single words, seen as letters
-MANY_DIGITS = 0.2  # of the characters: dates and numbers, read by characters
-FEW_SYMBOLS, SHORT_SYMBOL = 256, 3.0  # different ones, and characters of one on average
 
 
 def hash_text(text: str) -> int:
@@ -365,15 +363,3 @@ def mean_words(texts: Sequence[str]) -> float:
     """How many words texts have on average, in scripts without spaces characters; 0 for none."""
     pattern = re.compile(PATTERNS["word"])
     return sum(len(pattern.findall(text)) for text in texts) / max(1, len(texts))
-
-
-def are_symbols(texts: Sequence[str]) -> bool:
-    """Whether texts are short symbols with spaces between, as the sounds of words are written.
-
-    There are several in a text, few different ones, and they are not numbers.
-    """
-    symbols = Counter(symbol for text in texts for symbol in text.split())
-    count, size = symbols.total(), sum(len(s) * n for s, n in symbols.items())
-    numbers = sum(n for symbol, n in symbols.items() if symbol.isdecimal())
-    short = size <= SHORT_SYMBOL * count and numbers <= MANY_DIGITS * count
-    return count >= SHORT_TEXT * len(texts) and short and len(symbols) <= FEW_SYMBOLS

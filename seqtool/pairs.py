@@ -119,8 +119,9 @@ def read_pairs(
     """Read sources and targets.
 
     Args:
-        data: A table (CSV, TSV, JSON Lines, Parquet; also compressed), ``-``, the name of a data
-            set on the hub; or, with ``target``, a text whose lines are the sources.
+        data: A table (CSV, TSV, JSON Lines, Parquet, a dictionary of pronunciations; also
+            compressed), ``-``, the name of a data set on the hub; or, with ``target``, a text whose
+            lines are the sources.
         target: The text whose lines are the targets.
         source_column: The source's column; guessed without.
         target_column: The target's; with commas between them several, each a right answer.
@@ -166,7 +167,8 @@ def guess_pairs(data: str, *, encoding: str = "utf-8") -> str:
         ConfigError: If the encoding is unknown.
         DataError: If it cannot be read.
     """
-    if guess_format(data, encoding=encoding) not in ("csv", "tsv", "jsonl", "parquet", "hub"):
+    kind = guess_format(data, encoding=encoding)
+    if kind not in ("csv", "tsv", "jsonl", "parquet", "hub", "pronunciations"):
         return ""
     names, sample = sample_rows(data, encoding=encoding, is_header=looks_like_header)
     return looks_like_pairs(names, sample) if names else ""

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from seqtool.bitext import read_split
 from seqtool.checkpoint import Card, event_line, load, load_dictionary
+from seqtool.columns import are_symbols
 from seqtool.console import Console
 from seqtool.dictionary import Dictionary
 from seqtool.distributed import portions, shared_out, world
 from seqtool.errors import ConfigError, DataError
-from seqtool.lexicon import are_symbols
 from seqtool.metrics import (
     WORDS,
     References,

@@ -18,15 +18,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.columns import are_symbols
 from seqtool.config import PairConfig, TokenizerKind
 from seqtool.errors import CheckpointError, ConfigError
-from seqtool.lexicon import MANY_DIGITS, SHORT_TEXT, Texts, are_symbols, mean_words
+from seqtool.lexicon import SHORT_TEXT, Texts, mean_words
 from seqtool.pairs import Pairs
 from seqtool.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
 
 SAMPLE = 5000  # pairs looked at to choose
+MANY_DIGITS = 0.2  # of the characters: dates and numbers, read by characters
 SHARED = 0.5  # of the target's letters stand in sources too: then one vocabulary serves both
 # Pieces: 4,000 for the 30,000 pairs (700,000 words) of Multi30k; they grow as word types do, with
 # the square root of the text (Heaps 1978; Sennrich & Zhang 2019, arXiv:1905.11901, for few pairs).

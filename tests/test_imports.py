@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
     },
     "bitext": {"images", "audit", "config", "errors", "pairs", "splits"},
-    "spelling": {"config", "errors", "lexicon", "pairs", "tokenizer"},
+    "spelling": {"columns", "config", "errors", "lexicon", "pairs", "tokenizer"},
     "dictionary": {"config", "errors", "lexicon", "pairs"},
     "resampling": set(),
     "metrics": {"resampling"},

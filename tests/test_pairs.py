@@ -104,6 +104,46 @@ def test_several_right_answers(tmp_path):
     assert list(read_pairs(columns, target_column="ref2").targets) == ["", "i j"]
 
 
+SPOKEN = """;;; a dictionary
+READ  R IY1 D
+READ(2)  R EH1 D # the past
+DEED  D IY1 D
+RED D EH1 R
+(  P ER EH N
+
+DEER\tD IH1 R
+DREAD\t\tD R EH1 D
+"""
+
+
+def test_a_dictionary_of_pronunciations_is_known_by_its_look(tmp_path):
+    path = write(tmp_path / "spoken.dict", SPOKEN)
+    assert guess_task(path) == "translate"
+    pairs = read_pairs(path)
+    assert pairs.columns.texts == ("word", "pronunciation")
+    found = list(zip(pairs.rows, pairs.texts, strict=True))
+    assert found[:3] == [
+        (2, ("READ", "R IY1 D")),
+        (3, ("READ", "R EH1 D")),
+        (4, ("DEED", "D IY1 D")),
+    ]
+    assert ("(", "P ER EH N") in pairs.texts
+    assert ("DREAD", "D R EH1 D") in pairs.texts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "So it is as we go on\nIt is as he is so\nNo one is as it is\n",
+        "a b c d\na c d b\nb c d a\n" * 9,  # first words that come back
+        "red 12 13 14\ndeer 15 16 13\ndeed 14 15 16\n" * 3,
+        "It rains again today\nThe dog sleeps\nWe watch the rain\n" * 3,
+    ],
+)
+def test_prose_and_figures_are_no_pronunciations(tmp_path, text):
+    assert guess_task(write(tmp_path / "text.txt", text)) == "generate"
+
+
 def test_files_out_of_step_are_refused_with_the_line(tmp_path):
     rng = np.random.default_rng(0)
     lines = ["x" * n for n in rng.integers(5, 90, 200)]
