@@ -5,12 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqtool.compiled import inlined
+from seqtool.compiled import arithmetic, inlined
 from seqtool.vectors import stay_apart
 
 Array = np.ndarray[Any, Any]
 
 NOT_FINITE = -1  # instead of an id
+LEAST = -700.0  # exp of it is a normal number; below it is taken for 0
+LOG2E = 1 / math.log(2)
+LN2_HIGH = 0.693147180369123816490  # its last 21 bits are 0: its product with n is exact (fdlibm)
+LN2_LOW = 1.90821492927058770002e-10
+SHIFT = 1.5 * 2.0**52  # added to a float64, leaves its whole part in the lowest bits
+ONE = 1023 << 52  # the bits of 1.0
+T3, T4, T5, T6, T7, T8, T9, T10, T11, T12, T13 = (1 / math.factorial(k) for k in range(3, 14))
 
 
 class Options(NamedTuple):
@@ -70,26 +77,57 @@ def choose(
         for i in range(size):
             mass += math.exp((weights[i] - best) / options.temperature)
         keep_likeliest(weights, heap, best, options.temperature, size, options.top_p * mass)
-    total = 0.0
-    for i in range(size):
-        weight = math.exp((weights[i] - best) / options.temperature)
-        if weight < options.min_p:
-            weight = 0.0
-        weights[i] = weight
-        total += weight
-    mass = 0.0
-    for i in range(size):
-        mass += weights[i] / total
-    target, mass = uniform * mass, 0.0
+    total = weigh(weights, heap, best, options.temperature, options.min_p)
+    target, mass = uniform * total, 0.0
     last = likeliest
     for i in range(size):
-        share = weights[i] / total
-        mass += share
+        mass += weights[i]
         if mass > target:
             return i
-        if share > 0:
+        if weights[i] > 0:
             last = i
     return last  # the product was rounded up to the whole mass
+
+
+@arithmetic
+def weigh(scores: Array, bits: Array, best: float, temperature: float, least: float) -> float:
+    """Scores to exp((score - best) / temperature), 0 for what is below ``least``; gives the sum.
+
+    2^n e^r with n whole and |r| <= ln(2) / 2, e^r from its Taylor series to the thirteenth power:
+    off by 3e-16 of it at most. The library's exp, a call for each token, takes a tenth of the time
+    that a batch needs for a token.
+
+    Args:
+        scores: (V,) float64, none above ``best``; -inf becomes 0.
+        bits: Scratch space, (V,) int64.
+        best: See there.
+        temperature: See there.
+        least: See there.
+    """
+    powers = bits.view(np.float64)
+    for i in range(len(scores)):
+        x = (scores[i] - best) / temperature
+        x = x if x > LEAST else LEAST
+        powers[i] = x * LOG2E + SHIFT
+        n = powers[i] - SHIFT
+        r = (x - n * LN2_HIGH) - n * LN2_LOW
+        series = T13
+        series = T11 + r * (T12 + r * series)
+        series = T9 + r * (T10 + r * series)
+        series = T7 + r * (T8 + r * series)
+        series = T5 + r * (T6 + r * series)
+        series = T3 + r * (T4 + r * series)
+        series = 1.0 + r * (1.0 + r * (0.5 + r * series))
+        scores[i] = series if x > LEAST else 0.0
+    for i in range(len(scores)):
+        bits[i] = (bits[i] << 52) + ONE  # the whole part becomes the exponent
+    for i in range(len(scores)):
+        weight = scores[i] * powers[i]
+        scores[i] = weight if weight >= least else 0.0
+    total = 0.0
+    for i in range(len(scores)):
+        total += scores[i]
+    return total
 
 
 @inlined

@@ -44,6 +44,16 @@ def inlined(function: FunctionT) -> FunctionT:
     return part
 
 
+def arithmetic(function: FunctionT) -> FunctionT:
+    """A function compiled into those that call it, as vector code.
+
+    So a division by zero is no exception; and multiply and add may become one instruction.
+    """
+    made: Any = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    kept: FunctionT = made
+    return kept
+
+
 def compiled(function: FunctionT) -> FunctionT:
     """The function as machine code, made at its first call; it runs without Python's lock.
 

@@ -1,6 +1,5 @@
 """Which device computes, and with how many threads."""
 
-import ctypes
 from collections.abc import Mapping
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from seqtool.config import Device
 from seqtool.errors import ConfigError
+from seqtool.memory import keep_memory
 
 
 def torch_device(device: Device) -> torch.device:
@@ -45,30 +45,6 @@ def restore_generators(states: Mapping[str, Tensor], device: torch.device, *, se
         torch.cuda.set_rng_state(states["rng_cuda"], device)
     else:
         torch.cuda.manual_seed(seed % 2**64)
-
-
-# Parameters of glibc's mallopt (malloc.h), and what they are set to.
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-KEEP_ALL, NONE, ONE = 2**31 - 1, 0, 1
-
-
-def keep_memory() -> None:
-    """Have what a step of training frees kept for the next, where the C library is glibc.
-
-    It would go back to the system, which hands it out again in pages of zeros: some 8,000 of them
-    for an array of 2x512, a tenth of the time of a step. One arena, because others give back a heap
-    whenever it is empty.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library; no way to ask it (Windows)
-        return
-    for parameter, value in (
-        (M_TRIM_THRESHOLD, KEEP_ALL),
-        (M_MMAP_MAX, NONE),
-        (M_ARENA_MAX, ONE),
-    ):
-        mallopt(parameter, value)
 
 
 def set_up(device: Device, threads: int | None) -> torch.device:

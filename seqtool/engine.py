@@ -12,6 +12,7 @@ import numpy.typing as npt
 from seqtool.config import DecodeConfig, ModelConfig, Precision
 from seqtool.decode import State, Steppable, Written
 from seqtool.errors import ConfigError
+from seqtool.memory import keep_memory
 from seqtool.mixture import Mixture, Partner
 from seqtool.numpy_engine import NumpyEngine
 from seqtool.team import Team
@@ -89,6 +90,7 @@ class Engine:
         from seqtool.counting import build_counts
         from seqtool.quantize import build_network, padded
 
+        keep_memory()
         self.config = config
         self.vocab_size = vocab_size
         self.precision = precision
@@ -172,6 +174,8 @@ class Engine:
             contexts[:, 0] = state[-1][0]
         if ids is not None:
             past[:, self._context] = ids
+        x = np.zeros((batch, self._network.matrices.layout[0, 2]), np.float32)
+        rows = np.zeros((batch, self._context), np.int64)
         scores = np.zeros((batch, self._padded), np.float32)
         if logits is not None:
             scores[:, : self.vocab_size] = logits
@@ -187,7 +191,7 @@ class Engine:
         def job(thread: int, threads: int) -> int:
             return write(
                 self._network, self._counts, options, thread, threads, counter, failed,
-                h, c, past, contexts, scores, allowed, uniforms, ids is not None,
+                h, c, past, contexts, x, rows, scores, allowed, uniforms, ids is not None,
             )  # fmt: skip
 
         done = self._run(job, STEP if ids is not None else WRITE * batch, steps * batch)
@@ -255,8 +259,10 @@ class Engine:
     def _history(self, state: State, steps: int) -> tuple[Floats, Floats]:
         """Room for h and c, (N + 1, L, B, H padded) each, the first taken from a state."""
         shape = (steps + 1, *state[0].shape[:2], self._network.units)
-        parts = [np.zeros(shape, np.float32) for _ in range(self._parts)]
+        # No zeros but in the first: all others are written before they are read.
+        parts = [np.empty(shape, np.float32) for _ in range(self._parts)]
         for part, values in zip(parts, state[: self._parts], strict=True):
+            part[0] = 0
             part[0, :, :, : self.config.hidden_size] = values
         if self._parts == 1:
             parts.append(np.zeros((steps + 1, 0, 0, 0), np.float32))

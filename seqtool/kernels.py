@@ -112,6 +112,7 @@ class _Layer(torch.autograd.Function):
         bias_hh: Tensor,
         kind: str,
         backward: bool,
+        keep: bool,
         lengths: Tensor | None,
         *start: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -127,7 +128,7 @@ class _Layer(torch.autograd.Function):
         if kind == "lstm":
             cells = torch.empty_like(states)
             cells[-1 if backward else 0] = start[1]
-        activity = x.new_empty(steps, rows, width)
+        activity = x.new_empty(steps if keep else 1, rows, width)
 
         def panels(weight: Tensor, *, of_input: bool) -> Tensor:
             blocks = areas(weight.view(gates, size, -1), kind, of_input=of_input)
@@ -149,7 +150,7 @@ class _Layer(torch.autograd.Function):
             Job.GATES: activity,
         }
         counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
-        counts |= {Job.INPUT: inputs, Job.HIDDEN: size}
+        counts |= {Job.INPUT: inputs, Job.HIDDEN: size, Job.KEEP: int(keep)}
         run(loop("forward", kind, x), make_job(counts, tensors), rows, BLOCK_ROWS)
         ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
         ctx.counts, ctx.kind = counts, kind
@@ -214,7 +215,7 @@ class _Layer(torch.autograd.Function):
             grad_hh[:, :size].reshape(weight_hh.shape),
             torch_order(grad_bias[:gates, :size], kind, of_input=True).reshape(-1),
             grad_bias[-gates:, :size].reshape(-1),
-            *(None, None, None),
+            *(None, None, None, None),
             grad_state[:, :size],
             *((grad_cell,) if grad_cell is not None else ()),
         )
@@ -260,6 +261,6 @@ def run_layer(
     Returns:
         h at every time, (B, T, H), in the order of x, and the state after the last step taken.
     """
-    arguments = (*weights, kind, backward, lengths, *state)
+    arguments = (*weights, kind, backward, torch.is_grad_enabled(), lengths, *state)
     output, *final = _Layer.apply(x.transpose(0, 1), *arguments)
     return output.transpose(0, 1), tuple(final)

@@ -90,7 +90,7 @@ class Layer:
             Job.WEIGHT_HH: self._hh,
             Job.STATES: states,
             Job.CELLS: np.zeros(states.shape if self._memory else 0, np.float32),
-            Job.GATES: np.empty((steps, rows, self._areas * self._padded), np.float32),
+            Job.GATES: np.empty((1, rows, self._areas * self._padded), np.float32),
         }
         job = np.zeros(len(Job), np.int64)
         for place, array in arrays.items():

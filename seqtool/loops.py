@@ -15,15 +15,25 @@ import math
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 from numba.np.numpy_support import carray
 
-from seqtool.compiled import callback
-from seqtool.tiles import ABREAST, COLUMNS, DEPTH, claim, product, tile_rows, to_chunks, view
+from seqtool.compiled import arithmetic, callback
+from seqtool.tiles import (
+    ABREAST,
+    COLUMNS,
+    DEPTH,
+    abreast,
+    claim,
+    product,
+    tile_rows,
+    to_chunks,
+    view,
+)
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
 LSTM, GRU, TANH, RELU, SIGMOID = range(len(KINDS))
@@ -46,7 +56,7 @@ class Job(IntEnum):
     WEIGHT_HH = 11
     STATES = 12  # (T + 1, B, H): h, with the start at the end that is read first
     CELLS = 13  # (T + 1, B, H): c of an LSTM
-    GATES = 14  # (T, B, areas P)
+    GATES = 14  # (T, B, areas P), or (1, B, areas P) if only the state is wanted
     GRAD_OUTPUT = 15  # (T, B, H)
     GRAD_STATE = 16  # (B, P): of the final h, turned into that of the first
     GRAD_CELL = 17  # (B, H): the same of c
@@ -58,6 +68,7 @@ class Job(IntEnum):
     GRAD_WEIGHT_IH = 23  # (input areas P, E)
     GRAD_WEIGHT_HH = 24  # (state areas P, H)
     GRAD_BIAS = 25  # (areas P,)
+    KEEP = 26  # 1: forward keeps the gates of all time steps, for backward
 
 
 # Rows that go through time together: enough that reading the weights does not set the pace, few
@@ -76,18 +87,6 @@ TANH_ABOVE = np.array(
 TANH_BELOW = np.array(
     [1.0, 0.470096282, 2.72293317e-2, 3.93093668e-4, 1.28164472e-6], dtype=np.float32
 )
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def arithmetic(function: FunctionT) -> FunctionT:
-    """A function compiled into those that call it, as vector code.
-
-    So a division by zero is no exception; and multiply and add may become one instruction.
-    """
-    made: Any = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
-    kept: FunctionT = made
-    return kept
 
 
 def tanh(x: Any) -> Any:
@@ -309,7 +308,8 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
         weight_hh = view(job, Job.WEIGHT_HH, from_input * padded * size, unit)
         states = view(job, Job.STATES, (steps + 1) * rows * size, unit)
         cells = view(job, Job.CELLS, (steps + 1) * rows * size if kind == LSTM else 0, unit)
-        gates = view(job, Job.GATES, steps * rows * width, unit)
+        keep = job[Job.KEEP]
+        gates = view(job, Job.GATES, (steps if keep else 1) * rows * width, unit)
         lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
         while True:
             block = claim(job)
@@ -322,15 +322,16 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
                 first = t * rows + low
                 before = (first + rows if job[Job.BACKWARD] else first) * size
                 after = (first if job[Job.BACKWARD] else first + rows) * size
+                area = first if keep else low
                 for r in range(high - low):
-                    copy(bias, gates[(first + r) * width : (first + r + 1) * width])
-                panel = 0
+                    copy(bias, gates[(area + r) * width : (area + r + 1) * width])
+                panel, most = 0, abreast(high - low)
                 while panel < width // COLUMNS:  # both products while its sums are at hand
-                    at = first * width + panel * COLUMNS
+                    at = area * width + panel * COLUMNS
                     # Up to where one of the products begins or ends.
                     end = input_panels if panel < input_panels else width // COLUMNS
                     end = state_panel if panel < state_panel else end
-                    count = min(ABREAST, end - panel)
+                    count = min(most, end - panel)
                     if panel < input_panels:
                         tile_rows(
                             *(x, first * inputs, inputs, 1, high - low),
@@ -346,7 +347,7 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
                         )
                     panel += count
                 for r in range(high - low):
-                    row = gates[(first + r) * width : (first + r + 1) * width]
+                    row = gates[(area + r) * width : (area + r + 1) * width]
                     b, a = before + r * size, after + r * size
                     h_before, h = states[b : b + size], states[a : a + size]
                     if len(lengths) and t >= lengths[low + r]:
@@ -426,12 +427,12 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
                         rnn_backward(kind, h, out, grad_h, grad_row, size, unit)
                 product(
                     *(grad_gates, grad_at + width - depth, row_width, high - low, depth),
-                    *(weight_hh, h_panels, grad_state, low * padded, padded),
+                    *(weight_hh, 0, h_panels, grad_state, low * padded, padded),
                 )
                 if x_width:
                     product(
                         *(grad_gates, grad_at, row_width, high - low, depth),
-                        *(weight_ih, x_panels, grad_x, first * x_width, x_width),
+                        *(weight_ih, 0, x_panels, grad_x, first * x_width, x_width),
                     )
                 count = high - low
                 to_chunks(grad_gates, grad_at, row_width, count, width, gates_out, first)

@@ -8,8 +8,11 @@ threads share the rows. With int8 weights the sums are whole numbers, so exact.
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from seqtool.compiled import inlined
+from seqtool.tiles import COLUMNS, product
 from seqtool.vectors import (
     LANES,
     SHIFT,
@@ -32,7 +35,9 @@ from seqtool.vectors import (
 
 Array = np.ndarray[Any, Any]
 
-ROWS = 8  # multiplied together and stored side by side, so that memory is read in one stream
+ROWS = (
+    8  # of int8, multiplied together and stored side by side, so that memory is read in one stream
+)
 LOG2E = np.float32(1 / np.log(2))
 LN2_HIGH = np.float32(0.693359375)  # exact in few bits: its product with a whole number is exact
 LN2_LOW = np.float32(np.log(2) - 0.693359375)
@@ -46,8 +51,9 @@ class Matrices(NamedTuple):
     """Weight matrices one after the other, their rows padded with zeros, see quantize.
 
     Attributes:
-        weights: (N,) float32 or int8. Each matrix is stored as blocks of 8 rows: the first
-            LANES weights of each of them, of int8 twice as many, then the next of each, and so on.
+        weights: (N,) float32 or int8. A float32 matrix (R, K) is stored as panels, (R / 16, K, 16),
+            see tiles. One of int8 as blocks of 8 rows: the first 2 LANES weights of each of them,
+            then the next of each, and so on.
         scales: What a row's products are multiplied by, (R,) float32.
         biases: What is added to them, (R,) float32.
         layout: (M, 3) int64: for each matrix its first weight, first row, and width in weights.
@@ -131,6 +137,15 @@ def encode(values: Array, first: int, size: int, codes: Array, start: int) -> An
 
 
 @inlined
+def encode_rows(
+    values: Array, first: int, width: int, count: int, codes: Array, factors: Array
+) -> None:
+    """Encode ``count`` rows that follow each other, from ``first`` on; codes are flat, from 0."""
+    for i in range(count):
+        factors[i] = encode(values, first + i * width, width, codes, i * width)
+
+
+@inlined
 def finish(
     matrices: Matrices, row: int, sums: Any, factor: np.float32, out: Array, there: int
 ) -> None:
@@ -140,7 +155,6 @@ def finish(
     store(out, there, put)
 
 
-@inlined
 def multiply(
     matrices: Matrices,
     matrix: int,
@@ -157,18 +171,57 @@ def multiply(
     Args:
         matrices: Holds the matrix.
         matrix: Its number in the layout.
-        first: First row, a multiple of 8.
-        last: Row to stop before, a multiple of 8.
+        first: First row, a multiple of COLUMNS.
+        last: Row to stop before, a multiple of COLUMNS.
         codes: The vectors, one after the other, each as wide as the matrix, from ``encode``.
         factors: What ``encode`` returned for each, (count,).
         count: Number of vectors.
         out: Results, a row of ``stride`` numbers for each vector.
         stride: At least ``last``.
     """
+    raise TypeError("products are for compiled code; in Python there is NumPy")
+
+
+def multiply_floats(
+    matrices: Matrices,
+    matrix: int,
+    first: int,
+    last: int,
+    codes: Array,
+    factors: Array,
+    count: int,
+    out: Array,
+    stride: int,
+) -> None:
+    """``multiply`` with float32 weights: each sum begins with the bias."""
+    stay_apart()
+    weight, row, width = matrices.layout[matrix]
+    for m in range(count):
+        for r in range(first, last, LANES):
+            store(out, m * stride + r, load(matrices.biases, row + r))
+    product(
+        *(codes, 0, width, count, width),
+        *(matrices.weights, weight + first * width, (last - first) // COLUMNS),
+        *(out, first, stride),
+    )
+
+
+def multiply_words(
+    matrices: Matrices,
+    matrix: int,
+    first: int,
+    last: int,
+    codes: Array,
+    factors: Array,
+    count: int,
+    out: Array,
+    stride: int,
+) -> None:
+    """``multiply`` with int8 weights."""
     stay_apart()
     weights, layout = matrices.weights, matrices.layout
     width = layout[matrix, 2]
-    lanes = 2 * LANES if is_quantized(weights) else LANES
+    lanes = 2 * LANES
     for r in range(first, last, ROWS):
         block = layout[matrix, 0] + r * width
         row = layout[matrix, 1] + r
@@ -226,3 +279,10 @@ def multiply(
             finish(matrices, row, totals(a, b, c, d), factors[m], out, there)
             finish(matrices, row + 4, totals(e, f, g, h), factors[m], out, there + 4)
             m += 1
+
+
+def _typed_multiply(matrices: Any, *others: Any) -> Any:
+    return multiply_floats if matrices[0].dtype == types.float32 else multiply_words
+
+
+overload(multiply, jit_options={"nogil": True}, strict=False)(_typed_multiply)

@@ -8,6 +8,7 @@ import numpy as np
 from seqtool.config import GATES, ModelConfig, Precision
 from seqtool.products import ROWS, Matrices
 from seqtool.recurrence import GRU, LSTM, RELU, SIGMOID, TANH, Network
+from seqtool.tiles import COLUMNS
 from seqtool.vectors import LANES
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -132,13 +133,14 @@ def join(pairs: Sequence[tuple[Floats, Floats]], precision: Precision) -> Matric
         layout.append((weight, row, matrix.shape[1]))
         weight, row = weight + matrix.size, row + len(matrix)
     exact = precision == "float32"
-    lanes = LANES if exact else 2 * LANES
     joined = _aligned(weight, np.float32 if exact else np.int8)
     scales = np.ones(row, np.float32)
     for (matrix, _), (first, place, _) in zip(pairs, layout, strict=True):
+        rows, lanes = COLUMNS, 1
         if not exact:
+            rows, lanes = ROWS, 2 * LANES
             matrix, scales[place : place + len(matrix)] = quantize(matrix)
-        blocks = matrix.reshape(-1, ROWS, matrix.shape[1] // lanes, lanes).swapaxes(1, 2)
+        blocks = matrix.reshape(-1, rows, matrix.shape[1] // lanes, lanes).swapaxes(1, 2)
         joined[first : first + matrix.size] = blocks.ravel()
     biases = np.concatenate([bias for _, bias in pairs])
     code = np.empty(0, np.float32 if exact else np.int16)

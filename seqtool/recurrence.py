@@ -12,7 +12,8 @@ from seqtool.choosing import NOT_FINITE, Options, choose
 from seqtool.compiled import compiled, inlined
 from seqtool.counting import Counts, follow, interpolate
 from seqtool.hashing import BASE, PRIME, SPREAD
-from seqtool.products import Matrices, encode, multiply, sigmoid, tanh
+from seqtool.products import Matrices, encode, encode_rows, multiply, sigmoid, tanh
+from seqtool.tiles import COLUMNS
 from seqtool.vectors import (
     LANES,
     add_atomic,
@@ -28,6 +29,8 @@ from seqtool.vectors import (
 Array = np.ndarray[Any, Any]
 
 TANH, RELU, SIGMOID, LSTM, GRU = range(5)  # kinds of cells
+TOGETHER = 64  # texts whose gates are held at once: a second-level cache has room for them
+GAP = 3 * COLUMNS  # between rows of gates: rows a power of two apart share places of a cache
 PATIENCE = 4000  # looks at a counter before the core is offered to others, some microseconds
 NOUGHT, ONE = np.float32(0), np.float32(1)
 
@@ -74,22 +77,25 @@ def meet(counter: Array, threads: int) -> None:
 
 @inlined
 def share(size: int, thread: int, threads: int) -> tuple[int, int]:
-    """First unit or row of a thread, and the one to stop before; multiples of LANES."""
-    blocks = (size + LANES - 1) // LANES
-    return blocks * thread // threads * LANES, blocks * (thread + 1) // threads * LANES
+    """First unit or row of a thread, and the one to stop before; multiples of COLUMNS."""
+    blocks = (size + COLUMNS - 1) // COLUMNS
+    return blocks * thread // threads * COLUMNS, blocks * (thread + 1) // threads * COLUMNS
 
 
 @inlined
-def look_up(network: Network, past: Array, now: int, x: Array, first: int, rows: Array) -> None:
-    """The input of the first layer for one token, and the rows of its n-grams.
+def look_up(
+    network: Network, past: Array, now: int, x: Array, first: int, rows: Array, first_row: int
+) -> None:
+    """The input of the first layer for one token, and the rows of its n-grams; all arrays flat.
 
     Args:
         network: With embedding and tables.
-        past: Ids of one text, flat.
-        now: Where in it the token stands; the ``context`` before it are there too.
-        x: Flat float32; the input is put into it from ``first`` on.
+        past: Ids.
+        now: Where among them the token stands; the ``context`` before it are those of its text.
+        x: float32; the input is put into it from ``first`` on.
         first: See there.
-        rows: (K,) int64, filled with the rows of the tables (hashing.hash_rows).
+        rows: int64; ``context`` rows of the tables are put into it (hashing.hash_rows).
+        first_row: From here on.
     """
     token = past[now]
     size = network.embedding.shape[1]
@@ -99,22 +105,41 @@ def look_up(network: Network, past: Array, now: int, x: Array, first: int, rows:
     for back in range(network.context):
         key = (key * BASE + past[now - 1 - back] * SPREAD + (back + 1)) % PRIME
         row = key % network.buckets + back * network.buckets
-        rows[back] = row
+        rows[first_row + back] = row
         for j in range(size):
             x[first + j] += network.tables[row, j]
 
 
 @inlined
 def add_table_logits(
-    network: Network, rows: Array, logits: Array, first: int, begin: int, end: int
+    network: Network,
+    rows: Array,
+    first_row: int,
+    count: int,
+    logits: Array,
+    stride: int,
+    begin: int,
+    end: int,
 ) -> None:
-    """Add what n-grams say to some logits, from ``begin`` to before ``end``, of one text."""
+    """Add what n-grams say to the logits of some texts, from ``begin`` to before ``end`` of each.
+
+    Args:
+        network: With tables.
+        rows: Flat, from ``look_up``.
+        first_row: Where the rows of the first text begin.
+        count: Texts.
+        logits: Flat float32.
+        stride: Between the logits of two texts.
+        begin: See there.
+        end: See there.
+    """
     inputs, vocab_size = network.embedding.shape[1], network.embedding.shape[0]
     if network.tables.shape[1] == inputs:
         return
-    for row in rows:
+    for i in range(count * network.context):
+        row, text = rows[first_row + i], i // network.context * stride
         for j in range(begin, min(end, vocab_size)):
-            logits[first + j] += network.tables[row, inputs + j]
+            logits[text + j] += network.tables[row, inputs + j]
 
 
 @inlined
@@ -187,6 +212,143 @@ def advance(
             store(new_h, after + j, a)
 
 
+class Room(NamedTuple):
+    """Scratch space of one thread for B texts; of the gates it uses its own share of units.
+
+    Attributes:
+        codes: What ``encode`` makes of the input of a layer, (B, widest).
+        codes_h: The same of the state, (B, H).
+        factors: What ``encode`` returned, (B,) float32.
+        factors_h: The same for the state.
+        ux: Products of inputs, (B or TOGETHER, gates H and a gap) float32.
+        wh: Products of states alike.
+    """
+
+    codes: Array
+    codes_h: Array
+    factors: Array
+    factors_h: Array
+    ux: Array
+    wh: Array
+
+
+@inlined
+def make_room(network: Network, batch: int) -> Room:
+    """Scratch space for so many texts side by side."""
+    units = network.units
+    widest = max(network.matrices.layout[0, 2], units)
+    stride = network.gates * units + GAP
+    return Room(
+        np.empty((batch, widest), network.matrices.code.dtype),
+        np.empty((batch, units), network.matrices.code.dtype),
+        np.empty(batch, np.float32),
+        np.empty(batch, np.float32),
+        np.empty((min(batch, TOGETHER), stride), np.float32),
+        np.empty((min(batch, TOGETHER), stride), np.float32),
+    )
+
+
+@inlined
+def feed(
+    network: Network,
+    room: Room,
+    begin: int,
+    end: int,
+    threads: int,
+    counter: Array,
+    x: Array,
+    h: Array,
+    c: Array,
+    step: int,
+) -> None:
+    """Read a token in each text: all layers.
+
+    Args:
+        network: The model.
+        room: Scratch space; afterwards its codes and factors are those of the last layer.
+        begin: First unit of this thread, in each gate.
+        end: Unit to stop before.
+        threads: How many make this call together.
+        counter: Shared by the threads.
+        x: Inputs of the first layer, (B, width) float32.
+        h: States, (N + 1, L, B, H); those of ``step`` are read, the next are written.
+        c: Memories alike.
+        step: See there.
+    """
+    layers, batch, units = h.shape[1], h.shape[2], h.shape[3]
+    matrices, stride = network.matrices, room.ux.shape[1]
+    states, memories = h.ravel(), c.ravel()
+    codes, codes_h = room.codes.ravel(), room.codes_h.ravel()
+    encode_rows(x.ravel(), 0, x.shape[1], batch, codes, room.factors)
+    for layer in range(layers):
+        old = (step * layers + layer) * batch * units
+        new = old + layers * batch * units
+        encode_rows(states, old, units, batch, codes_h, room.factors_h)
+        for first in range(0, batch, TOGETHER):
+            last = min(batch, first + TOGETHER)
+            for part in range(2):
+                own, values, factors = room.ux, room.codes, room.factors
+                if part == 1:
+                    own, values, factors = room.wh, room.codes_h, room.factors_h
+                width = network.matrices.layout[2 * layer + part, 2]
+                flat = values.ravel()[first * width : last * width]
+                for gate in range(network.gates):
+                    low, high = gate * units + begin, gate * units + end
+                    multiply(
+                        matrices, 2 * layer + part, low, high,
+                        flat, factors[first:last], last - first, own, stride,
+                    )  # fmt: skip
+            for b in range(first, last):
+                own_place, before, after = (b - first) * stride, old + b * units, new + b * units
+                advance(
+                    network.kind, units, begin, end, room.ux, own_place, room.wh, own_place,
+                    states, before, memories, before, states, after, after,
+                )  # fmt: skip
+        meet(counter, threads)
+        encode_rows(states, new, units, batch, codes, room.factors)
+
+
+@inlined
+def pick(
+    options: Options,
+    logits: Array,
+    allowed: Array,
+    uniforms: Array,
+    step: int,
+    first: int,
+    last: int,
+    past: Array,
+    now: int,
+    room: tuple[Array, Array],
+) -> bool:
+    """Choose the next token of some texts.
+
+    Args:
+        options: How.
+        logits: (B, V padded) float32.
+        allowed: Which tokens may be chosen, (B or 1, V) bool.
+        uniforms: A random number for each choice, (B, N) float64.
+        step: Which of them.
+        first: First text.
+        last: Text to stop before.
+        past: Ids, (B, K + N); the token is put into it.
+        now: Where in each text it stands.
+        room: Scratch space of ``choose``.
+
+    Returns:
+        Whether there was a choice in each.
+    """
+    padded, flat, marks = logits.shape[1], logits.ravel(), allowed.ravel()
+    per_row = 0 if allowed.shape[0] == 1 else allowed.shape[1]
+    for b in range(first, last):
+        uniform = uniforms[b, step]
+        token = choose(flat, b * padded, marks, b * per_row, uniform, options, room[0], room[1])
+        if token == NOT_FINITE:
+            return False
+        past[b, now] = token
+    return True
+
+
 @compiled
 def write(
     network: Network,
@@ -200,6 +362,8 @@ def write(
     c: Array,
     past: Array,
     contexts: Array,
+    x: Array,
+    table_rows: Array,
     logits: Array,
     allowed: Array,
     uniforms: Array,
@@ -221,6 +385,8 @@ def write(
             given.
         contexts: Where the n-gram model stands, (B, N + 1, order) int64; the first is read, the
             others are written.
+        x: Scratch space, (B, width of the first layer) float32, zeros, shared by the threads.
+        table_rows: Scratch space, (B, K) int64, shared by the threads.
         logits: Of the next token, (B, V padded) float32; read, then overwritten in each step.
         allowed: Which tokens may be chosen, (B or 1, V) bool.
         uniforms: A random number for each choice, (B, N) float64.
@@ -230,84 +396,42 @@ def write(
         How many tokens were written: N, or fewer if the logits allow no choice.
     """
     steps: int = h.shape[0] - 1
-    layers, batch, units = h.shape[1], h.shape[2], h.shape[3]
-    matrices, layout = network.matrices, network.matrices.layout
-    vocab_size, padded = allowed.shape[1], logits.shape[1]
-    rows_of_gates = network.gates * units
-    width = layout[0, 2]
-    x = np.zeros((batch, width), np.float32)
-    codes = np.empty((batch, max(width, units)), matrices.code.dtype)
-    codes_h = np.empty((batch, units), matrices.code.dtype)
-    factors, factors_h = np.empty(batch, np.float32), np.empty(batch, np.float32)
-    ux = np.empty((batch, rows_of_gates), np.float32)
-    wh = np.empty((batch, rows_of_gates), np.float32)
-    table_rows = np.empty((batch, network.context), np.int64)
+    layers, batch = h.shape[1], h.shape[2]
+    vocab_size, padded, width = allowed.shape[1], logits.shape[1], x.shape[1]
+    room = make_room(network, batch)
     weights, heap = np.empty(vocab_size, np.float64), np.empty(vocab_size, np.int64)
-    begin, end = share(units, thread, threads)
+    begin, end = share(network.units, thread, threads)
     first_row, last_row = share(padded, thread, threads)
-    # A lone text's token is chosen by every thread for itself: cheaper than to wait for it.
-    first_text, last_text = 0, batch
+    # A lone text's token is chosen and looked up by every thread: cheaper than to wait for it.
+    first, last = 0, batch
     if batch > 1:
-        first_text, last_text = batch * thread // threads, batch * (thread + 1) // threads
+        first, last = batch * thread // threads, batch * (thread + 1) // threads
+    ids, inputs, rows, scores = past.ravel(), x.ravel(), table_rows.ravel(), logits.ravel()
     order = len(counts.weights)
-    per_row = 0 if allowed.shape[0] == 1 else vocab_size
     for step in range(steps):
         now = network.context + step
-        if not given:
-            for b in range(first_text, last_text):
-                token = choose(
-                    logits.ravel(),
-                    b * padded,
-                    allowed.ravel(),
-                    b * per_row,
-                    uniforms[b, step],
-                    options,
-                    weights,
-                    heap,
-                )
-                if token == NOT_FINITE:
-                    failed[0] = 1
-                else:
-                    past[b, now] = token
-            if batch > 1:
-                meet(counter, threads)
-            if failed[0]:
-                return step
-        for b in range(batch):
-            look_up(network, past[b], now, x.ravel(), b * width, table_rows[b])
-            factors[b] = encode(x.ravel(), b * width, width, codes.ravel(), b * width)
-        for layer in range(layers):
-            before = (step * layers + layer) * batch * units
-            after = before + layers * batch * units
-            for b in range(batch):
-                factors_h[b] = encode(
-                    h.ravel(), before + b * units, units, codes_h.ravel(), b * units
-                )
-            for gate in range(network.gates):
-                low, high = gate * units + begin, gate * units + end
-                multiply(matrices, 2 * layer, low, high, codes, factors, batch, ux, rows_of_gates)
-                multiply(
-                    matrices, 2 * layer + 1, low, high, codes_h, factors_h, batch, wh, rows_of_gates
-                )
-            for b in range(batch):
-                own = b * rows_of_gates
-                old, new = before + b * units, after + b * units
-                advance(
-                    network.kind, units, begin, end, ux, own, wh, own,
-                    h, old, c, old, h, new, new,
-                )  # fmt: skip
+        if not given and not pick(
+            options, logits, allowed, uniforms, step, first, last, past, now, (weights, heap)
+        ):
+            failed[0] = 1
+        else:
+            for b in range(first, last):
+                here = b * past.shape[1] + now
+                look_up(network, ids, here, inputs, b * width, rows, b * network.context)
+        if batch > 1:
             meet(counter, threads)
-            for b in range(batch):
-                factors[b] = encode(h.ravel(), after + b * units, units, codes.ravel(), b * units)
-        multiply(matrices, 2 * layers, first_row, last_row, codes, factors, batch, logits, padded)
-        for b in range(batch):
-            add_table_logits(
-                network, table_rows[b], logits.ravel(), b * padded, first_row, last_row
-            )
+        if failed[0]:
+            return step
+        feed(network, room, begin, end, threads, counter, x, h, c, step)
+        multiply(
+            network.matrices, 2 * layers, first_row, last_row,
+            room.codes, room.factors, batch, logits, padded,
+        )  # fmt: skip
+        add_table_logits(network, rows, 0, batch, scores, padded, first_row, last_row)
         meet(counter, threads)
         if order:
             # A lone text's logits are mixed by one thread: the others read them.
-            for b in range(first_text, last_text if batch > 1 or thread == 0 else first_text):
+            for b in range(first, last if batch > 1 or thread == 0 else first):
                 known = (b * (steps + 1) + step) * order
                 follow(counts, contexts.ravel(), known, known + order, past[b, now], vocab_size)
                 interpolate(
@@ -351,15 +475,17 @@ def read(
     matrices, layout = network.matrices, network.matrices.layout
     steps, stride = flow.shape[1], flow.shape[2]
     padded = logits.shape[1]
-    rows_of_gates = network.gates * units
+    gap = network.gates * units + GAP
     codes = np.empty((steps, stride), matrices.code.dtype)
     codes_h = np.empty((1, units), matrices.code.dtype)
     factors, factors_h = np.empty(steps, np.float32), np.empty(1, np.float32)
-    ux = np.empty((steps, rows_of_gates), np.float32)
-    wh = np.empty((1, rows_of_gates), np.float32)
+    ux = np.empty((steps, gap), np.float32)
+    wh = np.empty((1, gap), np.float32)
     begin, end = share(units, thread, threads)
+    rows = table_rows.ravel()
     for t in range(steps * thread // threads, steps * (thread + 1) // threads):
-        look_up(network, past, network.context + t, flow.ravel(), t * stride, table_rows[t])
+        now = network.context + t
+        look_up(network, past, now, flow.ravel(), t * stride, rows, t * network.context)
     meet(counter, threads)
     for layer in range(layers):
         width, place = layout[2 * layer, 2], layer * units
@@ -368,18 +494,16 @@ def read(
             factors[t] = encode(into, t * stride, width, codes.ravel(), t * width)
         for gate in range(network.gates):
             low, high = gate * units + begin, gate * units + end
-            multiply(matrices, 2 * layer, low, high, codes, factors, steps, ux, rows_of_gates)
+            multiply(matrices, 2 * layer, low, high, codes, factors, steps, ux, gap)
         memory, next_memory = place, place + layers * units
         for t in range(steps):
             before, old = (h.ravel(), place) if t == 0 else (out, (t - 1) * stride)
             factors_h[0] = encode(before, old, units, codes_h.ravel(), 0)
             for gate in range(network.gates):
                 low, high = gate * units + begin, gate * units + end
-                multiply(
-                    matrices, 2 * layer + 1, low, high, codes_h, factors_h, 1, wh, rows_of_gates
-                )
+                multiply(matrices, 2 * layer + 1, low, high, codes_h, factors_h, 1, wh, gap)
             advance(
-                network.kind, units, begin, end, ux, t * rows_of_gates, wh, 0,
+                network.kind, units, begin, end, ux, t * gap, wh, 0,
                 before, old, c, memory, out, t * stride, next_memory,
             )  # fmt: skip
             memory = next_memory
@@ -396,7 +520,8 @@ def read(
     multiply(
         matrices, 2 * layers, first_row, last_row, codes, factors, steps - first, logits, padded
     )
-    for t in range(first, steps):
-        place = (t - first) * padded
-        add_table_logits(network, table_rows[t], logits.ravel(), place, first_row, last_row)
+    add_table_logits(
+        network, rows, first * network.context, steps - first,
+        logits.ravel(), padded, first_row, last_row,
+    )  # fmt: skip
     return 0

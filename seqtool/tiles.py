@@ -3,14 +3,14 @@
 A recurrent layer multiplies a few rows by a large matrix, once for every time step. BLAS libraries
 are made for large times large: at eight to thirty rows they reach half of what a core can do, and
 each call pays for packing the matrix again. Here the matrix is packed once, as (N / 16, K, 16), and
-a tile stays in registers through all of K: up to six rows of one panel, or with the 32 registers of
-AVX-512 up to fourteen rows of two.
+a tile stays in registers through all of K: up to six rows of one panel, of few rows more panels, or
+with the 32 registers of AVX-512 up to fourteen rows of two.
 
 Every entry of a product is one chain of multiply-adds in the order of K. So its bits depend neither
 on which rows and panels are computed together nor on the number of threads.
 """
 
-from itertools import product as product_of
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -28,6 +28,7 @@ DEPTH = 128  # rows of a chunk: 8 KB of a panel, a quarter of a first-level cach
 # Rows and panels of a tile: twelve of AVX2's sixteen registers hold sums, 28 of AVX-512's 32. A
 # core that begins two multiply-adds in a cycle and ends them after four wants eight sums at least.
 MOST_ROWS, ABREAST = (14, 2) if WIDE else (6, 1)
+ABREAST_OF_THREE, ABREAST_OF_ONE = 2, 4  # panels of tiles of so few rows
 
 _INDEX = ir.IntType(64)
 
@@ -127,9 +128,10 @@ def _emit_tile(builder: Any, rows: int, panels: int, args: Any) -> None:
     b_at = builder.mul(done, _INDEX(COLUMNS))
     b_values = [builder.load(vector_at(panel, b_at), align=align) for panel in b_panels]
     # The panels after these, one line for each k. Without this a matrix of 16 MB, which lies in the
-    # third-level cache, is read at two thirds of the speed.
+    # third-level cache, is read at two thirds of the speed; with one row, which leaves no time
+    # between two lines, it is in the way.
     hints = [ir.IntType(32)(hint) for hint in (0, 3, 1)]  # to read, keep, data
-    for panel in next_panels:
+    for panel in next_panels if rows > 1 else []:
         builder.call(prefetch, [builder.bitcast(builder.gep(panel, [b_at]), byte), *hints])
     undefined = ir.Constant(vector, ir.Undefined)
     first = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
@@ -151,6 +153,13 @@ def _emit_tile(builder: Any, rows: int, panels: int, args: Any) -> None:
     builder.position_at_end(end)
     for place, value in zip(places, after, strict=True):
         builder.store(value, place, align=align)
+
+
+def _sizes() -> Iterator[tuple[int, int]]:
+    """Rows and panels of all tiles that are asked for."""
+    for rows in range(1, MOST_ROWS + 1):
+        most = ABREAST_OF_ONE if rows == 1 else ABREAST_OF_THREE if rows <= 3 else ABREAST
+        yield from ((rows, panels) for panels in range(1, most + 1))
 
 
 def _tile_function(module: Any, number: Any) -> Any:
@@ -175,7 +184,7 @@ def _tile_function(module: Any, number: Any) -> Any:
     nothing = function.append_basic_block("nothing")
     case = builder.add(builder.mul(panels, _INDEX(MOST_ROWS + 1)), rows)
     switch = builder.switch(case, nothing)
-    for high, wide in product_of(range(1, MOST_ROWS + 1), range(1, ABREAST + 1)):
+    for high, wide in _sizes():
         block = function.append_basic_block(f"tile_{high}_{wide}")
         switch.add_case(_INDEX(wide * (MOST_ROWS + 1) + high), block)
         builder.position_at_end(block)
@@ -224,6 +233,14 @@ tile: Any = intrinsic(_tile)
 
 
 @inlined
+def abreast(rows: Any) -> Any:
+    """How many panels to take at once with so many rows, of which none is left for another tile."""
+    if rows == 1:
+        return ABREAST_OF_ONE
+    return ABREAST_OF_THREE if rows <= 3 else ABREAST
+
+
+@inlined
 def tile_rows(
     a: Any,
     a_start: Any,
@@ -240,7 +257,7 @@ def tile_rows(
     c_row: Any,
     c_panel: Any,
 ) -> None:
-    """Any number of rows times up to ABREAST panels, in tiles as equal as can be: c += a b.
+    """Any number of rows times up to ``abreast`` panels, in tiles as equal as can be: c += a b.
 
     Arguments as in ``_tile``, and the number of rows and of panels.
     """
@@ -263,6 +280,7 @@ def product(
     rows: Any,
     k: Any,
     panels: Any,
+    panels_start: Any,
     count: Any,
     c: Any,
     c_start: Any,
@@ -272,13 +290,15 @@ def product(
 
     Args:
         a: Flat; ``rows`` rows of k entries, the first at ``a_start``, ``a_row`` apart.
-        panels: Flat (count, k, 16).
+        panels: Flat; (count, k, 16) from ``panels_start`` on.
         c: Flat; ``rows`` rows of 16 count entries, the first at ``c_start``, ``c_row`` apart.
     """
-    for panel in range(0, count, ABREAST):
+    most = abreast(rows)
+    for panel in range(0, count, most):
+        here = panels_start + panel * k * COLUMNS
         tile_rows(
             *(a, a_start, a_row, 1, rows),
-            *(panels, panel * k * COLUMNS, k * COLUMNS, min(ABREAST, count - panel), k),
+            *(panels, here, k * COLUMNS, min(most, count - panel), k),
             *(c, c_start + panel * COLUMNS, c_row, COLUMNS),
         )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqtool.compiled import compiled, inlined
-from seqtool.products import Matrices, encode, exponential, multiply, tanh
+from seqtool.products import Matrices, encode, encode_rows, exponential, multiply, tanh
 from seqtool.recurrence import LSTM, advance
 from seqtool.vectors import LANES, fma, load, splat, stay_apart, store, totals, zero
 
@@ -128,13 +128,6 @@ def copy(values: Array, first: int, size: int, out: Array, there: int) -> None:
 
 
 @inlined
-def encode_rows(values: Array, width: int, count: int, codes: Array, factors: Array) -> None:
-    """Bring rows that follow each other into the form that weights are multiplied with."""
-    for i in range(count):
-        factors[i] = encode(values, i * width, width, codes, i * width)
-
-
-@inlined
 def apply_tanh(x: Array, first: int, size: int) -> None:
     """tanh of ``size`` floats, a multiple of LANES, in place."""
     for k in range(first, first + size, LANES):
@@ -190,7 +183,7 @@ def read(
     ux = np.empty((tokens, rows), np.float32)
     summary = np.zeros(count * both, np.float32)
     for layer in range(net.layers):
-        encode_rows(flow, net.width if layer == 0 else both, tokens, codes, factors)
+        encode_rows(flow, 0, net.width if layer == 0 else both, tokens, codes, factors)
         for back in range(2):
             matrix = 4 * layer + 2 * back
             multiply(matrices, matrix, 0, rows, codes, factors, tokens, ux, rows)
@@ -234,7 +227,7 @@ def run(
     for t in range(lengths[0]):
         while lengths[active - 1] <= t:
             active -= 1
-        encode_rows(h, units, active, codes, factors)
+        encode_rows(h, 0, units, active, codes, factors)
         multiply(matrices, matrix, 0, rows, codes, factors, active, wh, rows)
         for i in range(active):
             now = firsts[i] + (lengths[i] - 1 - t if back else t)
@@ -257,7 +250,7 @@ def start(net: Transducer, sources: Array, summary: Array, h: Array, c: Array) -
     rows = layers * units * (2 if net.kind == LSTM else 1)
     codes, factors = np.empty(count * both, net.matrices.code.dtype), np.empty(count, np.float32)
     made = np.empty((count, rows), np.float32)
-    encode_rows(summary, both, count, codes, factors)
+    encode_rows(summary, 0, both, count, codes, factors)
     multiply(net.matrices, net.places.bridge, 0, rows, codes, factors, count, made, rows)
     for i in range(count):
         apply_tanh(made, i * rows, layers * units)
@@ -289,7 +282,7 @@ def remember(
             normalise(flow, n * both, 2, net.hidden, units, net.memory_norm)
     codes, factors = np.empty(tokens * both, matrices.code.dtype), np.empty(tokens, np.float32)
     made = np.empty((tokens, units), np.float32)
-    encode_rows(flow, both, tokens, codes, factors)
+    encode_rows(flow, 0, both, tokens, codes, factors)
     for part in range(2):
         matrix = places.value if part == 0 else places.key
         if matrix < 0:
@@ -482,7 +475,7 @@ def step(
                 x[i * fed + j] = net.target[ids[first + i], j]
             if net.feeding:
                 copy(o, (first + i) * width, width, x, i * fed + width)
-        encode_rows(x, fed, count, codes, factors)
+        encode_rows(x, 0, fed, count, codes, factors)
         move(net, places.query, 0, first, count, codes, factors, ux, wh, h, c, new_h)
         query, asking = new_h.ravel(), first * units
         if net.attention == ADDITIVE:
@@ -502,7 +495,7 @@ def step(
             if weights.shape[0]:
                 for j in range(memory.lengths[sentences[first + i]]):
                     weights[first + i, j] = scores[j]
-        encode_rows(joined, both, count, codes, factors)
+        encode_rows(joined, 0, both, count, codes, factors)
         for layer in range(1, net.layers + 1):
             matrix = places.reader + 2 * (layer - 1)
             move(net, matrix, layer, first, count, codes, factors, ux, wh, h, c, new_h)
@@ -512,7 +505,7 @@ def step(
         for i in range(count):
             here = (net.layers * batch + first + i) * units
             copy(new_h, here, units, deep, i * 3 * units)
-        encode_rows(deep, 3 * units, count, codes, factors)
+        encode_rows(deep, 0, 3 * units, count, codes, factors)
         multiply(matrices, places.deep, 0, width, codes, factors, count, said, width)
         for i in range(count):
             if net.deep_norm.shape[1]:
@@ -520,7 +513,7 @@ def step(
             apply_tanh(said, i * width, width)
             if net.feeding:
                 copy(said, i * width, width, new_o, (first + i) * width)
-        encode_rows(said.ravel(), width, count, codes, factors)
+        encode_rows(said.ravel(), 0, width, count, codes, factors)
         if logits.shape[0]:
             multiply(
                 matrices, places.output, 0, padded, codes, factors, count, logits[first:], padded

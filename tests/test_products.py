@@ -22,7 +22,7 @@ from seqtool.products import (
 from seqtool.quantize import join
 from seqtool.vectors import LANES, load, store
 
-R, K, M = 24, 96, 7  # rows, width, vectors
+R, K, M = 48, 96, 7  # rows, width, vectors
 
 
 @compiled
@@ -54,7 +54,7 @@ def make(precision: Any, seed: int = 1) -> tuple[np.ndarray, np.ndarray, Matrice
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(R, K)).astype(np.float32)
     bias = rng.normal(size=R).astype(np.float32)
-    before = np.ones((8, 32), np.float32), np.ones(8, np.float32)
+    before = np.ones((16, 32), np.float32), np.ones(16, np.float32)
     return weight, bias, join([before, (weight, bias)], precision)
 
 
@@ -117,10 +117,10 @@ def test_a_vectors_products_do_not_depend_on_the_others(precision: Any) -> None:
 def test_some_rows_are_those_of_all(precision: Any) -> None:
     _, _, matrices = make(precision)
     x = np.random.default_rng(2).normal(size=(M, K)).astype(np.float32)
-    some = multiplied(matrices, x, 8, 16)
-    assert np.array_equal(some[:, 8:16], multiplied(matrices, x)[:, 8:16])
-    assert np.isnan(some[:, :8]).all()
-    assert np.isnan(some[:, 16:]).all()
+    some = multiplied(matrices, x, 16, 32)
+    assert np.array_equal(some[:, 16:32], multiplied(matrices, x)[:, 16:32])
+    assert np.isnan(some[:, :16]).all()
+    assert np.isnan(some[:, 32:]).all()
 
 
 def test_a_vector_of_nothing_gives_the_bias() -> None:

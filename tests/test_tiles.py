@@ -15,7 +15,7 @@ K = 37
 @compiled
 def multiply(a: Any, panels: Any, out: Any) -> None:
     rows, width = out.shape
-    product(a.ravel(), 0, K, rows, K, panels.ravel(), width // COLUMNS, out.ravel(), 0, width)
+    product(a.ravel(), 0, K, rows, K, panels.ravel(), 0, width // COLUMNS, out.ravel(), 0, width)
 
 
 def packed(matrix: np.ndarray) -> np.ndarray:
