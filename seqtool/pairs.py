@@ -64,6 +64,7 @@ class Pairs:
     rows: Sequence[int]  # (n,) the line or row; several right answers in a row are pairs of it
     sha256: str  # of the file, or of both, decompressed
     columns: Columns  # which are used, and why
+    origin: str  # the table, or the file of the sources: from there names of images are seen
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -142,7 +143,7 @@ def read_pairs(
         if target_encoding:
             raise ConfigError("--target-encoding is for a file of its own, given with --target")
         table = _read_sides(data, source_column, target_column, encoding)
-        pairs = Pairs(table.name, table.texts, table.rows, table.sha256, table.columns)
+        pairs = Pairs(table.name, table.texts, table.rows, table.sha256, table.columns, data)
     width = len(pairs.columns.texts)
     return _unfold(pairs, separator) if separator or width > 2 else pairs
 
@@ -213,7 +214,7 @@ def _read_parallel(data: str, target: str, encoding: str, target_encoding: str) 
     name = f"{sides[0].name} and {sides[1].name}"
     digest = hashlib.sha256("".join(side.sha256() for side in sides).encode()).hexdigest()
     columns = Columns(("source", "target"), None, f"line for line, {len(rows):,} each")
-    return Pairs(name, texts.finish(), rows, digest, columns)
+    return Pairs(name, texts.finish(), rows, digest, columns, data)
 
 
 def _lines(files: TextFiles) -> Iterator[str]:

@@ -129,7 +129,7 @@ class TranslateTask(Task):
 
     def _scan(self, pairs: Pairs, config: PairConfig, console: Console) -> tuple[Pairs, Scans]:
         """The images of sources, all brought to what those to train on are like."""
-        paths = beside(pairs.name, pairs.sources)
+        paths = beside(pairs.origin, pairs.sources)
         good, heights, coloured = survey(paths, pairs.where, skip_bad=config.skip_bad)
         if len(good) < len(pairs):
             console.warn(

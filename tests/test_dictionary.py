@@ -26,7 +26,9 @@ ROWS = [
 
 
 def make(rows):
-    return Pairs("x", rows, range(1, len(rows) + 1), "", Columns(("source", "target"), None, ""))
+    return Pairs(
+        "x", rows, range(1, len(rows) + 1), "", Columns(("source", "target"), None, ""), "x"
+    )
 
 
 def model_1(rows, rounds):

@@ -6,11 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import error_line
+from conftest import error_line, interrupted_at
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from seqtool.checkpoint import load
+from seqtool.checkpoint import load, load_last
 from seqtool.config import BeamConfig, DecodeConfig, TranslatorConfig
 from seqtool.encdec import EncoderDecoder
 from seqtool.errors import CheckpointError, DataError, SeqtoolError
@@ -255,6 +255,33 @@ def test_lines_are_learned_to_be_read(run, lines, tmp_path):
     code, _, err = run("train", lines, "-o", tmp_path / "m", "--valid", lines, *options)
     assert code == 0, err
     assert load(tmp_path / "m").card.extra["best"]["valid_exact"] > 0.9
+
+
+def test_a_run_on_pictures_taken_up_again_equals_the_unbroken_one(run, lines, tmp_path):
+    argv = ("train", lines, "--steps", 8, "--hidden-size", 8, "-q", "-o")
+    assert run(*argv, tmp_path / "whole")[0] == 0
+    with interrupted_at(5):
+        assert run(*argv, tmp_path / "m")[0] == 130
+    assert load_last(tmp_path / "m")[1]["now"]["step"] < 8
+    assert run(*argv, tmp_path / "m", "--resume")[0] == 0
+    one, two = (load_last(tmp_path / name)[0] for name in ("whole", "m"))
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
+
+
+def test_two_files_of_names_and_texts_are_the_same_as_a_table(run, lines, tmp_path, monkeypatch):
+    rows = [row.split("\t") for row in lines.read_text().splitlines()[1:]]
+    (tmp_path / "says.txt").write_text("".join(f"{text}\n" for _, text in rows))
+    (lines.parent / "names.txt").write_text("".join(f"{name}\n" for name, _ in rows))
+    monkeypatch.chdir(tmp_path)
+    sources = ("--source", lines.parent / "names.txt", "--target", "says.txt")
+    found = []
+    for data in ((lines,), sources):
+        argv = ("train", *data, "--steps", 2, "--hidden-size", 8, "-q", "-o", f"m{len(data)}")
+        code, _, err = run(*argv)
+        assert (code, err) == (0, "")
+        found.append(load(tmp_path / f"m{len(data)}").weights)
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
 
 
 @pytest.mark.slow

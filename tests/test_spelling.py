@@ -30,7 +30,9 @@ SENTENCES = [
 
 
 def make(rows):
-    return Pairs("x", rows, range(1, len(rows) + 1), "", Columns(("source", "target"), None, ""))
+    return Pairs(
+        "x", rows, range(1, len(rows) + 1), "", Columns(("source", "target"), None, ""), "x"
+    )
 
 
 @pytest.mark.parametrize("joint", [True, False])

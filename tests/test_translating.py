@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -166,6 +167,27 @@ def test_a_line_that_comes_alone_is_answered_at_once(shouter):
         process.stdin.close()
     assert answers == [b"ABC\n", b"FADE\n"]
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_ctrl_c_ends_translating_at_once_and_silently(shouter, tmp_path, from_file):
+    """What was answered is whole lines; a pipe that waits ends too."""
+    sources = letters(200_000, 3) if from_file else ["abc"]
+    (tmp_path / "in.txt").write_text("\n".join(sources) + "\n")
+    argv = ("translate", shouter, *([tmp_path / "in.txt"] if from_file else []))
+    with start(*argv, stdin=subprocess.PIPE) as process:
+        if not from_file:
+            process.stdin.write(b"abc\n")
+            process.stdin.flush()
+        said = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (130, b"")
+    lines = (said + out).decode().splitlines(keepends=True)
+    assert 0 < len(lines) <= len(sources)
+    assert all(line.endswith("\n") for line in lines)
+    if from_file:
+        assert len(lines) < len(sources)
 
 
 def test_several_translations_stand_on_one_line(run, shouter):
