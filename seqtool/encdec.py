@@ -192,7 +192,7 @@ class EncoderDecoder(nn.Module):
         return loss, len(target)
 
     def through(
-        self, source: Tensor, target: Tensor, encoder: Stack, decoder: tuple[Stack, Stack] | None
+        self, source: Tensor, target: Tensor, encoder: Stack, decoder: tuple[Stack, Stack]
     ) -> Tensor:
         """As ``forward``, with the recurrent layers run by other functions.
 
@@ -202,8 +202,8 @@ class EncoderDecoder(nn.Module):
             source: Ids of sources of one length, (B, S).
             target: Ids that are to be said, (B, T).
             encoder: Runs the encoder's layers.
-            decoder: The decoder's below and above its attention; None leaves them as they are. With
-                input feeding they run step by step.
+            decoder: Run the decoder's below and above its attention. With input feeding they are
+                called for one time step after the other.
 
         Returns:
             Logits, (B, T, V).
@@ -251,7 +251,7 @@ class EncoderDecoder(nn.Module):
             return output, weights
         outputs, looks = [], []
         for t in range(x.shape[1]):
-            output, state, weights = self._advance(x[:, t : t + 1], state, memory)
+            output, state, weights = self._advance(x[:, t : t + 1], state, memory, decoder)
             outputs.append(output)
             looks.append(weights)
         return torch.cat(outputs, dim=1), torch.cat(looks, dim=1)

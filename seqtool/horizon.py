@@ -50,6 +50,10 @@ class Horizon:
     def hint(self) -> str:
         """What the curve says for training, in one sentence."""
         reach = f"{self.knee} token" + "s" * (self.knee > 1)
+        best = min(range(len(self.losses)), key=self.losses.__getitem__)
+        if self.losses[-1] - self.losses[best] > max(TOLERANCE, CERTAIN * self.errors[best]):
+            some = f"{self.lengths[best]} token" + "s" * (self.lengths[best] > 1)
+            return f"more past than {some} misleads the model: this text is unlike what it learned"
         if self.ended:
             return f"--bptt {self.bptt} is enough: past {reach} the loss stops falling"
         return f"the loss still falls at {reach}: try --bptt {2 * self.knee} or more"

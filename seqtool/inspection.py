@@ -1,8 +1,9 @@
 """The ``inspect`` command: what a model is, and what happens inside it on a text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -47,6 +48,10 @@ from seqtool.translation import load_translator
 
 WAYS = {"generate": 1, "classify": 2, "tag": 2, "translate": 2}  # in which each layer reads
 TEXT_TOKENS = 100_000  # read at most, for what is measured over many places
+
+Examples = TypeVar("Examples", bound=Sized)
+Model = TypeVar("Model")
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def _check_usable(request: InspectRequest, saved: Saved, summary: Summary) -> No
         )
     size = card.model.hidden_size
     layers = card.model.num_layers * WAYS[card.task]
-    if card.task == "translate" and not card.model.input_feeding:
+    if card.task == "translate":
         layers += 1 + card.model.num_layers  # the decoder's, below and above its attention
     if request.layer is not None and not 1 <= request.layer <= layers:
         raise ConfigError(f"--layer must be from 1 to {layers}, got {request.layer}")
@@ -266,14 +271,17 @@ def _look_classifier(
 ) -> tuple[Findings, list[str]]:
     """Look into a classifier; gives the findings, and no vocabulary."""
     card = saved.card
-    data = _named(request, card, "a table, lines of text, a text in quotes, or pictures")
-    console.status(f"reading {data}")
-    specimens = read_specimens(data, card, request.encoding or card.data.encoding)
-    _check_start(request.start, len(specimens))
-    judge, _ = load_judge(request.model)
-    console.status("reading one by one")
-    shown = read_beliefs(judge, specimens, request.start, request.length)
-    windowed = _say_shown(len(shown), len(specimens), request, console)
+    taken = _take(
+        request,
+        card,
+        console,
+        kinds="a table, lines of text, a text in quotes, or pictures",
+        read=read_specimens,
+        load=lambda: load_judge(request.model)[0],
+        doing="reading one by one",
+        show=read_beliefs,
+    )
+    specimens, judge, shown = taken.examples, taken.model, taken.shown
     classes = tuple(card.source["classes"])
     rows = spread_rows(judge, specimens, TEXT_TOKENS)
     labels = [specimens.labels[row] for row in rows]
@@ -307,7 +315,7 @@ def _look_classifier(
         windows=windows(judge, many, request.window),
         labels=Labels(np.array([classes.index(label) for label in labels]), classes),
     )
-    return replace(found, windowed=windowed), []
+    return replace(found, windowed=taken.windowed), []
 
 
 def _look_tagger(
@@ -315,14 +323,17 @@ def _look_tagger(
 ) -> tuple[Findings, list[str]]:
     """Look into a tagger; gives the findings, and no vocabulary."""
     card = saved.card
-    data = _named(request, card, "tagged sentences, lines of words or a text in quotes")
-    console.status(f"reading {data}")
-    sentences = read_sentences(data, card, request.encoding or card.data.encoding)
-    _check_start(request.start, len(sentences))
-    annotator, _ = load_annotator(request.model)
-    console.status("labelling")
-    shown = read_labelled(annotator, sentences, request.start, request.length)
-    windowed = _say_shown(len(shown), len(sentences), request, console)
+    taken = _take(
+        request,
+        card,
+        console,
+        kinds="tagged sentences, lines of words or a text in quotes",
+        read=read_sentences,
+        load=lambda: load_annotator(request.model)[0],
+        doing="labelling",
+        show=read_labelled,
+    )
+    sentences, annotator, shown = taken.examples, taken.model, taken.shown
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.judging import TextSequences
@@ -352,7 +363,7 @@ def _look_tagger(
         windows=windows,
         classes=classes,
     )
-    return replace(found, windowed=windowed), []
+    return replace(found, windowed=taken.windowed), []
 
 
 def _look_translator(
@@ -360,18 +371,20 @@ def _look_translator(
 ) -> tuple[Findings, list[str]]:
     """Look into a translator; gives the findings, and no vocabulary."""
     card = saved.card
-    data = _named(request, card, "a table of pairs, lines of text or a text in quotes")
-    console.status(f"reading {data}")
-    specimens = read_specimens(data, card, request.encoding or card.data.encoding)
-    _check_start(request.start, len(specimens))
-    translator = load_translator(request.model, threads=request.threads)
-    console.status("translating")
-    shown = read_attended(translator, specimens, request.start, request.length)
-    windowed = _say_shown(len(shown), len(specimens), request, console)
-    views = _views(request, card)
-    attended = [look for look, _ in shown]
+    taken = _take(
+        request,
+        card,
+        console,
+        kinds="a table of pairs, lines of text or a text in quotes",
+        read=read_specimens,
+        load=lambda: load_translator(request.model, threads=request.threads),
+        doing="translating",
+        show=read_attended,
+    )
+    translator, views = taken.model, _views(request, card)
+    attended = [look for look, _ in taken.shown]
     if views <= {"attention"}:
-        return Findings(pieces=[], attended=attended, windowed=windowed), []
+        return Findings(pieces=[], attended=attended, windowed=taken.windowed), []
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.encdec import EncoderDecoder
@@ -386,12 +399,14 @@ def _look_translator(
     load_arrays(model, saved.weights)
     pairs = [
         Pair(read, written, source.pieces(read), target.pieces(written))
-        for _, translation in shown
+        for _, translation in taken.shown
         for read, written in translation.ids
         if len(read) and len(written)
     ]
     if not pairs:
-        raise DataError(f"{data}: the model makes nothing of it, so there is nothing to look at")
+        raise DataError(
+            f"{request.data}: the model makes nothing of it, so there is nothing to look at"
+        )
     lengths = [min(len(pair.source), len(pair.target)) + 1 for pair in pairs]
     console.status("looking inside")
     found = look_translator(
@@ -401,43 +416,68 @@ def _look_translator(
         views,
         windows=choose_windows(np.array(lengths), request.window),
     )
-    return replace(found, windowed=windowed), []
+    return replace(found, windowed=taken.windowed), []
 
 
-def _named(request: InspectRequest, card: Card, kinds: str) -> str:
-    """The DATA that a model needs which keeps no text.
+@dataclass(frozen=True)
+class Taken(Generic[Examples, Model, Shown]):
+    """What a model of examples is looked at with."""
+
+    examples: Examples
+    model: Model  # in the form that it is used in, without PyTorch
+    shown: list[Shown]  # what it makes of some of them
+    windowed: str  # which those are; "" if all
+
+
+def _take(
+    request: InspectRequest,
+    card: Card,
+    console: Console,
+    *,
+    kinds: str,
+    read: Callable[[str, Card, str], Examples],
+    load: Callable[[], Model],
+    doing: str,
+    show: Callable[[Model, Examples, int, int], list[Shown]],
+) -> Taken[Examples, Model, Shown]:
+    """Read examples and let a model use some of them.
+
+    Args:
+        request: Says which.
+        card: Of the model.
+        console: Told of the progress and of what is left out.
+        kinds: Of data that fit, for people.
+        read: Gives the examples of some data, given the card and the encoding.
+        load: Gives the model.
+        doing: What it does, for people.
+        show: Gives what it makes of some, given the first and their number.
 
     Raises:
-        ConfigError: If none is named.
+        ConfigError: If no data are named, which are not kept with such a model, or too few are in
+            them.
     """
     if request.data is None:
         raise ConfigError(
             f"{request.model}: a model to {card.task} does not keep what it was trained on; name "
             f"DATA: {kinds}"
         )
-    return request.data
-
-
-def _check_start(start: int, count: int) -> None:
-    """See that there is a first example.
-
-    Raises:
-        ConfigError: If not.
-    """
-    if start >= count:
-        raise ConfigError(f"--start must be below the number of examples, {count}, got {start}")
-
-
-def _say_shown(shown: int, count: int, request: InspectRequest, console: Console) -> str:
-    """Tell that not all is shown, and give what was said; "" if all is."""
-    if shown == count:
-        return ""
-    note = (
-        f"single examples are shown for {shown} of {count}, from number {request.start} on; "
-        "--start and --length choose others"
-    )
-    console.notice(note)
-    return note
+    console.status(f"reading {request.data}")
+    examples = read(request.data, card, request.encoding or card.data.encoding)
+    count = len(examples)
+    if request.start >= count:
+        raise ConfigError(
+            f"--start must be below the number of examples, {count}, got {request.start}"
+        )
+    model = load()
+    console.status(doing)
+    shown, windowed = show(model, examples, request.start, request.length), ""
+    if len(shown) < count:
+        windowed = (
+            f"single examples are shown for {len(shown)} of {count}, from number {request.start} "
+            "on; --start and --length choose others"
+        )
+        console.notice(windowed)
+    return Taken(examples, model, shown, windowed)
 
 
 def _show(request: InspectRequest, summary: Summary, found: Findings, spell: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ Every view that was asked for is computed once. The text of a token is only pass
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +110,7 @@ def look_language(
             found["horizon"] = memory_horizon(model, text, lengths, partner=partner)
         else:
             notes.append(f"memory: needs 2 tokens of text, got {len(text)}")
-    return _with_notes(found, notes)
+    return Findings(**found, notes=notes)
 
 
 def _read(
@@ -192,38 +192,69 @@ def look_classifier(
         windows: Some of one length, which the gradient flow is measured on.
         labels: Of the N, or what the model itself takes them for.
     """
-    found: dict[str, Any] = {
-        "pieces": [piece for belief in beliefs for piece in belief.line],
-        "classes": labels.classes,
-        "element": "word" if beliefs[0].pixels is None else "step",
-    }
-    notes: list[str] = []
+    element = "word" if beliefs[0].pixels is None else "step"
+
+    def samples(states: Sequence[np.ndarray]) -> list[Sample]:
+        means = _means(many.lengths, lambda rows: _run(model, many, rows)[1])
+        about = labelled(means, labels.numbers, labels.classes)
+        return [Sample(states, _followed(beliefs)), about]
+
     with evaluating(model):
-        if "health" in views:
-            if windows.lengths[0] >= 2:
-                found["flow"] = _classifier_flow(model, windows, found["element"])
-                notes.append(
-                    "health: the maximum and the mean over time hand the cost to every element "
-                    "directly; |ds_T/ds_t| tells what passes through time itself"
-                )
-            else:
-                notes.append("health: needs a text of two words")
-        if views & {"gates", "units"}:
-            with torch.no_grad():
-                read = [_run(model, shown, np.array([row]))[1] for row in range(len(beliefs))]
-                by_layer = list(zip(*read, strict=True))
-                found |= _layers(by_layer, views)
-                if "units" in views:
-                    means = _means(many.lengths, lambda rows: _run(model, many, rows)[1])
-                    states = _states(by_layer)
-                    samples = [
-                        Sample(states, _followed(beliefs)),
-                        labelled(means, labels.numbers, labels.classes),
-                    ]
-                    found |= {"activations": states, "ranking": rank_units(samples)}
+        found, notes = _look_examples(
+            beliefs,
+            views,
+            element=element,
+            gradient=windows.lengths[0] >= 2
+            and (lambda: _classifier_flow(model, windows, element)),
+            read=lambda row: _run(model, shown, np.array([row]))[1],
+            samples=samples,
+        )
+    if "flow" in found:
+        notes.append(
+            "health: the maximum and the mean over time hand the cost to every element directly; "
+            "|ds_T/ds_t| tells what passes through time itself"
+        )
     if "belief" in views:
         found["beliefs"] = beliefs
-    return _with_notes(found, notes)
+    return Findings(**found, classes=labels.classes, notes=notes)
+
+
+def _look_examples(
+    given: Sequence[Belief] | Sequence[Labelled],
+    views: frozenset[View],
+    *,
+    element: str,
+    gradient: Callable[[], Flow] | Literal[False],
+    read: Callable[[int], Sequence[Track]],
+    samples: Callable[[Sequence[np.ndarray]], list[Sample]],
+) -> tuple[dict[str, Any], list[str]]:
+    """What can be seen in every model of examples, as fields of Findings, and notes.
+
+    Args:
+        given: What the model made of N examples.
+        views: Which.
+        element: What one step of time reads.
+        gradient: Measures the gradient flow; False if no example is long enough.
+        read: Gives a track of each layer on one of the N.
+        samples: Gives what units may follow, beside their activations on the N.
+    """
+    found: dict[str, Any] = {
+        "pieces": [piece for each in given for piece in each.line],
+        "element": element,
+    }
+    notes: list[str] = []
+    if "health" in views and gradient:
+        found["flow"] = gradient()
+    elif "health" in views:
+        notes.append(f"health: needs an example of two {element}s")
+    if views & {"gates", "units"}:
+        with torch.no_grad():
+            by_layer = [*zip(*(read(row) for row in range(len(given))), strict=True)]
+            found |= _layers(by_layer, views)
+            if "units" in views:
+                states = _states(by_layer)
+                found |= {"activations": states, "ranking": rank_units(samples(states))}
+    return found, notes
 
 
 def _classifier_flow(model: Classifier, windows: Sequences, element: str) -> Flow:
@@ -261,31 +292,20 @@ def look_tagger(
         windows: Some of one length, which the gradient flow is measured on.
         classes: The labels that there are.
     """
-    found: dict[str, Any] = {
-        "pieces": [piece for each in given for piece in each.line],
-        "classes": classes,
-        "element": "word",
-    }
-    notes: list[str] = []
+    names = [label for each in given for label in each.truth or each.labels]
+    followed = features([piece for each in given for piece in each.line]) | named_labels(names)
     with evaluating(model):
-        if "health" in views:
-            if windows.lengths[0] >= 2:
-                found["flow"] = _tagger_flow(model, windows)
-            else:
-                notes.append("health: needs a sentence of two words")
-        if views & {"gates", "units"}:
-            with torch.no_grad():
-                read = [_label(model, shown, np.array([row]))[1] for row in range(len(given))]
-            by_layer = list(zip(*read, strict=True))
-            found |= _layers(by_layer, views)
-            if "units" in views:
-                states = _states(by_layer)
-                names = [label for each in given for label in each.truth or each.labels]
-                sample = Sample(states, features(found["pieces"]) | named_labels(names))
-                found |= {"activations": states, "ranking": rank_units([sample])}
+        found, notes = _look_examples(
+            given,
+            views,
+            element="word",
+            gradient=windows.lengths[0] >= 2 and (lambda: _tagger_flow(model, windows)),
+            read=lambda row: _label(model, shown, np.array([row]))[1],
+            samples=lambda states: [Sample(states, followed)],
+        )
     if "belief" in views:
         found["labelled"] = given
-    return _with_notes(found, notes)
+    return Findings(**found, classes=classes, notes=notes)
 
 
 def _layers(by_layer: Sequence[Sequence[Track]], views: frozenset[View]) -> dict[str, Any]:
@@ -384,13 +404,9 @@ def look_translator(
                 found["ranking"] = _rank_sides(
                     ("source", states, source_text), ("target", written, target_text)
                 )
-    if views & {"health", "gates", "units"} and model.config.input_feeding:
-        notes.append(
-            "the decoder is not shown: with --input-feeding it runs step by step, on what it said"
-        )
     if "attention" in views:
         found["attended"] = attended
-    return _with_notes(found, notes)
+    return Findings(**found, notes=notes)
 
 
 def _followed(beliefs: Sequence[Belief]) -> dict[str, npt.NDArray[np.float64]]:
@@ -477,20 +493,20 @@ def _translate(
         *((f"encoder {way}", layers) for way in ("onward", "back")),
         *(("decoder below", 1), ("decoder above", layers)),
     )
+    written = len(targets[0]) if model.config.input_feeding else None  # one after the other
     tapes = [
-        Tape(stack, names[first : first + count])
-        for stack, first, count in (
-            (model.encoder, 0, 2 * layers),
-            (model.query, 2 * layers, 1),
-            (model.reader, 2 * layers + 1, layers),
+        Tape(stack, names[first : first + count], calls)
+        for stack, first, count, calls in (
+            (model.encoder, 0, 2 * layers, None),
+            (model.query, 2 * layers, 1, written),
+            (model.reader, 2 * layers + 1, layers, written),
         )
     ]
     device = model.output.bias.device
     source, target = (
         torch.from_numpy(np.array(side, np.int64)).to(device) for side in (sources, targets)
     )
-    decoder = None if model.config.input_feeding else (tapes[1], tapes[2])
-    logits = model.through(source, target, tapes[0], decoder)
+    logits = model.through(source, target, tapes[0], (tapes[1], tapes[2]))
     return logits, tapes[0].tracks, [*tapes[1].tracks, *tapes[2].tracks]
 
 
@@ -502,7 +518,3 @@ def activations(track: Track) -> np.ndarray:
     values = torch.tanh(track.stacked(1)) if track.kind == "lstm" else track.stacked()
     found: np.ndarray = values.float().numpy(force=True)
     return found
-
-
-def _with_notes(found: dict[str, Any], notes: list[str]) -> Findings:
-    return Findings(**found, notes=notes)

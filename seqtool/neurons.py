@@ -148,6 +148,8 @@ class Ranking:
     @property
     def limits(self) -> list[str]:
         """What was not found, in sentences."""
+        if self.rare and not (self.by_feature or self.unfollowed):
+            return ["the text is too short to tell what units follow"]
         vague = [f"{match.feature} ({match.grade})" for match in self.by_feature if not match.clear]
         seldom = f"fewer than {FEWEST} times in one half of the text, so it cannot be told"
         lists = {
@@ -156,7 +158,7 @@ class Ranking:
             seldom: self.rare,
         }
         found = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
-        if self.idle and (self.by_unit or self.unfollowed):
+        if self.idle:
             total = len(self.by_unit) + len(self.idle)
             found.append(f"none found for {len(self.idle)} of {total} units")
         return found

@@ -37,9 +37,9 @@ class Track:
         """T."""
         return len(self.ux)
 
-    def stacked(self, part: int = 0) -> Tensor:
-        """One part of the state after each step, (T, B, H)."""
-        return torch.stack([state[part] for state in self.states[1:]])
+    def stacked(self, part: int = 0, *, steps: int = 0) -> Tensor:
+        """One part of the state after each step, (T, B, H), or after each of the last ``steps``."""
+        return torch.stack([state[part] for state in self.states[-steps or 1 :]])
 
     def before(self) -> State:
         """The state before each step, each (T, B, H)."""
@@ -52,15 +52,20 @@ class Tape:
     Pass it to ``LanguageModel.through``, or call it with an input of one's own.
     """
 
-    def __init__(self, stack: RecurrentStack, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, stack: RecurrentStack, names: Sequence[str] = (), steps: int | None = None
+    ) -> None:
         """Stand before a run.
 
         Args:
             stack: What to run.
             names: Of its layers, where they are not just numbered; L that read onward, then L that
                 read back if it has any.
+            steps: T, if they come one after the other in as many calls; None if all come in one.
         """
         self.stack = stack
+        self.steps = steps
+        self._begun: dict[int, Track] = {}
         count = stack.num_layers * len(stack.suffixes)
         self.names = names or [f"layer {layer}" for layer in range(1, count + 1)]
         self.tracks: list[Track] = []
@@ -76,12 +81,14 @@ class Tape:
             Output of the last layer, (B, T, H*D), and the state after the last time step.
         """
         x = x.transpose(0, 1)  # (T, B, E)
-        ways = len(self.stack.suffixes)
+        ways, steps = len(self.stack.suffixes), len(x)
         found = list[Track]()
         for place, start in enumerate(zip(*(part.unbind() for part in state), strict=True)):
             found.append(self._run_layer(*divmod(place, ways), x, start))
             if len(found) % ways == 0:
-                heard = [track.stacked().flip([0] * track.back) for track in found[-ways:]]
+                heard = [
+                    track.stacked(steps=steps).flip([0] * track.back) for track in found[-ways:]
+                ]
                 x = torch.cat(heard, dim=-1)
         ends = zip(*(track.states[-1] for track in found), strict=True)
         self.tracks = [track for way in range(ways) for track in found[way::ways]]
@@ -91,16 +98,28 @@ class Tape:
         step, weights = STEPS[self.stack.kind], self.stack.weights(layer, way)
         x = x.flip(0) if way else x
         ux = functional.linear(x, weights.weight_ih, weights.bias_ih)
-        grad = torch.is_grad_enabled()
-        nudges = tuple(part.new_zeros(len(x), *part.shape).requires_grad_(grad) for part in state)
-        pushes = torch.zeros_like(ux).requires_grad_(grad)
-        states = [state]
-        for ux_t, push, *nudge in zip(ux.unbind(), pushes.unbind(), *nudges, strict=True):
+        place = layer + way * self.stack.num_layers
+        track = self._begun.get(place)
+        if track is None:
+            track = self._begun[place] = self._begin(place, ux, state)
+        else:
+            track.ux = torch.cat([track.ux, ux])
+        now = slice(len(track.states) - 1, len(track.states) - 1 + len(x))
+        zeros = (part[now].unbind() for part in (track.pushes, *track.nudges))
+        for ux_t, push, *nudge in zip(ux.unbind(), *zeros, strict=True):
             after = step(ux_t, state, weights.weight_hh, weights.bias_hh + push)
             state = tuple(part + zero for part, zero in zip(after, nudge, strict=True))
-            states.append(state)
-        name, kind = self.names[layer + way * self.stack.num_layers], self.stack.kind
-        return Track(name, kind, weights, ux, states, nudges, pushes, bool(way))
+            track.states.append(state)
+        return track
+
+    def _begin(self, place: int, ux: Tensor, state: State) -> Track:
+        grad, steps = torch.is_grad_enabled(), self.steps or len(ux)
+        nudges = tuple(part.new_zeros(steps, *part.shape).requires_grad_(grad) for part in state)
+        pushes = ux.new_zeros(steps, *ux.shape[1:]).requires_grad_(grad)
+        name, kind = self.names[place], self.stack.kind
+        way, layer = divmod(place, self.stack.num_layers)
+        weights = self.stack.weights(layer, way)
+        return Track(name, kind, weights, ux, [state], nudges, pushes, bool(way))
 
 
 def gradients(cost: Tensor, tracks: Sequence[Track]) -> list[tuple[Tensor, Tensor]]:

@@ -71,6 +71,15 @@ def test_a_loss_that_still_falls_asks_for_more() -> None:
     assert "--bptt 6" in found.hint
 
 
+def test_a_past_that_misleads_is_said_to() -> None:
+    model = Ideal(2)
+    # What follows two tokens is not what was learned, what follows one still is.
+    model.table = model.table.mean(0) * 0.5 + model.table.roll(1, 0) * 0.5
+    found = memory_horizon(model, markov_text(1, 3000), (1, 2), places=400)
+    assert found.losses[1] > found.losses[0] + 0.1
+    assert "more past than 1 token misleads" in found.hint
+
+
 def test_the_last_length_sees_what_scoring_the_window_sees() -> None:
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(hidden_size=5, embed_size=3, ngram_buckets=32), 7).eval()

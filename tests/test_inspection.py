@@ -399,14 +399,16 @@ def test_a_classifier_of_pictures(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "model"
     train = ("--steps", 60, "--hidden-size", 8, "--batch-size", 8, "-q")
     assert run("train", tmp_path / "data", "-o", out, *train)[0] == 0
-    found = values_of(run, out, tmp_path / "data", "-l", 40)
+    found = values_of(run, out, tmp_path / "data", "-l", 200)
     belief = found["belief"][0]
     assert len(belief["trace"]) == 6
     said = run("classify", out, tmp_path / "data" / belief["name"], "--json")[1]
     assert belief["label"] == json.loads(said)["label"]
     probability = belief["trace"][-1]["probabilities"][belief["label"]]
     assert probability == pytest.approx(json.loads(said)["probability"], abs=1e-6)
-    assert {match["feature"] for match in found["units"]["by_feature"]} >= {"row of the picture"}
+    units = found["units"]
+    told = {*(match["feature"] for match in units["by_feature"]), *units["unfollowed"]}
+    assert told >= {"row of the picture"}
     code, shown, _ = run("inspect", out, tmp_path / "data", "-l", 12, "--belief")
     assert code == 0
     assert shown.count("1.00") + shown.count("0.") >= 12

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqtool.cells import RecurrentStack, State
 from seqtool.classifier import Classifier
 from seqtool.config import ClassifierConfig, ModelConfig, TaggerConfig, TranslatorConfig
 from seqtool.encdec import BOUNDARY, EncoderDecoder
@@ -222,8 +223,7 @@ def test_units_of_a_translator_stand_at_their_tokens(turned: bool, fed: bool) ->
     views: frozenset[View] = frozenset({"units", "gates"})
     found = look_translator(model, [pair, pair], [], views, windows=([0], 2))
     assert found.activations is not None
-    assert len(found.layers) == (2 if fed else 4)
-    assert ("runs step by step" in "".join(found.notes)) == fed
+    assert len(found.layers) == 4
     read = torch.tensor([[*(source[::-1] if turned else source), BOUNDARY]])
     with torch.no_grad():
         h, _ = model.encoder(model.source_embedding(read))
@@ -233,10 +233,47 @@ def test_units_of_a_translator_stand_at_their_tokens(turned: bool, fed: bool) ->
             onward, back = onward[::-1], back[::-1]
         np.testing.assert_allclose(found.activations[0][:3], onward, atol=1e-6)
         np.testing.assert_allclose(found.activations[1][3:], back, atol=1e-6)
-        if not fed:
-            state, _ = model.encode(read, torch.tensor([4]))
-            said = torch.tensor([[BOUNDARY, *target]])
-            queries, _ = model.query(model.source_embedding(said), state[:1])
-            np.testing.assert_allclose(found.activations[2][:2], queries[0, 1:], atol=1e-6)
+        state, memory = model.encode(read, torch.tensor([4]))
+        for place, token in enumerate([BOUNDARY, *target]):
+            _, state, _ = model.step(torch.tensor([token]), state, memory)
+            for layer in (0, 1) if place else ():
+                values = found.activations[2 + layer][place - 1]
+                np.testing.assert_allclose(values, state[layer][0, 0], atol=1e-6)
     assert "".join(found.text_of(0)) == "cab\ncab\n"
-    assert "".join(found.text_of(len(found.layers) - 1)) == ("cab\ncab\n" if fed else "xy\nxy\n")
+    assert "".join(found.text_of(3)) == "xy\nxy\n"
+
+
+class Nudged:
+    """A plain layer of four units with a zero added to each state, of one sequence."""
+
+    def __init__(self, stack: RecurrentStack) -> None:
+        self.stack = stack
+        self.nudges: list[torch.Tensor] = []
+
+    def __call__(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        outputs = []
+        for now in x.split(1, dim=1):
+            output, (h,) = self.stack(now, state)
+            self.nudges.append(torch.zeros(1, 1, 4, requires_grad=True))
+            state = (h + self.nudges[-1],)
+            outputs.append(output + self.nudges[-1])
+        return torch.cat(outputs, dim=1), state
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_the_gradient_flow_of_a_decoder_equals_autograds(fed: bool) -> None:
+    torch.manual_seed(6)
+    config = TranslatorConfig(hidden_size=4, embed_size=3, cell="rnn", input_feeding=fed)
+    model = EncoderDecoder(config, 7, 7).eval()
+    source, target = np.array([3, 1, 2]), np.array([4, 5, 6, 1])
+    pair = Pair(source, target, list("cabd"), list("wxyz"))
+    found = look_translator(model, [pair], [], frozenset({"health"}), windows=([0], 4))
+    assert found.flow is not None
+    below, above = Nudged(model.query), Nudged(model.reader)
+    read, said = torch.tensor([[*source, BOUNDARY]]), torch.from_numpy(target)[None]
+    logits = model.through(read, said, model.encoder, (below, above))[:, -1]
+    cost = torch.nn.functional.cross_entropy(logits, logits.argmax(1))
+    for layer, stack in ((2, below), (3, above)):
+        gradients = torch.autograd.grad(cost, stack.nudges, retain_graph=True)
+        norms = [float(gradient.norm()) for gradient in reversed(gradients)]
+        np.testing.assert_allclose(found.flow.layers[layer].gradient, norms, rtol=1e-4)

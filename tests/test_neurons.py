@@ -147,6 +147,7 @@ def test_a_text_without_any_feature_ranks_nothing(text: str) -> None:
     assert found.by_unit == []
     assert found.by_feature == []
     assert len(found.rare) == len(FEATURES)
+    assert found.limits == ["the text is too short to tell what units follow"]
 
 
 def test_a_unit_that_tells_the_label_of_whole_texts_is_found() -> None:

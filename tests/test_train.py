@@ -700,6 +700,7 @@ def test_a_resumed_run_judges_the_gradient_by_the_verdict_so_far(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(language, "FLOW_EVERY", 0)
+    monkeypatch.setattr(language, "FLOW_SHARE", math.inf)
     events = start(corpus, tmp_path / "run").events()
     looks = [event["gradient"]["verdict"] for event in events if "gradient" in event]
     assert len(looks) == 4
@@ -716,3 +717,25 @@ def test_a_resumed_run_judges_the_gradient_by_the_verdict_so_far(
     monkeypatch.setattr(language, "language_flow", watched)
     objective.evaluate(90)
     assert stood == [looks[-1]]
+
+
+def test_a_dear_look_at_the_gradient_waits(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "FLOW_EVERY", 0)
+    objective = start(corpus, tmp_path / "run").trainer.objective
+    assert isinstance(objective, NextToken)
+    clock = [objective.flow_ended]
+    monkeypatch.setattr(language, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    measure = language.language_flow
+
+    def slow(*args: Any, **options: Any) -> Flow:
+        clock[0] += 3.0
+        return measure(*args, **options)
+
+    monkeypatch.setattr(language, "language_flow", slow)
+    looks = []
+    for seconds in (1.0, 99.0, 2.0, 99.0):  # 3 of 99 seconds are more than 3 %, of 101 less
+        clock[0] += seconds
+        looks.append("gradient" in objective.evaluate(90).scores)
+    assert looks == [True, False, True, False]
