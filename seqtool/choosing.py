@@ -118,12 +118,9 @@ def weigh(scores: Array, bits: Array, best: float, temperature: float, least: fl
         series = T5 + r * (T6 + r * series)
         series = T3 + r * (T4 + r * series)
         series = 1.0 + r * (1.0 + r * (0.5 + r * series))
-        scores[i] = series if x > LEAST else 0.0
-    for i in range(len(scores)):
         bits[i] = (bits[i] << 52) + ONE  # the whole part becomes the exponent
-    for i in range(len(scores)):
-        weight = scores[i] * powers[i]
-        scores[i] = weight if weight >= least else 0.0
+        weight = series * powers[i]
+        scores[i] = weight if x > LEAST and weight >= least else 0.0
     total = 0.0
     for i in range(len(scores)):
         total += scores[i]

@@ -44,6 +44,17 @@ def inlined(function: FunctionT) -> FunctionT:
     return part
 
 
+def spliced(function: FunctionT) -> FunctionT:
+    """A function whose statements are put in the place of a call, before anything is compiled.
+
+    ``inlined`` ones become machine code of their own first, with all that they call: each level of
+    calls above a large piece of code then takes another half second when that is first compiled.
+    """
+    made: Any = numba.njit(nogil=True, inline="always")(function)
+    part: FunctionT = made
+    return part
+
+
 def arithmetic(function: FunctionT) -> FunctionT:
     """A function compiled into those that call it, as vector code.
 

@@ -334,17 +334,17 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
                     count = min(most, end - panel)
                     if panel < input_panels:
                         tile_rows(
-                            *(x, first * inputs, inputs, 1, high - low),
-                            *(weight_ih, panel * inputs * COLUMNS, inputs * COLUMNS, count, inputs),
-                            *(gates, at, width, COLUMNS),
-                        )
+                            x, first * inputs, inputs, 1, high - low,
+                            weight_ih, panel * inputs * COLUMNS, inputs * COLUMNS, count, inputs,
+                            gates, at, width, COLUMNS,
+                        )  # fmt: skip
                     p = panel - state_panel
                     if p >= 0:
                         tile_rows(
-                            *(states, before, size, 1, high - low),
-                            *(weight_hh, p * size * COLUMNS, size * COLUMNS, count, size),
-                            *(gates, at, width, COLUMNS),
-                        )
+                            states, before, size, 1, high - low,
+                            weight_hh, p * size * COLUMNS, size * COLUMNS, count, size,
+                            gates, at, width, COLUMNS,
+                        )  # fmt: skip
                     panel += count
                 for r in range(high - low):
                     row = gates[(area + r) * width : (area + r + 1) * width]
@@ -426,14 +426,14 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
                     else:
                         rnn_backward(kind, h, out, grad_h, grad_row, size, unit)
                 product(
-                    *(grad_gates, grad_at + width - depth, row_width, high - low, depth),
-                    *(weight_hh, 0, h_panels, grad_state, low * padded, padded),
-                )
+                    grad_gates, grad_at + width - depth, row_width, high - low, depth,
+                    weight_hh, 0, h_panels, grad_state, low * padded, padded,
+                )  # fmt: skip
                 if x_width:
                     product(
-                        *(grad_gates, grad_at, row_width, high - low, depth),
-                        *(weight_ih, 0, x_panels, grad_x, first * x_width, x_width),
-                    )
+                        grad_gates, grad_at, row_width, high - low, depth,
+                        weight_ih, 0, x_panels, grad_x, first * x_width, x_width,
+                    )  # fmt: skip
                 count = high - low
                 to_chunks(grad_gates, grad_at, row_width, count, width, gates_out, first)
                 to_chunks(x, first * inputs, inputs, count, inputs, x_out, first)
@@ -488,14 +488,21 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
                     for panel in range(begin, end, ABREAST):
                         count = min(ABREAST, end - panel)
                         right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
-                        from_gates = gates, right, DEPTH * COLUMNS, count, k
-                        into = sums, ((panel - low) * tiles + p) * TILE, COLUMNS, tiles * TILE
+                        into = ((panel - low) * tiles + p) * TILE
                         if p < x_panels:
                             left = (chunk * x_panels + p) * DEPTH * COLUMNS
-                            tile_rows(x, left, 1, COLUMNS, COLUMNS, *from_gates, *into)
+                            tile_rows(
+                                x, left, 1, COLUMNS, COLUMNS,
+                                gates, right, DEPTH * COLUMNS, count, k,
+                                sums, into, COLUMNS, tiles * TILE,
+                            )  # fmt: skip
                         else:
                             left = (chunk * h_panels + p - x_panels) * DEPTH * COLUMNS
-                            tile_rows(h, left, 1, COLUMNS, COLUMNS, *from_gates, *into)
+                            tile_rows(
+                                h, left, 1, COLUMNS, COLUMNS,
+                                gates, right, DEPTH * COLUMNS, count, k,
+                                sums, into, COLUMNS, tiles * TILE,
+                            )  # fmt: skip
             for i, panel in enumerate(group):
                 row = panel * COLUMNS
                 found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]

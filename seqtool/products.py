@@ -200,10 +200,10 @@ def multiply_floats(
         for r in range(first, last, LANES):
             store(out, m * stride + r, load(matrices.biases, row + r))
     product(
-        *(codes, 0, width, count, width),
-        *(matrices.weights, weight + first * width, (last - first) // COLUMNS),
-        *(out, first, stride),
-    )
+        codes, 0, width, count, width,
+        matrices.weights, weight + first * width, (last - first) // COLUMNS,
+        out, first, stride,
+    )  # fmt: skip
 
 
 def multiply_words(

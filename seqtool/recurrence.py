@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqtool.choosing import NOT_FINITE, Options, choose
-from seqtool.compiled import compiled, inlined
+from seqtool.compiled import compiled, inlined, spliced
 from seqtool.counting import Counts, follow, interpolate
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.products import Matrices, encode, encode_rows, multiply, sigmoid, tanh
@@ -75,14 +75,14 @@ def meet(counter: Array, threads: int) -> None:
             yield_core()
 
 
-@inlined
+@spliced
 def share(size: int, thread: int, threads: int) -> tuple[int, int]:
     """First unit or row of a thread, and the one to stop before; multiples of COLUMNS."""
     blocks = (size + COLUMNS - 1) // COLUMNS
     return blocks * thread // threads * COLUMNS, blocks * (thread + 1) // threads * COLUMNS
 
 
-@inlined
+@spliced
 def look_up(
     network: Network, past: Array, now: int, x: Array, first: int, rows: Array, first_row: int
 ) -> None:
@@ -110,7 +110,7 @@ def look_up(
             x[first + j] += network.tables[row, j]
 
 
-@inlined
+@spliced
 def add_table_logits(
     network: Network,
     rows: Array,
@@ -216,11 +216,11 @@ class Room(NamedTuple):
     """Scratch space of one thread for B texts; of the gates it uses its own share of units.
 
     Attributes:
-        codes: What ``encode`` makes of the input of a layer, (B, widest).
-        codes_h: The same of the state, (B, H).
+        codes: What ``encode`` makes of the input of a layer, flat (B, widest).
+        codes_h: The same of the state, flat (B, H).
         factors: What ``encode`` returned, (B,) float32.
         factors_h: The same for the state.
-        ux: Products of inputs, (B or TOGETHER, gates H and a gap) float32.
+        ux: Products of inputs, flat (B or TOGETHER, gates H and a gap) float32.
         wh: Products of states alike.
     """
 
@@ -232,23 +232,23 @@ class Room(NamedTuple):
     wh: Array
 
 
-@inlined
+@spliced
 def make_room(network: Network, batch: int) -> Room:
     """Scratch space for so many texts side by side."""
     units = network.units
     widest = max(network.matrices.layout[0, 2], units)
-    stride = network.gates * units + GAP
+    gates = min(batch, TOGETHER) * (network.gates * units + GAP)
     return Room(
-        np.empty((batch, widest), network.matrices.code.dtype),
-        np.empty((batch, units), network.matrices.code.dtype),
+        np.empty(batch * widest, network.matrices.code.dtype),
+        np.empty(batch * units, network.matrices.code.dtype),
         np.empty(batch, np.float32),
         np.empty(batch, np.float32),
-        np.empty((min(batch, TOGETHER), stride), np.float32),
-        np.empty((min(batch, TOGETHER), stride), np.float32),
+        np.empty(gates, np.float32),
+        np.empty(gates, np.float32),
     )
 
 
-@inlined
+@spliced
 def feed(
     network: Network,
     room: Room,
@@ -276,9 +276,9 @@ def feed(
         step: See there.
     """
     layers, batch, units = h.shape[1], h.shape[2], h.shape[3]
-    matrices, stride = network.matrices, room.ux.shape[1]
+    matrices, stride = network.matrices, network.gates * units + GAP
     states, memories = h.ravel(), c.ravel()
-    codes, codes_h = room.codes.ravel(), room.codes_h.ravel()
+    codes, codes_h = room.codes, room.codes_h
     encode_rows(x.ravel(), 0, x.shape[1], batch, codes, room.factors)
     for layer in range(layers):
         old = (step * layers + layer) * batch * units
@@ -291,7 +291,7 @@ def feed(
                 if part == 1:
                     own, values, factors = room.wh, room.codes_h, room.factors_h
                 width = network.matrices.layout[2 * layer + part, 2]
-                flat = values.ravel()[first * width : last * width]
+                flat = values[first * width : last * width]
                 for gate in range(network.gates):
                     low, high = gate * units + begin, gate * units + end
                     multiply(
@@ -308,7 +308,7 @@ def feed(
         encode_rows(states, new, units, batch, codes, room.factors)
 
 
-@inlined
+@spliced
 def pick(
     options: Options,
     logits: Array,
@@ -425,7 +425,7 @@ def write(
         feed(network, room, begin, end, threads, counter, x, h, c, step)
         multiply(
             network.matrices, 2 * layers, first_row, last_row,
-            room.codes, room.factors, batch, logits, padded,
+            room.codes, room.factors, batch, scores, padded,
         )  # fmt: skip
         add_table_logits(network, rows, 0, batch, scores, padded, first_row, last_row)
         meet(counter, threads)
@@ -476,13 +476,12 @@ def read(
     steps, stride = flow.shape[1], flow.shape[2]
     padded = logits.shape[1]
     gap = network.gates * units + GAP
-    codes = np.empty((steps, stride), matrices.code.dtype)
-    codes_h = np.empty((1, units), matrices.code.dtype)
+    codes = np.empty(steps * stride, matrices.code.dtype)
+    codes_h = np.empty(units, matrices.code.dtype)
     factors, factors_h = np.empty(steps, np.float32), np.empty(1, np.float32)
-    ux = np.empty((steps, gap), np.float32)
-    wh = np.empty((1, gap), np.float32)
+    ux, wh = np.empty(steps * gap, np.float32), np.empty(gap, np.float32)
     begin, end = share(units, thread, threads)
-    rows = table_rows.ravel()
+    rows, scores, states, memories = table_rows.ravel(), logits.ravel(), h.ravel(), c.ravel()
     for t in range(steps * thread // threads, steps * (thread + 1) // threads):
         now = network.context + t
         look_up(network, past, now, flow.ravel(), t * stride, rows, t * network.context)
@@ -491,20 +490,20 @@ def read(
         width, place = layout[2 * layer, 2], layer * units
         into, out = flow[layer % 2].ravel(), flow[1 - layer % 2].ravel()
         for t in range(steps):
-            factors[t] = encode(into, t * stride, width, codes.ravel(), t * width)
+            factors[t] = encode(into, t * stride, width, codes, t * width)
         for gate in range(network.gates):
             low, high = gate * units + begin, gate * units + end
             multiply(matrices, 2 * layer, low, high, codes, factors, steps, ux, gap)
         memory, next_memory = place, place + layers * units
         for t in range(steps):
-            before, old = (h.ravel(), place) if t == 0 else (out, (t - 1) * stride)
-            factors_h[0] = encode(before, old, units, codes_h.ravel(), 0)
+            before, old = (states, place) if t == 0 else (out, (t - 1) * stride)
+            factors_h[0] = encode(before, old, units, codes_h, 0)
             for gate in range(network.gates):
                 low, high = gate * units + begin, gate * units + end
                 multiply(matrices, 2 * layer + 1, low, high, codes_h, factors_h, 1, wh, gap)
             advance(
                 network.kind, units, begin, end, ux, t * gap, wh, 0,
-                before, old, c, memory, out, t * stride, next_memory,
+                before, old, memories, memory, out, t * stride, next_memory,
             )  # fmt: skip
             memory = next_memory
             meet(counter, threads)
@@ -515,13 +514,13 @@ def read(
     top = flow[layers % 2].ravel()
     for t in range(first, steps):
         place = (t - first) * units
-        factors[t - first] = encode(top, t * stride, units, codes.ravel(), place)
+        factors[t - first] = encode(top, t * stride, units, codes, place)
     first_row, last_row = share(padded, thread, threads)
     multiply(
-        matrices, 2 * layers, first_row, last_row, codes, factors, steps - first, logits, padded
+        matrices, 2 * layers, first_row, last_row, codes, factors, steps - first, scores, padded
     )
     add_table_logits(
         network, rows, first * network.context, steps - first,
-        logits.ravel(), padded, first_row, last_row,
+        scores, padded, first_row, last_row,
     )  # fmt: skip
     return 0

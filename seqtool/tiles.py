@@ -20,7 +20,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
-from seqtool.compiled import inlined
+from seqtool.compiled import inlined, spliced
 from seqtool.vectors import WIDE
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
@@ -232,7 +232,7 @@ def _tile(
 tile: Any = intrinsic(_tile)
 
 
-@inlined
+@spliced
 def abreast(rows: Any) -> Any:
     """How many panels to take at once with so many rows, of which none is left for another tile."""
     if rows == 1:
@@ -240,7 +240,7 @@ def abreast(rows: Any) -> Any:
     return ABREAST_OF_THREE if rows <= 3 else ABREAST
 
 
-@inlined
+@spliced
 def tile_rows(
     a: Any,
     a_start: Any,
@@ -266,13 +266,13 @@ def tile_rows(
     for t in range(tiles):
         height = rows * (t + 1) // tiles - row
         tile(
-            *(height, panels, a, a_start + row * a_row, a_row, a_column),
-            *(b, b_start, b_panel, k, c, c_start + row * c_row, c_row, c_panel),
-        )
+            height, panels, a, a_start + row * a_row, a_row, a_column,
+            b, b_start, b_panel, k, c, c_start + row * c_row, c_row, c_panel,
+        )  # fmt: skip
         row += height
 
 
-@inlined
+@spliced
 def product(
     a: Any,
     a_start: Any,
@@ -297,10 +297,10 @@ def product(
     for panel in range(0, count, most):
         here = panels_start + panel * k * COLUMNS
         tile_rows(
-            *(a, a_start, a_row, 1, rows),
-            *(panels, here, k * COLUMNS, min(most, count - panel), k),
-            *(c, c_start + panel * COLUMNS, c_row, COLUMNS),
-        )
+            a, a_start, a_row, 1, rows,
+            panels, here, k * COLUMNS, min(most, count - panel), k,
+            c, c_start + panel * COLUMNS, c_row, COLUMNS,
+        )  # fmt: skip
 
 
 @inlined
