@@ -83,7 +83,7 @@ class NGram:
                 held-out end.
             vocab_size: Every id is below it. Above 1000 the order is at most 4.
             order: Longest n-gram counted, at least 1.
-            max_tokens: Bound on time and memory, roughly 100 bytes and 0.3 us a token.
+            max_tokens: Bound on time and memory, roughly 50 bytes and 0.3 us a token.
             max_grams: Bound on what is kept: the order ends before the length whose n-grams would
                 exceed it.
 
@@ -94,8 +94,9 @@ class NGram:
             raise ValueError(f"order must be at least 1, got {order}")
         # The code of an n-gram and its place in the text must fit into one 63-bit integer.
         max_tokens = min(max_tokens, isqrt((1 << 61) // vocab_size))
-        ids = np.asarray(ids[max(0, len(ids) - max_tokens) :]).astype(np.int64)
+        ids = np.asarray(ids[max(0, len(ids) - max_tokens) :])
         _check_ids(ids, vocab_size)
+        ids = ids.astype(np.min_scalar_type(vocab_size - 1))
         order = min(order, WORD_ORDER) if vocab_size > LARGE_VOCABULARY else order
         self.vocab_size = vocab_size
         self.levels = _count_levels(ids, vocab_size, order, max_grams)
@@ -280,42 +281,48 @@ def _check_ids(ids: np.ndarray, vocab_size: int) -> None:
 class _Grams(NamedTuple):
     """The different n-grams of a text, in order of their codes."""
 
-    codes: np.ndarray  # (G,) sorted
-    ranks: np.ndarray  # which of them starts at each token of the text
-    places: np.ndarray  # (G,) a token at which it starts
-    counts: np.ndarray  # (G,)
+    codes: np.ndarray  # (G,) int64, sorted
+    ranks: np.ndarray  # (n,) int32: which of them starts at each token of the text
+    places: np.ndarray  # (G,) int32: a token at which it starts
+    counts: np.ndarray  # (G,) int64
 
 
 def _find_grams(codes: np.ndarray) -> _Grams:
-    """What np.unique gives with all its options, several times faster.
+    """What np.unique gives with all its options, several times faster and in less memory.
 
     NumPy sorts values with vector instructions but not indices, so each code is sorted together
-    with its place in one integer.
+    with its place in one integer. Places and ranks are below 2**31, see ``NGram``.
+
+    Args:
+        codes: Of the n-grams of the text, (n,) int64; overwritten.
     """
     bits = len(codes).bit_length()
-    order = np.sort((codes << bits) | np.arange(len(codes)))
-    places = order & ((1 << bits) - 1)
-    order >>= bits
-    new = np.diff(order, prepend=-1) != 0
+    codes <<= bits
+    codes |= np.arange(len(codes))
+    codes.sort()
+    places = (codes & ((1 << bits) - 1)).astype(np.int32)
+    codes >>= bits
+    new = np.ones(len(codes), bool)
+    np.not_equal(codes[1:], codes[:-1], out=new[1:])
     starts = np.flatnonzero(new)
-    ranks = np.empty_like(codes)
-    ranks[places] = np.cumsum(new) - 1
+    ranks = np.empty(len(codes), np.int32)
+    ranks[places] = np.cumsum(new, dtype=np.int32) - 1
     counts = np.diff(starts, append=len(codes))
-    return _Grams(order[starts], ranks, places[starts], counts)
+    return _Grams(codes[starts], ranks, places[starts], counts)
 
 
 def _count_levels(ids: np.ndarray, vocab_size: int, order: int, max_grams: int) -> list[Level]:
     """Build the levels 1 to ``order``; fewer if the text is short or has too many n-grams."""
     levels: list[Level] = []
     num_contexts = 1
-    grams = _find_grams(ids)
+    grams = _find_grams(ids.astype(np.int64))
     total = len(grams.codes)
     for length in range(1, min(order, len(ids)) + 1):
         contexts = grams.codes // vocab_size
         if length == order:
             levels.append(_smooth(grams.codes, grams.counts, contexts, num_contexts))
             break
-        longer = _find_grams(grams.ranks[:-1] * vocab_size + ids[length:])
+        longer = _find_grams(grams.ranks[:-1].astype(np.int64) * vocab_size + ids[length:])
         total += len(longer.codes)
         if total > max_grams:  # this length is the longest; its own counts are the raw ones
             levels.append(_smooth(grams.codes, grams.counts, contexts, num_contexts))

@@ -349,7 +349,7 @@ class ModelDir:
         tokenizer = tokenizer_json.encode("utf-8")
         # Named by its content, so that repeating a run repeats its files to the bit.
         name = replace(card, extra={}, seal={}).to_json()
-        run = _sha256(name, tokenizer, _pack_tensors(weights, {}))[:16]
+        run = _sha256(name, tokenizer, *_pack_tensors(weights, {}))[:16]
         card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
         log = "".join(map(event_line, events)).encode("ascii")
         files = {name: (tensors, dict[str, Any]()) for name, tensors in (parts or {}).items()}
@@ -369,7 +369,7 @@ class ModelDir:
                     write_whole(beside / EVENTS, log)
                 for name, (tensors, header) in files.items():
                     header |= {"name": name, "run": run}
-                    write_whole(beside / name, _pack_tensors(tensors, header))
+                    write_whole(beside / name, *_pack_tensors(tensors, header))
                 swap(beside, self._home)
             finally:
                 discard(beside)
@@ -417,7 +417,7 @@ class ModelDir:
     def _save(self, name: str, tensors: Tensors, **header: Any) -> None:
         with self._saving() as seal:
             header |= {"name": name, "run": seal["run"]}
-            write_whole(self._home / name, _pack_tensors(tensors, header))
+            write_whole(self._home / name, *_pack_tensors(tensors, header))
 
     def _cut_events(self, file: IO[bytes]) -> int:
         size = file.seek(0, os.SEEK_END)
@@ -453,17 +453,33 @@ def _sha256(*parts: str | bytes | bytearray | memoryview) -> str:
     return digest.hexdigest()
 
 
-def _pack_tensors(tensors: Tensors, header: dict[str, Any]) -> bytearray:
-    """A safetensors file whose hash covers each of its bytes but the hash itself."""
-    # The library copies raw memory: a transposed view would be stored in the wrong order.
-    dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+def _pack_tensors(tensors: Tensors, header: dict[str, Any]) -> list[bytes | memoryview]:
+    """The pieces of a safetensors file whose hash covers each of its bytes but the hash itself.
+
+    The library would build the file in memory, three times as large with the hash put in; here
+    the tensors stay where they are. Length, JSON header and data are those of the format,
+    https://github.com/huggingface/safetensors#format.
+    """
+    arrays = {
+        name: np.asarray(tensor, tensor.dtype.newbyteorder("<"), order="C")
+        for name, tensor in tensors.items()
+    }
     text = json.dumps({"sha256": _UNSEALED} | header, default=np.generic.item)
-    # One metadata string, since the order of several is not fixed: same content, same bytes.
-    blob = bytearray(safetensors.numpy.save(dense, {"seqtool": text}))
-    place = _DIGEST.search(blob)
-    assert place is not None, "the safetensors library writes its header in another way"
-    blob[place.start(1) : place.end(1)] = _sha256(blob).encode("ascii")
-    return blob
+    described: dict[str, Any] = {"__metadata__": {"seqtool": text}}
+    pieces: list[bytes | memoryview] = []
+    end = 0
+    # The widest first, so that each begins at a multiple of its own width.
+    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):
+        array = arrays[name]
+        kind = "BOOL" if array.dtype == bool else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        begin, end = end, end + array.nbytes
+        described[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [begin, end]}
+        pieces.append(array.reshape(-1).view(np.uint8).data)
+    head = json.dumps(described, separators=(",", ":")).encode("ascii")
+    head += b" " * (-len(head) % 8)
+    head = len(head).to_bytes(8, "little") + head
+    digest = _sha256(head, *pieces).encode("ascii")
+    return [head.replace(_UNSEALED.encode("ascii"), digest, 1), *pieces]
 
 
 def _read_card(home: Path, where: str) -> Card:

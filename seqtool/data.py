@@ -4,6 +4,7 @@ Shape letters: B streams side by side, T time steps of a chunk, n tokens. Memory
 the size of the text: ids that do not fit are mapped from a temporary file.
 """
 
+import mmap
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,7 @@ Ids = npt.NDArray[Any]  # (n,) of the tokenizer's own unsigned type
 
 MEMORY_TOKENS = 64_000_000  # longer parts live in a temporary file
 RESTART_REACH = 512  # tokens within which a restarted stream looks for a line end
+LET_GO_EVERY = 1 << 24  # tokens read of a mapped text before its pages are let go
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +243,8 @@ class Streams:
         inputs[streams, 0] = self.start_id
         self._positions = where[:, -1].copy()
         self._left -= self.bptt
+        if self.num_tokens % LET_GO_EVERY + inputs.size >= LET_GO_EVERY:
+            let_go(self.ids)
         self.num_tokens += inputs.size
         return Batch(inputs, chunk[:, 1:], chance < probability)
 
@@ -279,6 +283,18 @@ class Streams:
         # argmax is 0 where there is no end: the position itself.
         nearest: npt.NDArray[np.int64] = (positions + is_end.argmax(axis=1)) % len(self.ids)
         return nearest
+
+
+def let_go(ids: Ids) -> None:
+    """Take the pages of mapped ids that have been read out of memory; reading brings them back.
+
+    The system would not do so while it has memory left, and counts them as the process's.
+    """
+    base: Any = ids
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def fit_shape(num_tokens: int, batch_size: int, bptt: int) -> tuple[int, int]:

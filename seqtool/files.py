@@ -70,12 +70,12 @@ def check_place(option: str, path: Path | None) -> None:
     raise SeqtoolError(f"{option} {path}: cannot be written ({why}); choose another place")
 
 
-def write_whole(path: Path, blob: bytes | bytearray) -> None:
+def write_whole(path: Path, *pieces: bytes | bytearray | memoryview) -> None:
     """Put a whole file in place at once."""
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with open(beside, "wb") as file:
-            file.write(blob)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())  # or a power failure could leave the new name without content
         os.replace(beside, path)

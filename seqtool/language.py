@@ -15,7 +15,7 @@ from torch import Tensor
 from seqtool.backoff import NGram, Scored
 from seqtool.cells import detach, reset
 from seqtool.config import TrainConfig
-from seqtool.data import Corpus, Streams
+from seqtool.data import Corpus, Streams, let_go
 from seqtool.diagnostics import Judgement, language_flow
 from seqtool.distributed import gather, replicate, share, weight, world
 from seqtool.errors import ConfigError
@@ -117,7 +117,9 @@ class NextToken:
             scores = {"val_loss": mixed, "val_network_loss": loss}
             loss = mixed
         bits = loss / math.log(2) * self.corpus.valid_tokens_per_char
-        return Look(loss, scores | {"val_bits_per_char": bits} | self._gradient(), found)
+        scores |= {"val_bits_per_char": bits} | self._gradient()
+        let_go(self.corpus.valid)
+        return Look(loss, scores, found)
 
     def _counts(self, ngram: NGram, places: np.ndarray) -> Scored:
         """What the n-gram model says at some places, most times those of the look before."""

@@ -1,4 +1,4 @@
-"""Memory that a process keeps for itself instead of asking the system for it again and again."""
+"""Memory that a process keeps for itself, or gives back, instead of what the C library would do."""
 
 import ctypes
 
@@ -14,13 +14,23 @@ def keep_memory() -> None:
     for the training of 2x512, a tenth of the time of a step. One arena, because others give back a
     heap whenever it is empty.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library; no way to ask it (Windows)
-        return
     for parameter, value in (
         (M_TRIM_THRESHOLD, KEEP_ALL),
         (M_MMAP_MAX, NONE),
         (M_ARENA_MAX, ONE),
     ):
-        mallopt(parameter, value)
+        _glibc("mallopt", parameter, value)
+
+
+def give_back() -> None:
+    """Give what reading and counting have freed back to the system: no step will need it."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(name: str, *values: int) -> None:
+    """Call a function of glibc; with another library nothing happens."""
+    try:
+        function = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # TypeError: no way to ask for it on Windows
+        return
+    function(*values)

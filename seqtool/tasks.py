@@ -316,6 +316,7 @@ def _finish(
     keeper: Any,
     **rest: Any,
 ) -> int:
+    give_back()  # what was freed while the n-grams were counted
     task.prepare(trainer.objective, trainer.config, console.compiling)
     sampler = task.sampler(trainer) if world().first else None
     status = run(request, console, trainer, keeper, write_sample=sampler, **rest)

@@ -60,7 +60,7 @@ class Onlooker:
 
     def save_last(self, trainer: Trainer, good: Snapshot) -> None:
         """Give the first process what only this one knows."""
-        trainer.capture()
+        trainer.capture(copy=False)
 
     def is_due(self) -> bool:
         """Whether the last save is so long ago that a crash would cost too much."""
@@ -153,7 +153,7 @@ class Keeper(Onlooker):
     def save_last(self, trainer: Trainer, good: Snapshot) -> None:
         """Write all that a resumed run needs, with the state a rescue would go back to."""
         began = time.monotonic()
-        tensors, counters = trainer.capture()
+        tensors, counters = trainer.capture(copy=False)
         stored = {f"now.{name}": tensor.numpy(force=True) for name, tensor in tensors.items()}
         if good.counters["step"] != trainer.step:
             stored |= {f"good.{name}": t.numpy(force=True) for name, t in good.tensors.items()}

@@ -200,8 +200,11 @@ class Trainer:
         assert look is not None
         return look
 
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Copy everything the next update depends on: tensors, and counters fit for JSON."""
+    def capture(self, *, copy: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything the next update depends on: tensors, and counters fit for JSON.
+
+        Without ``copy`` the tensors are to be used before that update, which may change them.
+        """
         own_tensors, own_counters = self.objective.capture()
         tensors = {f"weight.{n}": p.detach() for n, p in self.model.named_parameters()}
         tensors |= self.updater.tensors()
@@ -209,7 +212,9 @@ class Trainer:
         tensors |= generator_states(self.device)
         counters = {name: getattr(self, name) for name in COUNTERS}
         assert not counters.keys() & own_counters.keys()
-        return {name: t.clone() for name, t in tensors.items()}, counters | own_counters
+        if copy:
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        return tensors, counters | own_counters
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave."""

@@ -182,7 +182,7 @@ def nest(rng: random.Random, directory: Path, other: Path) -> None:
 
 def put_tensors(directory: Path, name: str, arrays: dict[str, np.ndarray], **header: Any) -> None:
     header = {"name": name, "run": card(directory)["seal"]["run"]} | header
-    (directory / name).write_bytes(checkpoint._pack_tensors(arrays, header))
+    (directory / name).write_bytes(b"".join(checkpoint._pack_tensors(arrays, header)))
 
 
 def edit_tensors(rng: random.Random, directory: Path, other: Path) -> None:

@@ -8,6 +8,7 @@ import lzma
 import sys
 import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from seqtool.data import (
     Tally,
     encode_documents,
     fit_shape,
+    let_go,
     load_corpus,
     text_stats,
 )
@@ -221,6 +223,24 @@ def test_memory_does_not_grow_with_the_text(text_file, monkeypatch):
         tracemalloc.stop()
         assert corpus.train_chars + corpus.valid_chars == len(text) * repeats
     assert peaks[1] < peaks[0] + 200_000  # the text itself is 2 million characters longer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is asked for there")
+def test_mapped_ids_that_were_read_are_let_go(text_file, monkeypatch):
+    monkeypatch.setattr(data_module, "MEMORY_TOKENS", 1000)
+    corpus = load_corpus(text_file("sea " * 1_000_000), DataConfig(valid_fraction=0))
+
+    def megabytes() -> float:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) / 1024
+
+    before = megabytes()
+    read = corpus.train.copy()
+    between = megabytes()
+    let_go(np.asarray(corpus.train)[5:])
+    assert megabytes() < before + 1 < between - 1
+    np.testing.assert_array_equal(corpus.train, read)
+    let_go(read)  # nothing is mapped
 
 
 def test_full_disk_is_named(text_file, tmp_path, monkeypatch):

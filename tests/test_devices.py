@@ -76,3 +76,23 @@ print(*(faults() for _ in range(10)))
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, *_, second_last, last = map(int, ran.stdout.split())  # small blocks settle in between
     assert max(second_last, last) < 100 < first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is asked for there")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries are left alone")
+def test_freed_memory_can_be_given_back() -> None:
+    code = r"""
+import re, torch
+from seqtool.devices import give_back, set_up
+set_up("cpu", 1)
+def megabytes():
+    return int(re.search(r"RssAnon:\s+(\d+)", open("/proc/self/status").read())[1]) // 1024
+before = megabytes()
+torch.ones(10**8)  # 400 MB
+between = megabytes()
+give_back()
+print(before, between, megabytes())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, between, after = map(int, ran.stdout.split())
+    assert after < before + 50 < between
