@@ -3,20 +3,18 @@
 Everything there can be deleted at any time; what is missing is made again.
 """
 
+import errno
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # Windows: two readings of the same text at a time are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from seqtool.files import lock
 
 MOST_BYTES = 40 << 30  # kept of long texts; beyond that the ones not used for longest go
+MOST_SHARE = 0.5  # of what the disk would have free without them, at most
 VARIABLE = "SEQTOOL_CACHE"  # names another directory
 _LOCK = "lock"
 
@@ -62,49 +60,65 @@ def alone_in(folder: Path) -> Iterator[None]:
     while True:
         folder.mkdir(exist_ok=True)
         try:
-            lock = open(folder / _LOCK, "w")  # noqa: SIM115
+            handle = lock(folder / _LOCK, wait=True)
+            break
         except FileNotFoundError:  # it was deleted meanwhile
             continue
-        with lock:
-            _lock(lock, wait=True)
-            if not _is_there(folder, lock.fileno()):
-                continue  # it was deleted before the lock was ours
-            yield
-            return
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def prune(keep: Path) -> None:
     """Delete the texts not used for longest until all fit; not ``keep``, and none in use."""
-    room = MOST_BYTES - size(keep)
-    others = [path for path in keep.parent.iterdir() if path != keep]
-    for folder in sorted(others, key=_used_at, reverse=True):
-        with suppress(OSError):  # another process uses it, or has just deleted it
-            room -= size(folder)
-            if room < 0:
-                with open(folder / _LOCK, "w") as lock:
-                    _lock(lock, wait=False)
-                    shutil.rmtree(folder)
+    others = _others(keep)
+    free = shutil.disk_usage(keep).free
+    room = min(MOST_BYTES, int(MOST_SHARE * (free + size(keep) + sum(map(size, others)))))
+    room -= size(keep)
+    for folder in others:
+        room -= size(folder)
+        if room < 0:
+            _delete(folder)
+
+
+def make_room(keep: Path, needed: int) -> None:
+    """See that the disk has so many bytes for ``keep``, if need be without other texts.
+
+    Raises:
+        OSError: If it has not; then no text is deleted.
+    """
+    others = _others(keep)
+    free = shutil.disk_usage(keep).free
+    if free + sum(map(size, others)) < needed:
+        raise OSError(
+            errno.ENOSPC, f"at least {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+        )
+    while others and shutil.disk_usage(keep).free < needed:
+        _delete(others.pop())
 
 
 def size(folder: Path) -> int:
-    """Bytes of the files in a directory."""
-    return sum(path.stat().st_size for path in folder.iterdir())
+    """Bytes of the files in a directory; 0 if it is just being deleted."""
+    found = 0
+    with suppress(OSError):
+        found = sum(path.stat().st_size for path in folder.iterdir())
+    return found
 
 
-def _lock(file: IO[str], *, wait: bool) -> None:
-    """Lock a file until it is closed; where nothing can be locked, do without.
+def _others(keep: Path) -> list[Path]:
+    """The directories of other texts, the one not used for longest last."""
+    others = [path for path in keep.parent.iterdir() if path != keep]
+    return sorted(others, key=_used_at, reverse=True)
 
-    Raises:
-        BlockingIOError: If another process has it and there is no waiting.
-    """
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise
-    except OSError:  # some network drives
-        return
+
+def _delete(folder: Path) -> None:
+    with suppress(OSError):  # another process uses it, or has just deleted it
+        handle = lock(folder / _LOCK, wait=False)
+        try:
+            shutil.rmtree(folder)
+        finally:
+            os.close(handle)
 
 
 def _used_at(folder: Path) -> float:
@@ -112,10 +126,3 @@ def _used_at(folder: Path) -> float:
         return folder.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _is_there(folder: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(folder / _LOCK), os.fstat(handle))
-    except FileNotFoundError:
-        return False

@@ -13,7 +13,7 @@ from seqtool.cli_lines import classify, tag, translate
 from seqtool.cli_selftest import selftest
 from seqtool.cli_train import train
 from seqtool.cli_use import evaluate, generate
-from seqtool.distributed import leave
+from seqtool.distributed import leave, stand_alone
 from seqtool.errors import SeqtoolError, is_out_of_memory
 from seqtool.output import complain, emit, settle
 from seqtool.settings import canonical, check_single_dash
@@ -43,10 +43,14 @@ VersionFlag = typer.Option(
 
 
 @app.callback()
-def _root(version: Annotated[bool, VersionFlag] = False) -> None:
+def _root(context: typer.Context, version: Annotated[bool, VersionFlag] = False) -> None:
     """Train recurrent networks on a laptop CPU, use them in a pipe, and see how they work."""
+    shared = {command.__name__ for command in SHARED}
+    if context.invoked_subcommand not in shared and not stand_alone():
+        raise typer.Exit
 
 
+SHARED = (train, classify, tag, translate, evaluate)  # by all processes that torchrun starts
 for command in (train, generate, classify, tag, translate, evaluate, inspect, cure, selftest):
     app.command()(command)
 

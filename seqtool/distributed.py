@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
+NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # in the environment, by torchrun
+
 ValueT = TypeVar("ValueT")
 PartT = TypeVar("PartT")
 
@@ -45,18 +47,26 @@ def world() -> World:
     Raises:
         ConfigError: If what is there makes no sense.
     """
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    if not all(name in os.environ for name in names):
+    if not all(name in os.environ for name in NAMES):
         return World()
-    shown = ", ".join(f"{name}={os.environ[name]}" for name in names[:2])
+    shown = ", ".join(f"{name}={os.environ[name]}" for name in NAMES[:2])
     try:
-        rank, size = (int(os.environ[name]) for name in names[:2])
+        rank, size = (int(os.environ[name]) for name in NAMES[:2])
         restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     except ValueError as err:
         raise ConfigError(f"{shown} must be whole numbers, as torchrun sets them") from err
     if not 0 <= rank < size:
         raise ConfigError(f"{shown}: the rank must be below the size; start with torchrun")
     return World(rank, size, restarts)
+
+
+def stand_alone() -> bool:
+    """Whether this process is the first, which from now on is a world of one and does it all."""
+    here = world()
+    if here.size > 1:
+        for name in NAMES:
+            del os.environ[name]
+    return here.first
 
 
 def join(device: "torch.device") -> None:

@@ -10,7 +10,7 @@ from typing import IO, cast
 
 try:
     import fcntl
-except ImportError:  # Windows: two trainings into one directory are not noticed there
+except ImportError:  # Windows: two at work in one place are not noticed there
     fcntl = None  # type: ignore[assignment]
 
 from seqtool.errors import ConfigError, SeqtoolError
@@ -112,47 +112,73 @@ def alone(path: Path, shown: str) -> Iterator[None]:
         ConfigError: If another process is at work there.
     """
     home = Path(os.path.realpath(path))
-    lock, handle, made = home.parent / f".{home.name}.lock", -1, list[Path]()
+    place, handle, made = home.parent / f".{home.name}.lock", -1, list[Path]()
     try:
-        with suppress(OSError):  # writing there will fail as well, and say why
+        # Where this fails, writing will fail as well, and say why.
+        with suppress(OSError), _refusing(place, f"{shown} {path}"):
             for parent in (*reversed(home.parent.parents), home.parent):
                 if not parent.exists():
                     parent.mkdir()
                     made.insert(0, parent)
-            handle = _lock(lock, f"{shown} {path}")
+            handle = lock(place, wait=False)
+            os.truncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
         yield
     finally:
         if handle >= 0:
-            lock.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
             os.close(handle)
         for parent in made:
             with suppress(OSError):  # something is in it by now
                 parent.rmdir()
 
 
-def _lock(path: Path, where: str) -> int:
-    """Lock a file, made if there is none; gives the handle that holds the lock."""
+@contextmanager
+def _refusing(place: Path, where: str) -> Iterator[None]:
+    """Say who has the lock that somebody else has."""
+    try:
+        yield
+    except BlockingIOError as err:
+        holder = "unknown"
+        with suppress(OSError), open_plain(place) as file:
+            holder = file.read(20).decode("ascii", "replace").strip() or holder
+        raise ConfigError(
+            f"{where}: another process ({holder}) trains into it; wait for that, or choose "
+            "another place"
+        ) from err
+
+
+def lock(path: Path, *, wait: bool) -> int:
+    """Lock a file, made if there is none; gives the handle that holds the lock until it is closed.
+
+    Where nothing can be locked, as on some network drives, everybody gets it.
+
+    Raises:
+        BlockingIOError: If another process has it and there is no waiting.
+        OSError: If it cannot be made or written to.
+    """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(handle, wait=wait)
             # The holder before may have deleted the file that was opened here.
             if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(handle)):
-                os.truncate(handle, 0)
-                os.write(handle, f"{os.getpid()}\n".encode())
                 return handle
-        except BlockingIOError as err:
-            holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
-            os.close(handle)
-            raise ConfigError(
-                f"{where}: another process ({holder}) trains into it; wait for that, or choose "
-                "another place"
-            ) from err
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _flock(handle: int, *, wait: bool) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def sync_directory(directory: Path) -> None:

@@ -6,6 +6,7 @@ learned from a sample. Memory does not depend on the text. While a text is read,
 done has ``text.json`` instead.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.alphabet import Alphabet, numbered
-from seqtool.cache import VARIABLE, alone_in, prune, texts
+from seqtool.cache import VARIABLE, alone_in, make_room, prune, size, texts
 from seqtool.census import (
     Census,
     TextStats,
@@ -37,6 +38,7 @@ from seqtool.census import (
 from seqtool.config import DataConfig
 from seqtool.errors import DataError
 from seqtool.files import write_whole
+from seqtool.idfiles import appending, blocks, extend, is_whole, mapped, num_bytes, put
 from seqtool.text import Fingerprint, TextFiles
 from seqtool.tokenizer import Tokenizer, segments
 
@@ -46,9 +48,8 @@ Tell = Callable[[str], None]
 LONG_BYTES = 32 << 20  # shorter ones, compressed or not, are read faster than looked for
 SAMPLE = 50_000_000  # characters that words and byte pairs are learned from
 GROUP = 128  # segments encoded before they are written
-BLOCK = 1 << 24  # ids renumbered at once
 SAVE_EVERY = 5.0  # seconds that a kill may cost
-FORMAT = 1
+FORMAT = 2
 PARTS = ("train.ids", "valid.ids")
 FOUND = ("sha256", "census", "tokenizer", "sampled", "parts")  # of what is known when all is done
 
@@ -70,10 +71,19 @@ class Order:
     tell: Tell
 
     @property
+    def kind(self) -> str:
+        """Of its vocabulary."""
+        return self.config.tokenizer if self.tokenizer is None else self.tokenizer.kind
+
+    @property
     def one_pass(self) -> bool:
         """Whether characters are numbered while they are counted: nothing is learned before."""
-        kind = self.config.tokenizer if self.tokenizer is None else self.tokenizer.kind
-        return kind == "char"
+        return self.kind == "char"
+
+    @property
+    def least_bytes(self) -> int:
+        """What its files take at least, as far as that can be told before it is read."""
+        return self.files.size() if self.kind in ("char", "byte") else 0
 
     @cached_property
     def identity(self) -> list[list[Any]]:
@@ -136,12 +146,12 @@ def read_long(order: Order) -> Encoded:
     except (OSError, RuntimeError):  # read-only, or there is no home directory
         made = tempfile.TemporaryDirectory(prefix="seqtool-", ignore_cleanup_errors=True)
         with made as place, _room(Path(place)):  # Windows deletes no file that is mapped
-            return _Reading(order, Path(place)).run(kept=False)
+            return _Reading(order, Path(place), kept=False).run()
     if (folder := _look_up(order, home)) is None:
         folder = home / _name(order)
     try:
         with _room(folder), alone_in(folder):
-            found = _Reading(order, folder).run()
+            found = _Reading(order, folder, kept=True).run()
             prune(folder)
     finally:
         # Nobody can go on with a pipe.
@@ -152,10 +162,12 @@ def read_long(order: Order) -> Encoded:
 
 @contextmanager
 def _room(folder: Path) -> Iterator[None]:
-    """Turn what the system refuses into one line."""
+    """Turn what the system refuses into one line; a disk that is full does not stay so."""
     try:
         yield
     except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            shutil.rmtree(folder, ignore_errors=True)
         raise DataError(
             f"{folder}: no place for the token ids ({err.strerror}); make room, or set {VARIABLE} "
             "to a directory with more"
@@ -195,12 +207,12 @@ def _serves(card: dict[str, Any], order: Order) -> bool:
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """What is in a directory, if its files are whole."""
+    """What is in a directory, if its files have the right sizes."""
     try:
         card = json.loads((folder / "text.json").read_bytes())
         item = np.dtype(card["dtype"]).itemsize
         sizes = [(folder / name).stat().st_size for name in PARTS]
-        whole = sizes == [part["ids"] * item for part in card["parts"]]
+        whole = sizes == [part["ids"] * item for part in card["parts"] if "crc" in part]
         needed = {"identity", "size", "order", "learned", *FOUND}
         return card if whole and card.keys() >= needed else None
     except (OSError, ValueError, LookupError, TypeError):  # deleted, or damaged: made again
@@ -210,9 +222,10 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 class _Reading:
     """One text on its way into its directory."""
 
-    def __init__(self, order: Order, folder: Path) -> None:
+    def __init__(self, order: Order, folder: Path, *, kept: bool) -> None:
         self.order = order
         self.folder = folder
+        self.kept = kept  # in the cache
         self._saved_at = monotonic()
         self._state: dict[str, Any] = {"runs": [], "sampled": 0}
         with suppress(OSError, ValueError):  # there is none: this is the beginning
@@ -220,9 +233,11 @@ class _Reading:
             if isinstance(saved, dict) and saved.keys() >= self._state.keys():
                 self._state = saved
 
-    def run(self, *, kept: bool = True) -> Encoded:
+    def run(self) -> Encoded:
         """Do what is left to do, and map the ids."""
-        card = _manifest(self.folder) or self._make()
+        card = _manifest(self.folder)
+        if card is None or not self._whole(card):
+            card = self._make()
         identity = self.order.identity
         if identity and card["identity"] != identity:  # known by its content; next time at once
             card["identity"] = identity
@@ -231,7 +246,7 @@ class _Reading:
             (self.folder / name).unlink(missing_ok=True)
         os.utime(self.folder)  # used now
         parts = card["parts"]
-        train, valid = (self._mapped(name, card["dtype"]) for name in PARTS)
+        train, valid = (mapped(self.folder / name, card["dtype"]) for name in PARTS)
         given = self.order.tokenizer
         tokenizer = given or Tokenizer.from_json(card["tokenizer"], str(self.folder))
         return Encoded(
@@ -242,18 +257,24 @@ class _Reading:
             sha256=card["sha256"],
             stats=Census(card["census"]).stats(),
             sampled=card["sampled"],
-            folder=self.folder if kept else None,
+            folder=self.folder if self.kept else None,
         )
 
-    def _mapped(self, name: str, dtype: str) -> Array:
-        path = self.folder / name
-        if path.stat().st_size == 0:  # nothing can be mapped
-            return np.zeros(0, dtype)
-        return np.memmap(path, dtype, mode="r")
+    def _whole(self, card: dict[str, Any]) -> bool:
+        """Whether no byte of the ids has changed, which costs a tenth of reading the text."""
+        self.order.tell(f"looking whether the ids of {self.order.files.name} are whole")
+        parts = zip(PARTS, card["parts"], strict=True)
+        return all(is_whole(self.folder / name, part["crc"]) for name, part in parts)
+
+    def _need(self, num_bytes: int) -> None:
+        """See that there is room for the files, together, of so many bytes."""
+        if self.kept:
+            make_room(self.folder, num_bytes - size(self.folder))
 
     def _make(self) -> dict[str, Any]:
         order, state = self.order, self._state
         if "sha256" not in state:
+            self._need(order.least_bytes)
             self._count()
         stats = Census(state["census"]).stats()
         cut = split_at(stats.characters, order.config.valid_fraction)
@@ -279,9 +300,9 @@ class _Reading:
         write_whole(self.folder / "text.json", json.dumps(card).encode())
         return card
 
-    def _save(self, file: IO[bytes] | None = None) -> None:
-        """Note how far things are, once what has been written to the file is safe."""
-        if file is not None:
+    def _save(self, *files: IO[bytes]) -> None:
+        """Note how far things are, once what has been written to the files is safe."""
+        for file in files:
             file.flush()
             os.fsync(file.fileno())
         write_whole(self.folder / "progress.json", json.dumps(self._state).encode())
@@ -297,7 +318,7 @@ class _Reading:
         census = Census(state.get("census"))
         alphabet = Alphabet(state.get("alphabet", []))
         fingerprint = Fingerprint()
-        with _appending(self.folder / "numbers", _num_bytes(state["runs"])) as file:
+        with appending(self.folder / "numbers", num_bytes(state["runs"])) as file:
 
             def save() -> None:
                 state["census"], state["alphabet"] = census.as_dict(), alphabet.codes
@@ -311,7 +332,7 @@ class _Reading:
                     if begins:
                         numbers = np.concatenate([np.zeros(1, numbers.dtype), numbers])
                     file.write(numbers.data)
-                    _extend(state["runs"], numbers)
+                    extend(state["runs"], numbers)
                 if monotonic() - self._saved_at > SAVE_EVERY:
                     save()
             save()
@@ -335,54 +356,59 @@ class _Reading:
 
         return Tokenizer.train(config.tokenizer, chunks, vocab_size=config.vocab_size)
 
+    def _parts(self) -> list[dict[str, Any]]:
+        """What has been written of both parts, to be gone on with."""
+        none = dict.fromkeys(("characters", "bytes", "ids", "crc"), 0)
+        parts: list[dict[str, Any]] = self._state.setdefault("parts", [none, {**none}])
+        return parts
+
     def _renumber(self, tokenizer: Tokenizer, stats: TextStats, cut: int) -> None:
         """Turn the numbers of characters into ids, and cut off the part held out."""
-        self.order.tell(f"splitting {self.order.files.name}")
-        codes = np.array(self._state["alphabet"], np.int64)
+        state, parts, name = self._state, self._parts(), self.order.files.name
+        codes = np.array(state["alphabet"], np.int64)
         start = np.array([tokenizer.start_id], tokenizer.dtype)
         table = np.concatenate([start, tokenizer.encode("".join(map(chr, codes.tolist())))])
         lengths = np.concatenate([np.zeros(1, np.int64), utf8_lengths(codes)])
-        left, held_bytes = cut, 0  # characters to train on; bytes of those held out
+        sizes = [part["ids"] * start.itemsize for part in parts]
+        self._need(num_bytes(state["runs"]) + (stats.characters + 1) * start.itemsize)
+        state.setdefault("renumbered", 0)
         with (
             open(self.folder / "numbers", "rb") as file,
-            open(self.folder / PARTS[0], "wb") as train,
-            open(self.folder / PARTS[1], "wb") as valid,
+            appending(self.folder / PARTS[0], sizes[0]) as train,
+            appending(self.folder / PARTS[1], sizes[1]) as valid,
         ):
-            for numbers in _blocks(file, self._state["runs"]):
+            for numbers in blocks(file, state["runs"], state["renumbered"]):
+                state["renumbered"] += len(numbers)
+                left = cut - parts[0]["characters"]
                 end = _place_of(numbers, left)
-                left -= int(np.count_nonzero(numbers[:end]))
                 held = numbers[end:]
-                if valid.tell() == 0 and len(held) and held[0] != 0:
+                if parts[1]["ids"] == 0 and len(held) and held[0] != 0:
                     held = np.concatenate([np.zeros(1, held.dtype), held])
-                held_bytes += int(np.bincount(held, minlength=len(table)) @ lengths)
-                train.write(table[numbers[:end]].data)
-                valid.write(table[held].data)
-            for out in (train, valid):
-                out.flush()
-                os.fsync(out.fileno())
-            ids = [out.tell() // start.itemsize for out in (train, valid)]
-        chars = (cut, stats.characters - cut)
-        sizes = (stats.bytes - held_bytes, held_bytes)
-        self._state["parts"] = [
-            {"characters": chars[i], "bytes": sizes[i], "ids": ids[i]} for i in range(len(PARTS))
-        ]
+                put(train, table[numbers[:end]], parts[0])
+                put(valid, table[held], parts[1])
+                for part, some in zip(parts, (numbers[:end], held), strict=True):
+                    part["characters"] += int(np.count_nonzero(some))
+                parts[1]["bytes"] += int(np.bincount(held, minlength=len(table)) @ lengths)
+                if monotonic() - self._saved_at > SAVE_EVERY:
+                    self._save(train, valid)
+                    done = _millions(sum(part["characters"] for part in parts))
+                    self.order.tell(f"splitting {name}: {done} so far")
+            parts[0]["bytes"] = stats.bytes - parts[1]["bytes"]
+            self._save(train, valid)
 
     def _encode(self, tokenizer: Tokenizer, cut: int, characters: int) -> None:
         """Read the text once more, with the vocabulary and the place of the cut known."""
-        state = self._state
-        none = dict.fromkeys(("characters", "bytes", "ids"), 0)
-        parts = state.setdefault("parts", [none, {**none}])
+        parts = self._parts()
         start = np.array([tokenizer.start_id], tokenizer.dtype)
         for part, name, (first, last) in zip(
             parts, PARTS, ((0, cut), (cut, characters)), strict=True
         ):
-            with _appending(self.folder / name, part["ids"] * start.itemsize) as file:
+            with appending(self.folder / name, part["ids"] * start.itemsize) as file:
                 documents = clip_documents(self.order.files.documents(), first, last)
                 for begins, texts in _groups(documents, part["characters"]):
                     arrays = [start] if begins else []
                     for ids in chain(arrays, tokenizer.encode_chunks(texts)):
-                        file.write(np.ascontiguousarray(ids).data)
-                        part["ids"] += len(ids)
+                        put(file, ids, part)
                     part["characters"] += sum(map(len, texts))
                     part["bytes"] += sum(map(utf8_length, texts))
                     if monotonic() - self._saved_at > SAVE_EVERY:
@@ -433,34 +459,6 @@ def _place_of(numbers: Array, characters: int) -> int:
     while end < len(numbers) and (missing := characters - np.count_nonzero(numbers[:end])):
         end = min(end + int(missing), len(numbers))
     return end
-
-
-def _appending(path: Path, size: int) -> IO[bytes]:
-    """A file to go on with after its first ``size`` bytes."""
-    file = open(path, "ab")  # noqa: SIM115
-    if file.tell() < size:
-        file.close()
-        raise DataError(f"{path}: cut short; delete {path.parent} and start again")
-    file.truncate(size)
-    return file
-
-
-def _extend(runs: list[list[Any]], numbers: Array) -> None:
-    """Note numbers of a type behind those before them."""
-    if not runs or runs[-1][0] != numbers.dtype.name:
-        runs.append([numbers.dtype.name, 0])
-    runs[-1][1] += len(numbers)
-
-
-def _num_bytes(runs: list[list[Any]]) -> int:
-    return sum(np.dtype(kind).itemsize * count for kind, count in runs)
-
-
-def _blocks(file: IO[bytes], runs: list[list[Any]]) -> Iterator[Array]:
-    """The numbers of a file in blocks."""
-    for kind, count in runs:
-        for first in range(0, count, BLOCK):
-            yield np.fromfile(file, kind, min(BLOCK, count - first))
 
 
 def _millions(characters: int) -> str:

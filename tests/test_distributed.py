@@ -268,6 +268,18 @@ def test_several_processes_say_what_one_says(
         assert first[2] == alone[2]  # also what is remarked: lines that were cut, by number
 
 
+@pytest.mark.parametrize("command", ["generate", "inspect", "selftest"])
+def test_what_cannot_be_shared_is_done_by_the_first_process_alone(
+    run: Run, trained: Trained, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    argv = (command, "--help") if command == "selftest" else (command, trained("generate")[0])
+    alone = run(*argv)
+    for rank in (0, 1):
+        for name, value in zip(distributed.NAMES, (rank, 2, "localhost", 1), strict=True):
+            monkeypatch.setenv(name, str(value))
+        assert run(*argv)[:2] == (alone[:2] if rank == 0 else (0, ""))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("task", SHARED)

@@ -6,12 +6,15 @@ import json
 import lzma
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqtool.data as data_module
+import seqtool.idfiles as idfiles
 import seqtool.longtexts as longtexts
 import seqtool.text as text_module
 import seqtool.train_text as train_text
@@ -37,7 +41,7 @@ SCRIPTS = WORDS * 20 + "".join(map(chr, range(0x4E00, 0x4F20))) + WORDS * 5 + "\
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Every text is long and blocks are small; gives the cache of texts."""
     monkeypatch.setattr(data_module, "LONG_BYTES", 0)
-    monkeypatch.setattr(longtexts, "BLOCK", 50)
+    monkeypatch.setattr(idfiles, "BLOCK", 50)
     monkeypatch.setattr(longtexts, "GROUP", 1)
     monkeypatch.setattr(text_module, "BLOCK_BYTES", 64)
     monkeypatch.setenv("SEQTOOL_CACHE", str(tmp_path / "cache"))
@@ -221,14 +225,15 @@ def test_an_interrupted_reading_goes_on(tmp_path, monkeypatch, kind):
     config = DataConfig(tokenizer=kind, vocab_size=300, valid_fraction=0.3)
     monkeypatch.setattr(longtexts, "SAVE_EVERY", 0.0)
     rng = random.Random(3)
-    save, counts = longtexts._Reading._save, []
+    save, counts, splits = longtexts._Reading._save, [], list[bool]()
 
-    def interrupted(self: longtexts._Reading, file: object = None) -> None:
-        save(self, file)  # type: ignore[arg-type]
+    def interrupted(self: longtexts._Reading, *files: IO[bytes]) -> None:
+        save(self, *files)
         counts.append(self._state["census"]["counts"])
+        splits.append(0 < self._state.get("renumbered", 0) < sum(counts[-1]))
         if rng.random() < 0.4:
-            if file is not None:
-                file.write(b"what came after is written again")  # type: ignore[attr-defined]
+            for file in files:
+                file.write(b"what came after is written again")
             raise Killed
 
     monkeypatch.setattr(longtexts._Reading, "_save", interrupted)
@@ -240,6 +245,7 @@ def test_an_interrupted_reading_goes_on(tmp_path, monkeypatch, kind):
         except Killed:
             kills += 1
     assert kills > 10
+    assert any(splits) == (kind == "char")
     assert all(sum(a) <= sum(b) for a, b in pairwise(counts))
     assert_same(found, short(data, config))
 
@@ -310,6 +316,14 @@ def test_a_damaged_text_is_read_again(tmp_path, monkeypatch):
         assert len(read) == 2 + number
     os.truncate(first.kept / "train.ids", 5)
     assert_same(load_corpus(data, DataConfig()), short(data, DataConfig()))
+    for number, name in enumerate(("train.ids", "valid.ids")):
+        blob = bytearray((first.kept / name).read_bytes())
+        blob[-2] ^= 1
+        (first.kept / name).write_bytes(blob)
+        assert_same(load_corpus(data, DataConfig()), short(data, DataConfig()))
+        assert len(read) == 7 + number
+    load_corpus(data, DataConfig())
+    assert len(read) == 8
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"\xff"])
@@ -347,11 +361,28 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch, small):
     data = folder_of(tmp_path, SCRIPTS)
     with pytest.raises(DataError) as error:
         load_corpus(data, DataConfig())
-    (folder,) = small.iterdir()
-    assert str(error.value) == (
-        f"{folder}: no place for the token ids (No space left on device); make room, or set "
-        "SEQTOOL_CACHE to a directory with more"
+    assert re.fullmatch(
+        rf"{re.escape(str(small))}/\w+: no place for the token ids \(No space left on device\); "
+        "make room, or set SEQTOOL_CACHE to a directory with more",
+        str(error.value),
     )
+    assert list(small.iterdir()) == []  # or the disk would stay full
+
+
+@pytest.mark.parametrize("stage", ["reading", "splitting"])
+def test_a_disk_with_too_little_room_is_not_filled(tmp_path, monkeypatch, small, stage):
+    read = count_readings(monkeypatch)
+    data = folder_of(tmp_path, "sea " * 1000)
+
+    def usage(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=4_000 if stage == "splitting" and not read else 3_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(DataError) as error:
+        load_corpus(data, DataConfig())
+    assert "token ids (at least 0.0 GB are needed, 0.0 GB are free); make room" in str(error.value)
+    assert len(read) == (stage == "splitting")
+    assert list(small.iterdir()) == []
 
 
 def test_a_pipe_that_is_no_text_leaves_nothing_behind(monkeypatch, small):

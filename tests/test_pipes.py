@@ -3,7 +3,6 @@
 import io
 import os
 import threading
-import time
 
 import pytest
 
@@ -27,14 +26,12 @@ def test_live_items_wait_for_others_only_a_moment():
 
     def items():
         yield from range(5)
-        release.wait(30)
+        release.wait(30)  # who waits for more than a moment gets them all at once
         yield from range(5, 9)
 
     found = batches(items(), 4, live=True)
     assert next(found) == [0, 1, 2, 3]
-    began = time.monotonic()
     assert next(found) == [4]
-    assert time.monotonic() - began < 10
     release.set()
     assert [item for batch in found for item in batch] == [5, 6, 7, 8]
 
