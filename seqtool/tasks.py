@@ -17,6 +17,7 @@ from seqtool.console import Console, format_count
 from seqtool.distributed import agree, join, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.files import alone
+from seqtool.memory import give_back
 from seqtool.output import emit
 from seqtool.places import LAST, is_free
 from seqtool.receipts import receipt
@@ -186,6 +187,7 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
     if request.reproduces is not None:
         before = load(request.reproduces, task.name).card
         _check_data(task.source(request), replace(request, out=request.reproduces), before)
+    give_back()  # what reading has freed
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.plan import DEFAULT_SECONDS, measure_gflops
@@ -268,6 +270,7 @@ def _resume(task: Task, request: TrainRequest, console: Console) -> int:
     console.status(f"reading {request.data}")
     task.read_again(request, saved, console)
     _check_data(task.source(request), request, card)
+    give_back()  # what reading has freed
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.models import shapes

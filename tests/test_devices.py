@@ -83,7 +83,8 @@ print(*(faults() for _ in range(10)))
 def test_freed_memory_can_be_given_back() -> None:
     code = r"""
 import re, torch
-from seqtool.devices import give_back, set_up
+from seqtool.devices import set_up
+from seqtool.memory import give_back
 set_up("cpu", 1)
 def megabytes():
     return int(re.search(r"RssAnon:\s+(\d+)", open("/proc/self/status").read())[1]) // 1024

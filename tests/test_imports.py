@@ -262,8 +262,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "tasks": {
         *(*BASIC, "budget", "checkpoint", "console", "devices", "distributed", "files"),
-        *("models", "output", "places", "plan", "receipts", "runs", "settings", "train"),
-        "trainer",
+        *("memory", "models", "output", "places", "plan", "receipts", "runs", "settings"),
+        *("train", "trainer"),
     },
     "options": {"distributed", "config", "console", "settings"},
     "guessing": {
