@@ -245,8 +245,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of targets (B, T) under logits (B, T, V); (B, T), nats."""
-    nll = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return nll.view_as(targets)
+    # Time step by time step, as they lie in memory.
+    rows, answers = logits.transpose(0, 1).flatten(0, 1), targets.t().flatten()
+    nll = functional.cross_entropy(rows, answers, reduction="none")
+    return nll.view(targets.t().shape).t()
 
 
 class Costs(NamedTuple):
@@ -301,7 +303,7 @@ def score_streams(
         if num_pieces > 1:
             warm = model.init_state(num_pieces - 1)
             for steps in _spans(-warm_up, 0, span):
-                _, warm = _score_places(model, ids, starts[1:] + steps, warm)
+                warm = model.follow(_at(model, ids, starts[1:] + steps), warm)
             state = tuple(torch.cat(parts, dim=1) for parts in zip(state, warm, strict=True))
         for steps in _spans(0, length, span):
             places = starts + steps  # (B, T)
@@ -328,8 +330,12 @@ def _score_places(
     Returns:
         Nll, (B, T) float64, meaningless past the end of the text; and the new state.
     """
-    device = model.embedding.weight.device
     places = np.minimum(places, len(text) - 2)
-    logits, state = model(torch.from_numpy(text[places].astype(np.int64)).to(device), state)
-    nll = _nll(logits, torch.from_numpy(text[places + 1].astype(np.int64)).to(device))
+    logits, state = model(_at(model, text, places), state)
+    nll = _nll(logits, _at(model, text, places + 1))
     return nll.numpy(force=True).astype(np.float64), state
+
+
+def _at(model: LanguageModel, text: np.ndarray, places: np.ndarray) -> Tensor:
+    """The tokens at some places, where the model is."""
+    return torch.from_numpy(text[places].astype(np.int64)).to(model.embedding.weight.device)

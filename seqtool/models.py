@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, Stack, State
 from seqtool.config import ModelConfig
+from seqtool.dense import linear
 from seqtool.losses import cross_entropy
 from seqtool.ngrams import NgramTables
 
@@ -111,6 +112,15 @@ class LanguageModel(nn.Module):
         logits, state = self._run(ids[:, None], state, self._one_step, drop=False)
         return logits[:, 0], state
 
+    def follow(self, ids: Tensor, state: State) -> State:
+        """The state after some more ids, without the cost of logits; without dropout.
+
+        Args:
+            ids: (B, T) int64.
+            state: Each (L, B, H).
+        """
+        return self._read(ids, state, self.stack, drop=False)[2]
+
     def through(self, ids: Tensor, state: State, stack: Stack) -> tuple[Tensor, State]:
         """As ``forward`` without dropout, with the recurrent layers run by another function.
 
@@ -152,13 +162,15 @@ class LanguageModel(nn.Module):
         if added is not None:
             added = added.transpose(0, 1).flatten(0, 1)
             added = added if counted is None else added[kept]
-            logits = functional.linear(rows, self._output_weight(), self.output.bias) + added
+            logits = linear(rows, self._output_weight(), self.output.bias) + added
             return functional.cross_entropy(logits, answers), state
         return cross_entropy(rows, self._output_weight(), self.output.bias, answers), state
 
     def _run(self, ids: Tensor, state: State, stack: Stack, *, drop: bool) -> tuple[Tensor, State]:
         output, added, state = self._read(ids, state, stack, drop=drop)
-        logits = functional.linear(output, self._output_weight(), self.output.bias)
+        # Time step by time step, as in ``loss``.
+        rows = output.transpose(0, 1)
+        logits = linear(rows, self._output_weight(), self.output.bias).transpose(0, 1)
         return logits if added is None else logits + added, state
 
     def _read(

@@ -96,7 +96,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"resampling"},
     "dense": set(),
     "losses": {"dense"},
-    "models": {*BASIC, "cells", "losses", "ngrams"},
+    "models": {*BASIC, "cells", "dense", "losses", "ngrams"},
     "tape": {"cells"},
     "gates": {"tape"},
     "jacobians": {"cells", "tape"},

@@ -19,7 +19,8 @@ Left out: start-up, loading, compiling, making models, a first turn to warm up.
 generate: all draw each token at temperature 0.8; the peers' state stays in their memory.
 train: forward, loss and backward of one batch from the zero state; no optimizer, no data.
 update: everything but evaluating and saving.
-score: ours reads tokens before each fast stream that do not count.
+score: exact is what evaluate runs, without PyTorch; fast what training looks with, which reads
+tokens before each stream that do not count.
 start: nothing is left out but what the system keeps of files, and compiling, once for a user.
 learn: of ours nothing, a second command plans for 8 seconds; of the transformer start-up, reading
 the text and evaluating.
