@@ -19,6 +19,7 @@ from seqtool.errors import DataError
 from seqtool.text import TextFiles
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
+_FILE = re.compile(r"\.(csv|tsv|tab|txt|dict|jsonl?|ndjson|parquet|gz|xz|bz2|zst)$")
 TRANSLATION = "translation"  # a column with one text for each language, by convention
 _MAGIC = b"PAR1"
 _BATCH = 1000  # rows turned into Python objects at once
@@ -38,7 +39,7 @@ def hub_name(source: str) -> tuple[str, str] | None:
     match = _NAME.fullmatch(source)
     if match is None or Path(source).exists() or Path(match[1]).parent.is_dir():
         return None
-    if re.search(r"\.(csv|tsv|txt|jsonl?|parquet|gz|xz|bz2)$", match[1].lower()):
+    if _FILE.search(match[1].lower()):
         return None
     return match[1], match[2] or ""
 
@@ -172,9 +173,11 @@ def _languages(kind: Any) -> list[str]:
 def _silence() -> None:
     """One display is enough, and it is ours."""
     import datasets
+    import huggingface_hub
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()  # tells of every attempt without a network
 
 
 def _unreadable(name: str, err: Exception) -> DataError:

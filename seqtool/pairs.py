@@ -19,6 +19,7 @@ from seqtool.columns import Columns
 from seqtool.delimited import LONGEST
 from seqtool.errors import ConfigError, DataError
 from seqtool.formats import guess_format
+from seqtool.images import is_images
 from seqtool.sides import choose_sides, looks_like_header, looks_like_pairs
 from seqtool.splits import Keys, text_keys
 from seqtool.storage import Picked, Text, TextStore
@@ -176,6 +177,11 @@ def guess_pairs(data: str, *, encoding: str = "utf-8") -> str:
 
 
 def _read_sides(data: str, source_column: str, target_column: str, encoding: str) -> Table:
+    if is_images(data):
+        raise DataError(
+            f"{data}: images, but needed is a table with a column of their names and a column of "
+            "what stands on them; images in a folder for each label are for --task classify"
+        )
     targets = [name for name in target_column.split(",") if name]
 
     def choose(names: Sequence[str], sample: Sequence[Sequence[object]], where: str) -> Columns:

@@ -28,7 +28,8 @@ NAMES = (
     *(("grapheme", "phoneme"), ("graphemes", "phonemes"), ("letters", "sounds")),
     *(("letters", "phonemes"), ("spelling", "pronunciation"), ("spelling", "ipa")),
     *(("word", "pronunciation"), ("word", "pronunciations"), ("word", "pron")),
-    *(("word", "phonemes"), ("word", "phones"), ("word", "ipa"), ("word", "translation")),
+    *(("word", "phonemes"), ("word", "phones"), ("word", "ipa"), ("word", "arpabet")),
+    *(("word", "sounds"), ("word", "transcription"), ("word", "translation")),
     *(("lemma", "form"), ("informal", "formal"), ("complex", "simple"), ("raw", "normalized")),
     *(("human", "machine"), ("wrong", "right"), ("incorrect", "correct"), ("old", "new")),
 )

@@ -4,6 +4,7 @@ import gzip
 from pathlib import Path
 
 import datasets  # type: ignore[import-untyped]
+import huggingface_hub
 import pytest
 
 from seqtool.errors import DataError
@@ -91,10 +92,37 @@ def test_without_a_network_the_name_is_told():
     assert "\n" not in line
 
 
+def test_attempts_to_reach_the_hub_are_not_told(monkeypatch, capfd):
+    def load(name):
+        hub.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no network")
+
+    hub = huggingface_hub.logging
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    before = hub.get_verbosity()
+    hub.set_verbosity_warning()
+    try:
+        with pytest.raises(DataError, match="check the name and the connection"):
+            read_table("owner/films")
+    finally:
+        hub.set_verbosity(before)
+    assert capfd.readouterr().err == ""
+
+
 def test_paths_are_no_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     assert hub_name("owner/name") == ("owner/name", "")
     assert hub_name("owner/name:test") == ("owner/name", "test")
-    for source in ("data/name", "a.csv", "x/a.csv", "x/a.txt.gz", "/a/b", "./a/b", "a/b/c", "-"):
+    for source in (
+        "data/name",
+        "a.csv",
+        "x/a.csv",
+        "x/a.txt.gz",
+        "/a/b",
+        "./a/b",
+        "a/b/c",
+        "-",
+        "x/a.tsv.zst",
+    ):
         assert hub_name(source) is None

@@ -86,8 +86,8 @@ ALLOWED: dict[str, set[str]] = {
     "sides": {"columns", "errors", "images"},
     "scans": {"config", "errors", "images", "lexicon", "pixels"},
     "pairs": {
-        *("columns", "delimited", "errors", "formats", "sides", "splits", "storage", "tables"),
-        "text",
+        *("columns", "delimited", "errors", "formats", "images", "sides", "splits", "storage"),
+        *("tables", "text"),
     },
     "bitext": {"images", "audit", "config", "errors", "pairs", "splits"},
     "spelling": {"columns", "config", "errors", "lexicon", "pairs", "tokenizer"},

@@ -177,6 +177,9 @@ def test_bad_input_is_told_in_one_line(tmp_path):
     assert "cannot tell which two columns" in say(one)
     ragged = write(tmp_path / "r.tsv", "a b\tc d\ne f\n")
     assert f"{ragged}:2: 1 cells" in say(ragged)
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "1.png").touch()
+    assert "needed is a table with a column of their names" in say(str(tmp_path / "lines"))
 
 
 def test_tables_with_labels_are_not_taken_for_pairs(tmp_path):
