@@ -177,7 +177,8 @@ def _silence() -> None:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()  # tells of every attempt without a network
+    # It tells of every attempt without a network.
+    huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _unreadable(name: str, err: Exception) -> DataError:
