@@ -79,15 +79,18 @@ def _classifier(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), np.uint8)
         ours = judge.opinions(pixels)[0]
         inputs = ImageSequences(pixels, judge.by, judge.mean, judge.deviation)
-        network = build_classifier(card.model, classes, width=shape[1] * shape[2], weights=weights)
+        networks = build_classifier(card.model, classes, width=shape[1] * shape[2], weights=weights)
     else:
         ours = judge.opinions(texts)[0]
         rows = judge.lexicon.encode(texts).cut(judge.max_length)
         inputs = TextSequences(rows, judge.lexicon.table)
-        network = build_classifier(card.model, classes, vocab_size=card.vocab_size, weights=weights)
+        networks = build_classifier(
+            card.model, classes, vocab_size=card.vocab_size, weights=weights
+        )
     lengths = torch.from_numpy(inputs.lengths)
     with torch.inference_mode():
-        yield ours, network(inputs.batch(np.arange(len(ours))), lengths).numpy()
+        batch = inputs.batch(np.arange(len(ours)))
+        yield ours, np.mean([network(batch, lengths).numpy() for network in networks], axis=0)
 
 
 def _tagger(path: Path, texts: Sequence[str]) -> Iterator[Twice]:

@@ -10,15 +10,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from seqtool.distributed import agree
 from seqtool.optim import decay_start, fewest_steps
-from seqtool.trainer import Trainer
+from seqtool.trainer import Diverged, Trainer
 
 EVALUATIONS = 12  # looks at the validation text in a run with a budget, at most
 EVALUATION_SHARE = 0.04  # of the budget, for all of them together
 CLOSING_SECONDS = 0.6  # from the last save to the end of the process
 SETTLE = 3  # first updates, slower than the rest, that no timing counts
+TRIED = 16  # updates timed before it is known how many networks the time is enough for
 TOLERANCE = 0.04  # of the budget: how far off the end must be before the fall is bent
 
 
@@ -151,3 +154,19 @@ class Pace:
         bends = (*config.bends, (trainer.step, config.steps))
         trainer.set_lengths(steps=steps, bends=bends)
         return True
+
+
+def time_run(trainer: Trainer) -> float:
+    """Seconds that all updates of a run take, told from a few that leave its trainer of no use.
+
+    Tokens are counted, not updates, because batches differ in their length.
+    """
+    began, before = time.monotonic(), 0
+    for update in range(SETTLE + TRIED):
+        if update == SETTLE:
+            began, before = time.monotonic(), trainer.objective.tokens
+        with suppress(Diverged):  # the run itself will go back; here only the time counts
+            trainer.update()
+    per_token = (time.monotonic() - began) / (trainer.objective.tokens - before)
+    in_all = trainer.objective.tokens * trainer.config.steps / (SETTLE + TRIED)
+    return agree(per_token * in_all)

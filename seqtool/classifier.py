@@ -6,13 +6,14 @@
 
 or with other ways of pooling, among them attention: the mean of h_t weighted by what each says
 of itself. A language model's hashed n-gram tables may add to x_t, as they do in the model.
+Several such networks may stand side by side, and y is then the mean of theirs.
 
 Sequences of a batch are padded at their ends. Nothing that is learned or answered depends on that:
 the layers that read backwards get every sequence turned around within its own length, and pooling
 leaves padding out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from seqtool.cells import RecurrentStack, Stack
 from seqtool.config import ClassifierConfig, TaggerConfig
 from seqtool.models import load_arrays
 from seqtool.ngrams import NgramTables
+from seqtool.shapes import of_member
 
 EMBEDDING_STD = 0.1
 
@@ -207,6 +209,11 @@ class Classifier(nn.Module):
         return attended
 
 
+def side_by_side(networks: Sequence[Classifier]) -> Classifier | nn.ModuleList:
+    """Networks as one module, in which they have numbers; one that is alone stays what it is."""
+    return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+
+
 @torch.no_grad()
 def build_classifier(
     config: ClassifierConfig,
@@ -215,8 +222,14 @@ def build_classifier(
     vocab_size: int = 0,
     width: int = 0,
     weights: Mapping[str, np.ndarray],
-) -> Classifier:
-    """A classifier as it was saved, in evaluation mode; arguments as for ``Classifier``."""
-    model = Classifier(config, num_classes, vocab_size=vocab_size, width=width)
-    load_arrays(model, weights)
-    return model.eval()
+) -> list[Classifier]:
+    """The networks of a classifier as they were saved, in evaluation mode, one at least.
+
+    Arguments as for ``Classifier``.
+    """
+    networks = []
+    for number in range(config.members):
+        model = Classifier(config, num_classes, vocab_size=vocab_size, width=width)
+        load_arrays(model, of_member(config, weights, number))
+        networks.append(model.eval())
+    return networks

@@ -348,6 +348,14 @@ def train(
         int | None,
         option("classify, tag: rows for the parts of words.", "--part-buckets", auto=True),
     ] = None,
+    members: Annotated[
+        int | None,
+        option(
+            "classify: networks whose answers are averaged [default: what --budget has time for, "
+            "at most 4; else 1].",
+            "--members",
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         option(

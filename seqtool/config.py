@@ -30,6 +30,7 @@ GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a
 # A table of logits for more tokens than this would be larger than the rest of a new model.
 NGRAM_LOGITS_VOCABULARY = 512
 
+MOST_MEMBERS = 64  # networks of a classifier; the tenth already adds next to nothing
 MOST_LAYERS = 1000  # far more than anyone trains; a damaged card could ask for any number
 
 ConfigT = TypeVar("ConfigT")
@@ -246,9 +247,16 @@ class ClassifierConfig:
     # Hashed tables of the last 2..n tokens that feed the input, 1 = off: a language model's, kept.
     table_order: int = 1
     table_buckets: int = 16384  # rows of each
+    members: int = 1  # networks that learn side by side and whose logits are averaged
 
     def __post_init__(self) -> None:
         _check_reader(self)
+        _check(
+            1 <= self.members <= MOST_MEMBERS,
+            "--members",
+            self.members,
+            f"from 1 to {MOST_MEMBERS}",
+        )
         smooth = self.label_smoothing
         _check(0 <= smooth < 1, "--label-smoothing", smooth, "at least 0 and below 1")
         _check(0 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 0 (off) to 8")

@@ -177,7 +177,7 @@ class Examples:
         device: "Device",
         linear: Mapping[str, Array],
     ) -> "Judging":
-        """A fresh recurrent classifier from the seed, and what it has to learn."""
+        """Fresh recurrent networks from the seed, and what they have to learn."""
         import torch
 
         from seqtool.classifier import Classifier
@@ -188,11 +188,14 @@ class Examples:
         if isinstance(self.split.train, Images):
             width = step_width(self.split.train.pixels.shape[1:], self.data.by)
         classes = len(self.split.classes)
-        model = Classifier(model_config, classes, vocab_size=self.vocab_size, width=width)
-        if self.parent is not None:
-            place_language_model(model, self.parent)
-        if self.vectors is not None and self.lexicon is not None:
-            place_vectors(model, self.lexicon, self.vectors)
+        networks = []
+        for _ in range(model_config.members):
+            model = Classifier(model_config, classes, vocab_size=self.vocab_size, width=width)
+            if self.parent is not None:
+                place_language_model(model, self.parent)
+            if self.vectors is not None and self.lexicon is not None:
+                place_vectors(model, self.lexicon, self.vectors)
+            networks.append(model.to(device))
         sets = [
             Labelled(inputs, labels)
             for inputs, labels in zip(self._sequences(), self.labels, strict=True)
@@ -202,9 +205,7 @@ class Examples:
         if linear and held_out:
             second = score_linear(dict(linear), *self.features[1], len(held_out.labels))
         uneven = self.class_weights if self.data.class_weights else None
-        return Judging(
-            model.to(device), sets[0], held_out, config, class_weights=uneven, second=second
-        )
+        return Judging(networks, sets[0], held_out, config, class_weights=uneven, second=second)
 
     def _sequences(self) -> "list[Sequences]":
         from seqtool.judging import ImageSequences, TextSequences

@@ -228,19 +228,24 @@ def _baselines(
     train = split.train
     assert not isinstance(train, Images)
     texts, labels = list(strings(train)), split.labels(train)
-    p = _tfidf(texts, labels, list(strings(data)), len(split.classes))
+    letters = card.data.tokenizer in ("char", "byte")
+    p = _tfidf(texts, labels, list(strings(data)), len(split.classes), letters=letters)
     return found | {"tfidf_logreg": measured(p)}
 
 
-def _tfidf(texts: list[str], labels: Array, test: list[str], classes: int) -> Array:
+def _tfidf(
+    texts: list[str], labels: Array, test: list[str], classes: int, *, letters: bool
+) -> Array:
     """Probabilities (N, C) of what scikit-learn's users try first: TF-IDF of words and pairs.
 
-    Where texts may have several labels, ``labels`` (n, C), there is one model for each.
+    Or, for texts that are judged by their letters, of up to four of these within words. Where texts
+    may have several labels, ``labels`` (n, C), there is one model for each.
     """
     from sklearn.feature_extraction import text
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
+    pieces = {"analyzer": "char_wb", "ngram_range": (1, 4)} if letters else {"ngram_range": (1, 2)}
+    vectorizer = text.TfidfVectorizer(**pieces, sublinear_tf=True, min_df=1)
     features, tested = vectorizer.fit_transform(texts), vectorizer.transform(test)
     p = np.zeros((len(test), classes))
     if labels.ndim == 1:

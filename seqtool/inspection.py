@@ -297,17 +297,19 @@ def _look_classifier(
 
     _, width, channels = card.source.get("image_shape", (0, 0, 0))
     device = set_up(request.device, request.threads)
-    model = build_classifier(
+    networks = build_classifier(
         card.model,
         len(classes),
         vocab_size=card.vocab_size,
         width=width * channels,
         weights=saved.weights,
-    ).to(device)
+    )
+    if len(networks) > 1:
+        console.notice(f"the views are of the first of the {len(networks)} networks")
     many = specimens.select(rows)
     console.status("looking inside")
     found = look_classifier(
-        model,
+        networks[0].to(device),
         sequences(judge, as_shown(specimens, shown)),
         [belief for _, belief in shown],
         views,

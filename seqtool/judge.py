@@ -21,7 +21,7 @@ from seqtool.labelsets import Powers, probabilities
 from seqtool.lexicon import Lexicon, Texts
 from seqtool.linear import check_linear, ngram_keys, score
 from seqtool.pixels import image_steps, step_width
-from seqtool.shapes import layer_shapes, vector_shapes
+from seqtool.shapes import layer_shapes, member_prefix, of_member, vector_shapes
 from seqtool.team import Team
 
 Floats = npt.NDArray[np.float32]
@@ -238,7 +238,7 @@ class ImageJudge:
             deviation: Of the same.
             announce: Called if code has to be compiled, which takes seconds, once.
         """
-        self.network = Network(config, weights, announce)
+        self.networks = networks_of(config, weights, announce)
         self.powers, self.by, self.mean, self.deviation = powers, by, mean, deviation
 
     def opinions(self, pixels: Array) -> list[Array]:
@@ -247,7 +247,7 @@ class ImageJudge:
         for start in range(0, len(pixels), BATCH):
             part = pixels[start : start + BATCH]
             steps = image_steps(part, self.by, self.mean, self.deviation).swapaxes(0, 1)
-            parts.append(self.network.logits(steps, np.full(len(part), len(steps))))
+            parts.append(self._logits(steps, np.full(len(part), len(steps))))
         return [np.concatenate(parts)]
 
     def probabilities(self, pixels: Array) -> Array:
@@ -264,8 +264,12 @@ class ImageJudge:
             x = np.ascontiguousarray(
                 np.broadcast_to(read, (len(read), len(lengths), read.shape[2]))
             )
-            parts.append(self.network.logits(x, lengths))
+            parts.append(self._logits(x, lengths))
         return probabilities([np.concatenate(parts)], self.powers)
+
+    def _logits(self, x: Floats, lengths: Array) -> Array:
+        """Of all networks together, (B, C)."""
+        return together([network.logits(x, lengths) for network in self.networks])
 
 
 class TextJudge:
@@ -295,8 +299,11 @@ class TextJudge:
         """
         self.lexicon = lexicon
         self.order = config.ngram_order
-        self.vectors = Vectors(lexicon, weights, buckets=config.table_buckets)
-        self.network = Network(config, weights, announce)
+        self.vectors = [
+            Vectors(lexicon, of_member(config, weights, number), buckets=config.table_buckets)
+            for number in range(config.members)
+        ]
+        self.networks = networks_of(config, weights, announce)
         self.linear = dict(linear or {})
         self.powers = powers
         self.max_length = max_length
@@ -305,10 +312,11 @@ class TextJudge:
         """Logits (N, C) of the recurrent and, if there is one, the linear classifier."""
         self.lexicon.forget()
         rows = self.lexicon.encode(texts)
-        self.vectors.complete()
+        for vectors in self.vectors:
+            vectors.complete()
         found = [self._recurrent(rows.cut(self.max_length))]
         if self.linear:
-            keys = ngram_keys(self.vectors.hashes.values, rows, self.order)
+            keys = ngram_keys(self.vectors[0].hashes.values, rows, self.order)
             found.append(score(self.linear, *keys, len(texts)))
         return found
 
@@ -324,18 +332,39 @@ class TextJudge:
         """
         ends = self.lexicon.ends(text)
         if not ends:
-            return [], np.empty((0, len(self.network.bias)))
+            return [], np.empty((0, len(self.networks[0].bias)))
         words = [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         return words, self.probabilities([text[:end] for end in ends])
 
     def _recurrent(self, rows: Texts) -> Array:
-        logits = np.empty((len(rows), len(self.network.bias)), np.float32)
+        logits = np.empty((len(rows), len(self.networks[0].bias)), np.float32)
         # A text without words is judged as one word that tells nothing.
         lengths = np.maximum(rows.lengths, 1)
         for batch in by_length(lengths, BATCH):
-            x = self.vectors.sequences(rows.select(batch), lengths[batch])
-            logits[batch] = self.network.logits(x, lengths[batch])
+            some, sizes = rows.select(batch), lengths[batch]
+            pairs = zip(self.vectors, self.networks, strict=True)
+            logits[batch] = together(
+                [
+                    network.logits(vectors.sequences(some, sizes), sizes)
+                    for vectors, network in pairs
+                ]
+            )
         return logits
+
+
+def together(logits: Sequence[Floats]) -> Floats:
+    """The mean of what several networks say, (B, C) each; of one it is what that says."""
+    return logits[0] if len(logits) == 1 else np.mean(logits, axis=0, dtype=np.float32)
+
+
+def networks_of(
+    config: ClassifierConfig, weights: Mapping[str, Floats], announce: Callable[[], None]
+) -> list[Network]:
+    """All networks of a classifier, one at least; arguments as for ``Network``."""
+    return [
+        Network(config, of_member(config, weights, number), announce)
+        for number in range(config.members)
+    ]
 
 
 def sure(p: Array) -> Array:
@@ -372,7 +401,8 @@ def weight_shapes(
         shapes["attention.bias"] = shapes["attention.query"] = (size,)
     shapes["output.weight"] = (num_classes, len(config.pools) * 2 * size)
     shapes["output.bias"] = (num_classes,)
-    return shapes
+    prefixes = [member_prefix(config, number) for number in range(config.members)]
+    return {prefix + name: shape for prefix in prefixes for name, shape in shapes.items()}
 
 
 def load_judge(

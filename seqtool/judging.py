@@ -6,6 +6,7 @@ short film reviews: 80.0 % together, 83.4 % apart). Held-out sequences tell how 
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from seqtool.batches import Shuffled, by_length, rows_within
 from seqtool.calibration import calibration_error, fit_powers, nll, pool, set_scores
-from seqtool.classifier import Classifier, Words
+from seqtool.classifier import Classifier, Words, side_by_side
 from seqtool.config import Steps, TrainConfig
 from seqtool.distributed import replicate
 from seqtool.labelsets import fit_label_powers, label_scores, label_thresholds, probabilities
@@ -110,14 +111,14 @@ class Judging(Batched):
     """The objective of a classifier: cross entropy of the labels.
 
     Where a sequence may have several, every label is a question of its own, and the loss the mean
-    over all questions.
+    over all questions. Several networks read the same batches side by side, each learning as if it
+    were alone: they differ in what they started from and in what they drop. Their logits are
+    averaged, which is a logarithmic opinion pool in which all count alike.
     """
-
-    model: Classifier
 
     def __init__(
         self,
-        model: Classifier,
+        networks: SequenceOf[Classifier],
         train: Labelled,
         held_out: Labelled | None,
         config: TrainConfig,
@@ -128,7 +129,7 @@ class Judging(Batched):
         """Stand before the first batch.
 
         Args:
-            model: What learns.
+            networks: What learns, one at least.
             train: To learn from.
             held_out: To look at; their order should mean nothing.
             config: ``batch_size`` and ``seed``.
@@ -136,11 +137,13 @@ class Judging(Batched):
                 much it counts that a sequence has it.
             second: Logits of another classifier on those held out, (M, C).
         """
-        super().__init__(model, Shuffled(train.inputs.lengths, config.batch_size, config.seed))
+        batches = Shuffled(train.inputs.lengths, config.batch_size, config.seed)
+        super().__init__(side_by_side(networks), batches)
+        self.networks = networks
         self.train = train
         self.held_out = held_out
         self.second = second
-        self.compute = replicate(model, model)
+        self.compute = replicate(self.model, self._read)
         self.labels = torch.from_numpy(train.labels)
         self.weights: Tensor | None = None
         if class_weights is not None:
@@ -153,20 +156,28 @@ class Judging(Batched):
         return self.weights[self.labels[rows]].numpy(force=True)
 
     def loss(self) -> Tensor:
-        """Mean loss of the next batch, nats per sequence, or per label if there are several."""
+        """Mean loss of the next batch, nats per sequence, or per label if there are several.
+
+        Of several networks it is their mean, but its gradient is that of the sum.
+        """
         rows, weight = self.next_rows()
         logits = self._logits(self.compute, self.train.inputs, rows)
-        labels, smoothing = self.labels[rows].to(self.device), self.model.config.label_smoothing
+        labels = self.labels[rows].to(self.device)
+        losses = torch.stack([self._loss_of(one, labels) for one in logits])
+        total = losses.sum()
+        return (total + (losses.mean() - total).detach()) * weight
+
+    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of one network, from logits (B, C)."""
+        smoothing = self.networks[0].config.label_smoothing
         if labels.ndim == 2:
             targets = labels * (1 - smoothing) + smoothing / 2
-            loss = functional.binary_cross_entropy_with_logits(
+            return functional.binary_cross_entropy_with_logits(
                 logits, targets, pos_weight=self.weights
             )
-        else:
-            loss = functional.cross_entropy(
-                logits, labels, weight=self.weights, label_smoothing=smoothing
-            )
-        return loss * weight
+        return functional.cross_entropy(
+            logits, labels, weight=self.weights, label_smoothing=smoothing
+        )
 
     @torch.inference_mode()
     def evaluate(self, limit: int) -> Look:
@@ -177,9 +188,10 @@ class Judging(Batched):
         count = rows_within(inputs.lengths, limit)
         labels = labels[:count]
         self.model.eval()
-        logits = np.empty((len(labels), len(self.model.output.bias)), np.float32)
+        logits = np.empty((len(labels), len(self.networks[0].output.bias)), np.float32)
         for rows in by_length(inputs.lengths[:count], BATCH):
-            logits[rows] = self._logits(self.model, inputs, rows).float().numpy(force=True)
+            found = self._logits(self._read, inputs, rows).mean(dim=0)
+            logits[rows] = found.float().numpy(force=True)
         opinions = [logits] if self.second is None else [logits, self.second[:count]]
         return _look_at_sets(opinions, labels) if labels.ndim == 2 else _look(opinions, labels)
 
@@ -188,6 +200,10 @@ class Judging(Batched):
     ) -> Tensor:
         lengths = torch.from_numpy(inputs.lengths[rows])
         return compute(inputs.batch(rows).to(self.device), lengths.to(self.device))
+
+    def _read(self, inputs: Words | Tensor, lengths: Tensor) -> Tensor:
+        """What every network says of a batch: logits, (K, B, C)."""
+        return torch.stack([network(inputs, lengths) for network in self.networks])
 
 
 def _look(opinions: list[Array], labels: Array) -> Look:

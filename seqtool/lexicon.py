@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -58,6 +59,9 @@ def hash_text(text: str) -> int:
     """A number below 2**63 for a word or a part of one, the same on every machine."""
     blob = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(blob, digest_size=8).digest(), "little") >> 1
+
+
+_hash_part = lru_cache(MAX_CACHED)(hash_text)  # words share most of their parts
 
 
 @dataclass
@@ -223,7 +227,7 @@ class Lexicon:
 
     def parts(self, word: str) -> list[int]:
         """Buckets of the character n-grams of a word between its borders."""
-        return [hash_text(part) % self.buckets for part in self.grams(word)]
+        return [_hash_part(part) % self.buckets for part in self.grams(word)]
 
     @staticmethod
     def grams(word: str) -> list[str]:

@@ -147,6 +147,10 @@ class Updater:
         tables = {m.weight for m in model.modules() if isinstance(m, NgramTables)}
         tables &= self.names.keys()
         self.dense = [p for p in self.names if p not in tables]
+        # Of several networks side by side each is clipped as if it learned alone.
+        alone = model if isinstance(model, nn.ModuleList) else [model]
+        dense = {*self.dense}
+        self.clipped = [[p for p in one.parameters() if p in dense] for one in alone]
         self.matrices = [p for p in self.dense if p.ndim > 1]
         self.optimizers = [_dense_optimizer(self.dense, config)]
         self.peaks = [config.lr]
@@ -174,10 +178,11 @@ class Updater:
             lr_scale: What rescues from divergence have left of the learning rate, in (0, 1].
 
         Returns:
-            The gradient norm of the dense weights before clipping. If it is not finite, nothing is
-            changed.
+            The gradient norm of the dense weights before clipping, of several networks the root
+            mean square. If it is not finite, nothing is changed.
         """
-        norm = clip(self.dense, self.config)
+        norms = [clip(dense, self.config) for dense in self.clipped]
+        norm = math.hypot(*norms) / math.sqrt(len(norms))
         if not math.isfinite(norm):
             return norm
         self.last_lr = lr_scale * learning_rate(step, self.config)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that save the run; Windows lacks the last
 CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
 # What makes a model or a batch large, in the order in which it is told.
-LARGE = ("hidden_size", "num_layers", "embed_size", "ngram_buckets", "batch_size", "bptt")
+LARGE = (
+    *("hidden_size", "num_layers", "members", "embed_size", "ngram_buckets", "batch_size", "bptt"),
+)
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,8 @@ def shown_settings(settings: Settings, others: Settings, seconds: float | None) 
     left_out |= {"steps"} if {"budget", "epochs"} & others.values.keys() else set()
     left_out |= {"valid_fraction"} if "valid" in others.values else set()
     if seconds is not None:  # these follow from the first timed steps
-        rhythm = ("report_every", "eval_every", "eval_tokens")
-        left_out |= {name for name in rhythm if settings.origins[name] == "default"}
+        rhythm = ("report_every", "eval_every", "eval_tokens", "members")
+        left_out |= {name for name in rhythm if settings.origins.get(name) == "default"}
     kept = {name: value for name, value in settings.values.items() if name not in left_out}
     return Settings(others.values | kept, others.origins | settings.origins)
 

@@ -1,9 +1,13 @@
 """The names and shapes of weights: what a model file must hold. No torch here."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from seqtool.config import GATES, ClassifierConfig, ModelConfig, TaggerConfig, TranslatorConfig
 
 Recurrent = ModelConfig | ClassifierConfig | TaggerConfig | TranslatorConfig
 Shapes = dict[str, tuple[int, ...]]
+ValueT = TypeVar("ValueT")
 
 
 def layer_shapes(config: Recurrent, stack: str, layer: str, width: int) -> Shapes:
@@ -30,6 +34,23 @@ def vector_shapes(config: ClassifierConfig | TaggerConfig, vocab_size: int) -> S
     if config.part_buckets:
         shapes["vectors.parts"] = (config.part_buckets, config.embed_size)
     return shapes
+
+
+def member_prefix(config: ClassifierConfig, number: int) -> str:
+    """What the names of a network's weights begin with; a network that is alone needs no number."""
+    return f"{number}." if config.members > 1 else ""
+
+
+def of_member(
+    config: ClassifierConfig, weights: Mapping[str, ValueT], number: int
+) -> dict[str, ValueT]:
+    """What belongs to one of a classifier's networks, counted from 0, by names without number."""
+    prefix = member_prefix(config, number)
+    return {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 def language_shapes(config: ModelConfig, vocab_size: int) -> Shapes:

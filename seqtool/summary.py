@@ -78,9 +78,12 @@ def summarise(name: str, saved: Saved, events: Sequence[Event]) -> Summary:
     layers = "layer" if model.num_layers == 1 else "layers"
     network = f"{cell}, {model.num_layers} {layers} of {model.hidden_size} units"
     network += SHAPES.get(card.task, "")
+    members = getattr(model, "members", 1)
+    if members > 1:
+        network = f"the mean of {members} networks: {network}"
     counts: Counter[str] = Counter()
     for key, weight in saved.weights.items():
-        part = key.split(".")[0]
+        part = key.split(".")[members > 1]
         counts[PARTS.get(part, part)] += weight.size
     configs = asdict(card.model) | asdict(card.data) | asdict(card.train)
     return Summary(

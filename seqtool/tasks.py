@@ -4,6 +4,7 @@ What a task does its own way is a ``Task``: train_text has the language model's,
 classifier's. A run, once it is set up, is in runs.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -110,6 +111,23 @@ class Task(ABC):
             console: For notices.
         """
 
+    def fill(
+        self,
+        settings: Settings,
+        device: "torch.device",
+        left: Callable[[], float],
+        console: Console,
+    ) -> Settings:
+        """What more a budget that the user gave has time for, once the sizes are settled.
+
+        Args:
+            settings: Chosen so far.
+            device: Where it will be trained.
+            left: Seconds of the budget that are left at the time of asking.
+            console: For notices.
+        """
+        return settings
+
     @abstractmethod
     def objective(
         self, model: Any, train: TrainConfig, device: "torch.device", console: Console
@@ -201,7 +219,11 @@ def _begin(task: Task, request: TrainRequest, settings: Settings, console: Conso
     choice = task.choose(settings, Allowance(request.epochs, seconds, gflops), console)
     kinds = (*CONFIGS[task.name], TrainConfig)
     defaults = {name: value for kind in kinds for name, value in asdict(kind()).items()}
-    settings = choice.settings.add(defaults, "default")
+    settings = choice.settings
+    if request.seconds is not None and not request.show_config:
+        ends = request.started + request.seconds
+        settings = task.fill(settings, device, lambda: agree(ends - time.monotonic()), console)
+    settings = settings.add(defaults, "default")
     if request.show_config:
         console.clear_status()
         emit(shown_settings(used(task, settings), request.others, seconds).toml())

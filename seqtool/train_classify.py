@@ -15,9 +15,9 @@ from seqtool.labelled import Split, class_counts, read_split, shares, strings
 from seqtool.lexicon import SHORT_TEXT, Lexicon, mean_words
 from seqtool.pixels import pixel_statistics, step_count
 from seqtool.places import COUNTS
-from seqtool.plan_classify import choose_pieces
+from seqtool.plan_classify import choose_members, choose_pieces
 from seqtool.pretrained import shape_of
-from seqtool.runs import TrainRequest, inherit
+from seqtool.runs import TrainRequest, enough_memory, inherit
 from seqtool.settings import Settings
 from seqtool.tasks import (
     OF_STREAMS,
@@ -140,6 +140,27 @@ class LabelTask(Task):
         settings = by_passes(settings, len(lengths) / batch, allowed, most=most)
         return Choice(settings, plan.reasons, most, frozenset({"eval_tokens"}))
 
+    def fill(
+        self,
+        settings: Settings,
+        device: "torch.device",
+        left: Callable[[], float],
+        console: Console,
+    ) -> Settings:
+        """As many networks as the time is enough for, by timed updates that are thrown away."""
+        if "members" in settings.values:
+            return settings
+        from seqtool.budget import time_run
+        from seqtool.trainer import Trainer
+
+        model, _, train = configs(self, settings)
+        with enough_memory(model, train):
+            objective = self.objective(model, train, device, console)
+            self.prepare(objective, train, console.compiling)
+            console.status("timing a few updates")
+            seconds = time_run(Trainer(objective, train))
+        return settings.add({"members": choose_members(seconds, left())}, "chosen by seqtool")
+
     def objective(
         self,
         model: ClassifierConfig,
@@ -164,11 +185,16 @@ class LabelTask(Task):
         reasons: Sequence[str],
     ) -> list[tuple[str, str]]:
         """Networks and training, a star on what the user did not fix."""
-        order = objective.model.config.ngram_order
+        network = objective.networks[0]
+        order, members = network.config.ngram_order, network.config.members
+        extra = []
+        if members > 1:
+            star = starred(settings, "members")
+            extra = [("members", f"{members}{star} such networks, whose logits are averaged")]
         star = starred(settings, "ngram_order")
         beside = f"linear classifier of n-grams up to {order}{star}" if order else "nothing"
-        extra = [("beside it", beside)]
-        return reader_rows(objective.model, train, settings, seconds, reasons, extra)
+        extra.append(("beside it", beside))
+        return reader_rows(network, train, settings, seconds, reasons, extra)
 
     @property
     def vocab_size(self) -> int:
@@ -187,7 +213,7 @@ class LabelTask(Task):
         self, objective: "Judging", train: TrainConfig, announce: Callable[[], None]
     ) -> None:
         """Compile the loops of the recurrent layers."""
-        objective.model.onward.prepare(train.batch_size, 64, announce)
+        objective.networks[0].onward.prepare(train.batch_size, 64, announce)
 
     def closing(self, best: Mapping[str, Any]) -> str:
         """Accuracy and calibration."""

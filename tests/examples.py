@@ -69,7 +69,7 @@ EXAMPLES = {
     "classify": Example(
         "reviews.csv",
         lambda path: write_csv(path, make_rows(160, 1)),
-        (*LABELS, *RHYTHM, "--steps", 60),
+        (*LABELS, *RHYTHM, "--steps", 60, "--members", 2),
     ),
     "tag": Example("tagged.conllu", copied("tagged.conllu"), (*LABELS, *RHYTHM, "--steps", 60)),
     "translate": Example(

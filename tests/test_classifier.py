@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqtool.classifier import Classifier, Words
+from seqtool.classifier import Classifier, Words, build_classifier, side_by_side
 from seqtool.config import ClassifierConfig, ModelConfig
 from seqtool.judge import TextJudge, weight_shapes
 from seqtool.judging import TextSequences
@@ -119,6 +119,25 @@ def test_a_judge_that_forgets_words_answers_the_same(monkeypatch):
     first = [judge.probabilities([text])[0] for text in TEXTS]
     again = [judge.probabilities([text])[0] for text in reversed(TEXTS)]
     np.testing.assert_array_equal(first, again[::-1])
+
+
+def test_what_several_networks_say_is_averaged():
+    config = ClassifierConfig(**SMALL, members=3)
+    lexicon = build(config)[1]
+    networks = [build(config, seed)[0] for seed in range(3)]
+    weights = to_arrays(side_by_side(networks))
+    inputs = sequences(lexicon, TEXTS)
+    each = [run(model, inputs, range(len(TEXTS))).detach().numpy() for model in networks]
+    judge = TextJudge(config, lexicon, weights, [1.0], max_length=50)
+    found = judge.opinions(TEXTS)[0]
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    alone = np.concatenate([judge.opinions([text])[0] for text in TEXTS])
+    np.testing.assert_array_equal(alone, found)  # to the bit
+    shape = {"vocab_size": lexicon.size}
+    assert weight_shapes(config, 3, **shape) == shapes(side_by_side(networks))
+    again = build_classifier(config, 3, **shape, weights=weights)
+    for mine, other in zip(again, networks, strict=True):
+        assert_close(mine.state_dict(), other.state_dict())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -16,7 +16,7 @@ from conftest import error_line, interrupted_at, start
 from examples import make_rows, write_csv
 
 from seqtool.checkpoint import load, load_last
-from seqtool.grading import bootstrap
+from seqtool.grading import _tfidf, bootstrap
 from seqtool.scorecard import confusion_matrix, macro_f1, precision_recall_f1
 
 SMALL = ("--hidden-size", 8, "--embed-size", 8, "--part-buckets", 64, "--batch-size", 8, "-q")
@@ -207,6 +207,14 @@ def test_evaluate_reports_scores_and_baselines(run, judge, reviews, tmp_path):
     card = load(judge).card.extra["best"]
     assert held_out["scores"]["accuracy"] == pytest.approx(card["valid_accuracy"])
     assert held_out["scores"]["ece"] == pytest.approx(card["valid_ece"], abs=1e-4)
+
+
+def test_the_baseline_of_a_model_that_reads_letters_reads_letters():
+    names, labels = ["Korhonen", "Virtanen", "Novak", "Dvorak"] * 5, np.array([0, 0, 1, 1] * 5)
+    p = _tfidf(names, labels, ["Heikkinen", "Horak"], 2, letters=True)
+    assert p.argmax(axis=1).tolist() == [0, 1]
+    words = _tfidf(names, labels, ["Heikkinen", "Horak"], 2, letters=False)
+    np.testing.assert_allclose(words, 0.5, atol=1e-6)  # they know nothing of new words
 
 
 def test_a_label_never_seen_is_named_with_its_row(run, judge, tmp_path):

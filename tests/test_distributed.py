@@ -23,7 +23,7 @@ SAMPLES = Path(__file__).parent.parent / "sample_data"
 SAME = ("--dropout", 0, "--hidden-size", 24, "--steps", 9, "--eval-every", 4, "--report-every", 1)
 RUNS = {
     "generate": ("harbour.txt", "--ngram-dropout", 0, "--ngram-buckets", 64, "--bptt", 16),
-    "classify": ("reviews.csv", "--embed-dropout", 0, "--word-dropout", 0),
+    "classify": ("reviews.csv", "--embed-dropout", 0, "--word-dropout", 0, "--members", 2),
     "tag": ("tagged.conllu", "--embed-dropout", 0, "--word-dropout", 0),
     "rows": (
         *("reviews.csv", "--task", "generate", "--label-column", "sentiment"),

@@ -1,12 +1,13 @@
 """What a classifier learns: a run taken up again is the unbroken one, and opinions stay apart."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from seqtool.budget import Budget
+from seqtool.budget import SETTLE, TRIED, Budget, time_run
 from seqtool.calibration import nll, pool
 from seqtool.checkpoint import Card, ModelDir, load, load_last
 from seqtool.classifier import Classifier
@@ -36,7 +37,7 @@ def some_texts(count, seed):
     return texts, labels
 
 
-def objective(config=CONFIG, second=None, class_weights=None, shape=SHAPE):
+def objective(config=CONFIG, second=None, class_weights=None, shape=SHAPE, members=1):
     torch.manual_seed(config.seed)
     (train, labels), (valid, truth) = some_texts(50, 1), some_texts(20, 2)
     lexicon = Lexicon.learn(train, "word", lower=True, buckets=shape.part_buckets, size=99)
@@ -45,8 +46,8 @@ def objective(config=CONFIG, second=None, class_weights=None, shape=SHAPE):
         Labelled(TextSequences(texts, lexicon.table), given)
         for texts, given in zip(parts, (labels, truth), strict=True)
     ]
-    model = Classifier(shape, 3, vocab_size=lexicon.size)
-    return Judging(model, *sets, config, second=second, class_weights=class_weights)
+    networks = [Classifier(shape, 3, vocab_size=lexicon.size) for _ in range(members)]
+    return Judging(networks, *sets, config, second=second, class_weights=class_weights)
 
 
 def keeper(path):
@@ -58,11 +59,11 @@ def timeless(events):
     return [{k: v for k, v in event.items() if k not in TIMING} for event in events]
 
 
-@pytest.mark.parametrize("stop", [3, 10, 17])
-def test_interrupted_run_equals_the_unbroken_one(stop, tmp_path):
-    whole = Trainer(objective(), CONFIG)
+@pytest.mark.parametrize(("stop", "members"), [(3, 1), (10, 1), (17, 1), (17, 3)])
+def test_interrupted_run_equals_the_unbroken_one(stop, members, tmp_path):
+    whole = Trainer(objective(members=members), CONFIG)
     events = list(fit(whole, keeper(tmp_path / "whole")))
-    first = Trainer(objective(), CONFIG)
+    first = Trainer(objective(members=members), CONFIG)
     halted = list(
         fit(
             first,
@@ -71,7 +72,7 @@ def test_interrupted_run_equals_the_unbroken_one(stop, tmp_path):
         )
     )
     torch.manual_seed(99)
-    second = Trainer(objective(), CONFIG)
+    second = Trainer(objective(members=members), CONFIG)
     torch.manual_seed(98)
     good = restore_last(second, *load_last(tmp_path / "pieces"))
     saved = load(tmp_path / "pieces", "classify")
@@ -107,14 +108,37 @@ def test_learns_and_reports_its_scores(tmp_path):
     assert len(best["set_scores"]) == 20
 
 
-def test_an_evaluation_pools_both_opinions_with_powers_that_fit():
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_networks_side_by_side_learn_what_each_learns_alone(optimizer):
+    still = replace(SHAPE, dropout=0.0, embed_dropout=0.0, word_dropout=0.0)
+    # So low a limit that every gradient is clipped, and each by another factor.
+    config = replace(CONFIG, optimizer=optimizer, clip_norm=0.05)
+    together = objective(config, shape=still, members=3)
+    with torch.no_grad():
+        for p in together.networks[1].output.parameters():
+            p.mul_(20)
+    ones = [objective(config, shape=still) for _ in range(3)]
+    for one, network in zip(ones, together.networks, strict=True):
+        one.networks[0].load_state_dict(network.state_dict())
+    trainers = [Trainer(learner, config) for learner in (together, *ones)]
+    for _ in range(6):
+        (loss, _), *others = [trainer.update() for trainer in trainers]
+        assert loss == pytest.approx(np.mean([other for other, _ in others]), rel=1e-5)
+    for one, network in zip(ones, together.networks, strict=True):
+        for mine, other in zip(network.parameters(), one.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_an_evaluation_pools_both_opinions_with_powers_that_fit(members):
     second = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
-    judging = objective(second=second)
+    judging = objective(second=second, members=members)
     look = judging.evaluate(10**6)
-    rows = np.arange(20)
+    inputs = judging.held_out.inputs
+    batch, lengths = inputs.batch(np.arange(20)), torch.from_numpy(inputs.lengths)
     judging.model.eval()
     with torch.no_grad():
-        first = judging._logits(judging.model, judging.held_out.inputs, rows).numpy()
+        first = np.mean([network(batch, lengths).numpy() for network in judging.networks], axis=0)
     expected = nll(pool([first, second], look.card["powers"]), judging.held_out.labels)
     assert look.loss == pytest.approx(expected, rel=1e-5)
     assert look.loss == look.scores["val_loss"]
@@ -137,7 +161,7 @@ def test_class_weights_count_in_the_loss():
     labels = plain.train.labels[rows]
     assert 0 in labels
     assert set(labels) != {0}
-    logits = plain._logits(plain.model, plain.train.inputs, rows)[labels == 0]
+    logits = plain._logits(plain._read, plain.train.inputs, rows)[0][labels == 0]
     only = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
     assert weighted.loss().item() == pytest.approx(only.item(), rel=1e-3)
 
@@ -153,3 +177,22 @@ def test_lengths_and_unknown_words_of_texts_are_described(tmp_path):
     # Of red, zebra, sky and blue, zebra is new; only red and blue stood there twice.
     assert "25.0% never occur" in unknown
     assert "50.0% are not among the 2 with" in unknown
+
+
+def test_a_run_is_timed_by_its_tokens(monkeypatch):
+    trainer = Trainer(objective(), CONFIG)
+    clock = [0.0]
+    update = trainer.update
+
+    def slow_update():
+        before = trainer.objective.tokens
+        found = update()
+        clock[0] += 0.5 * (trainer.objective.tokens - before)
+        return found
+
+    monkeypatch.setattr(trainer, "update", slow_update)
+    monkeypatch.setattr("seqtool.budget.time.monotonic", lambda: clock[0])
+    found = time_run(trainer)
+    updates = SETTLE + TRIED
+    assert trainer.step == updates
+    assert found == pytest.approx(0.5 * trainer.objective.tokens / updates * CONFIG.steps)

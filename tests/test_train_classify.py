@@ -316,3 +316,48 @@ def test_bytes_that_are_no_text_are_read_by_bytes(run, tmp_path):
     assert code == 0, err
     report = json.loads(run("evaluate", tmp_path / "m", data, "--json", "-q", "--no-baselines")[1])
     assert report["scores"]["accuracy"] > 0.95
+
+
+def test_several_networks_are_one_model(run, moods, tmp_path):
+    out = train(run, moods, tmp_path / "m", "--members", 3, "--steps", 30, "--lr", 0.02)
+    saved = load(out)
+    assert saved.card.model.members == 3
+    first, second = (saved.weights[f"{k}.onward.weight_hh_l0"] for k in range(2))
+    assert not np.array_equal(first, second)
+    found = run("classify", out, stdin="the happy soup\na scared room\n")[1]
+    assert [line.split("\t")[0] for line in found.splitlines()] == ["joy", "fear"]
+    told = run("inspect", out)[1]
+    assert "the mean of 3 networks: LSTM" in told
+    assert "layers reading onward" in told
+    views = run("inspect", out, "the happy soup", "--health")
+    assert views[0] == 0
+    assert "of the first of the 3 networks" in views[2]
+    code, _, err = run("train", moods, "-o", out, "--resume", "--members", 2)
+    assert code == 2
+    assert "--members 2 (flag) contradicts" in error_line(err)
+    code, _, err = run("train", moods, "-o", tmp_path / "n", "--members", 0)
+    assert code == 2
+    assert "--members must be from 1 to" in error_line(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds", "members"),
+    [
+        (("--budget", "10h"), 1e-6, 4),
+        (("--budget", "10h"), 1e4, 2),
+        (("--budget", "10h"), 1e6, 1),
+        (("--budget", "10h", "--members", 2), 1e-6, 2),
+        ((), 1e-6, 1),
+    ],
+)
+def test_a_budget_is_filled_with_networks(
+    run, moods, tmp_path, monkeypatch, options, seconds, members
+):
+    monkeypatch.setattr("seqtool.plan_classify.most_steps", lambda *sizes: 6)
+    monkeypatch.setattr("seqtool.budget.time_run", lambda trainer: seconds)
+    code, _, err = run("train", moods, "-o", tmp_path / "m", *SMALL, *options)
+    assert code == 0, err
+    card = load(tmp_path / "m").card
+    assert (card.model.members, card.train.steps) == (members, 6)
+    chosen = options[:1] == ("--budget",) and "--members" not in options
+    assert (card.extra["origins"]["members"] == "chosen by seqtool") == chosen
