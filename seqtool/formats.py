@@ -136,8 +136,8 @@ def _file_format(files: TextFiles) -> Format:
         return "lines"
     if all(line.startswith("{") for line in filled):
         return "jsonl"
-    if all(_MARKED.match(line) for line in filled):
-        return "fasttext"
+    if 2 * sum(_MARKED.match(line) is not None for line in filled) > len(filled):
+        return "fasttext"  # a line without a mark is a row without a label, and told as such
     for mark, kind in (("\t", "tsv"), (",", "csv")):
         # Prose has commas too, but not the same number on every line.
         counts = {line.count(mark) for line in filled}

@@ -17,7 +17,8 @@ def guess_task(
 ) -> Task:
     """What can be learned from data: labels of texts or of words, translations, or more such text.
 
-    A directory with texts right inside is a text, whatever else is there.
+    A directory with texts right inside is a text, whatever else is there; the name of a data set
+    on the hub stands for one of labelled texts.
 
     Args:
         data: What the user named.
@@ -26,8 +27,12 @@ def guess_task(
         any_bytes: Whether what is no text at all can be learned from too.
     """
     path = Path(data)
-    if data == "-" or not os.path.exists(path):  # pathlib's own raises at a name too long
-        return "generate"  # a pipe can be looked at but once; what is missing is told there
+    if data == "-":
+        return "generate"  # a pipe can be looked at but once
+    from seqtool.hub import hub_name
+
+    if not os.path.exists(path):  # pathlib's own raises at a name too long
+        return "classify" if hub_name(data) else "generate"  # what is missing is told there
     from seqtool.formats import guess_format
     from seqtool.images import is_images
     from seqtool.pairs import guess_pairs

@@ -50,9 +50,11 @@ MAX_CACHED = 1 << 16  # words that a lexicon remembers at once; a stream may bri
 
 _DIGIT = re.compile(r"\d")
 _RUN = re.compile(r"(.)\1+", re.DOTALL)
+_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 SHORT_TEXT = 2.5  # words; texts shorter than this on average are single words, seen as letters
+ALIKE = 0.9  # share of the words that are written in the same way, where case tells nothing
 
 
 def hash_text(text: str) -> int:
@@ -367,3 +369,18 @@ def mean_words(texts: Sequence[str]) -> float:
     """How many words texts have on average, in scripts without spaces characters; 0 for none."""
     pattern = re.compile(PATTERNS["word"])
     return sum(len(pattern.findall(text)) for text in texts) / max(1, len(texts))
+
+
+def case_tells(texts: Sequence[str]) -> bool:
+    """Whether words of some texts differ in how they use capitals.
+
+    Where nearly all are written alike, small, in capitals or with one at the beginning, as names
+    are, capitals tell nothing and only keep apart what belongs together.
+    """
+    forms = Counter(
+        (word[0].isupper(), word[1:].islower())
+        for text in texts
+        for word in _WORD.findall(text)
+        if word.upper() != word.lower()
+    )
+    return bool(forms) and max(forms.values()) < ALIKE * forms.total()

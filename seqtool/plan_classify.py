@@ -55,8 +55,9 @@ def choose_classifier(
     if "part_buckets" not in given:
         model["part_buckets"] = 16384 if unit == "word" else 0
     if "ngram_order" not in given:
-        # Two words make a phrase; it takes more characters to make anything.
-        model["ngram_order"] = {"word": 2, "bpe": 3, "char": 5, "byte": 5}.get(unit, 0)
+        # Two words make a phrase; it takes more characters to make anything. Those of short texts,
+        # which are read by characters unless somebody says otherwise, have few of any length.
+        model["ngram_order"] = {"word": 2, "bpe": 3, "char": 4, "byte": 5}.get(unit, 0)
     if not worded:
         model |= {name: 0.0 for name in ("word_dropout", "embed_dropout") if name not in given}
     if "dropout" not in given:

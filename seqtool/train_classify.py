@@ -12,7 +12,7 @@ from seqtool.examples import Examples
 from seqtool.images import Images
 from seqtool.judge import check_saved
 from seqtool.labelled import Split, class_counts, read_split, shares, strings
-from seqtool.lexicon import SHORT_TEXT, Lexicon, mean_words
+from seqtool.lexicon import SHORT_TEXT, Lexicon, case_tells, mean_words
 from seqtool.pixels import pixel_statistics, step_count
 from seqtool.places import COUNTS
 from seqtool.plan_classify import choose_members, choose_pieces
@@ -251,7 +251,8 @@ def _unit(settings: Settings, split: Split, console: Console) -> Settings:
     if unit == "bpe":
         characters = sum(map(len, strings(split.train)))
         settings = settings.add({"vocab_size": choose_pieces(characters)}, "chosen by seqtool")
-    return settings.add({"tokenizer": unit, "lower": unit == "word"}, "seen from the data")
+    lower = unit == "word" or (unit == "char" and not case_tells(strings(split.train)))
+    return settings.add({"tokenizer": unit, "lower": lower}, "seen from the data")
 
 
 def _show(

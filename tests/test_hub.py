@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 
 from seqtool.errors import DataError
+from seqtool.guessing import guess_task
 from seqtool.hub import hub_name
 from seqtool.tables import read_table
 
@@ -89,6 +90,8 @@ def test_without_a_network_the_name_is_told():
         read_table("nobody-at-all/nothing-here")
     line = str(error.value)
     assert line.startswith("nobody-at-all/nothing-here: no such file, and not to be had from the")
+    assert guess_task("nobody-at-all/nothing-here") == "classify"
+    assert guess_task("nobody-at-all/nothing-here.txt") == "generate"
     assert "\n" not in line
 
 

@@ -267,8 +267,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "options": {"distributed", "config", "console", "settings"},
     "guessing": {
-        *(*BASIC, "formats", "images", "pairs", "tables", "text", "train_classify", "train_rows"),
-        *("train_tag", "train_text", "train_translate", "treebank"),
+        *(*BASIC, "formats", "hub", "images", "pairs", "tables", "text", "train_classify"),
+        *("train_rows", "train_tag", "train_text", "train_translate", "treebank"),
     },
     "cli_train": {
         *(*BASIC, "__init__", "checkpoint", "guessing", "options", "places", "reproducing"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqtool.errors import CheckpointError
-from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts, TokenLexicon
+from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts, TokenLexicon, case_tells
 from seqtool.tokenizer import Tokenizer
 
 TEXTS = ["the cat's hat, the mat", "The end!", "", "a cat near a mat"]
@@ -156,3 +156,18 @@ def test_the_tokens_of_a_language_model_keep_their_numbers(kind):
         lexicon.with_parts(5).to_json(), "here", buckets=5, size=lexicon.size
     )
     assert (rebuilt.ids, rebuilt.buckets) == (lexicon.ids, 5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "tells"),
+    [
+        (["Korhonen", "De la Cruz", "O'Neill", "M\u00fcller", "Nov\u00e1k"], True),  # de, la
+        (["Korhonen", "Virtanen", "O'Neill", "M\u00fcller", "Nov\u00e1k"], False),
+        (["house", "garden"], False),
+        (["NASA", "USA"], False),
+        (["Haus", "house", "Garten", "garden"], True),
+        (["\u6771\u4eac", "12", ""], False),  # nothing has case
+    ],
+)
+def test_case_tells_nothing_where_all_words_use_it_alike(texts, tells):
+    assert case_tells(texts) == tells

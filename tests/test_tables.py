@@ -100,6 +100,8 @@ def test_json_lines_may_hold_numbers_lists_and_nothing(tmp_path):
     ("content", "kind"),
     [
         ("__label__a b\n", "fasttext"),
+        ("__label__a b\nno mark\n__label__b c\n", "fasttext"),  # a fault of the second line
+        ("no mark\n__label__b c\n", "lines"),
         ('{"text": "a"}\n', "jsonl"),
         ("1 a good film\n0 a bad film\n1 fine\n0 poor\n", "labelled-lines"),
         ("HUM:ind Who was he ?\nNUM:date When ?\n" * 4, "labelled-lines"),
