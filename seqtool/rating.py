@@ -52,10 +52,10 @@ NAMES: dict[Unit, dict[str, str]] = {
 NOTES: dict[Unit, str] = {
     "word": "edits: words to change, of those in the right answers",
     "character": "CER: characters to change, of those in the right answers",
-    "sound": "WER: words that became none of their right answers. PER: sounds to change, of those "
-    "in the right answers (white space stands between sounds)",
+    "sound": "WER: words that became none of their right answers\n"
+    "PER: sounds (white space stands between) to change, of those in the right answers",
 }
-NEAREST = "; of several right answers of a source the nearest counts"
+NEAREST = "of several right answers of a source the nearest counts"
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,14 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
     asked = sources
     if Scanner.of(card.source, str(request.model)) is not None:
         asked = [*map(str, beside(request.data, sources))]
-    found = _translated(open_translator(request.model), asked)
+    # Both are opened first: what is wrong with the second is told before the first takes its time.
+    places = [request.model, *([request.compare] if request.compare else [])]
+    translators = [open_translator(place) for place in places]
+    found = _translated(translators[0], asked)
     other = None
     if request.compare is not None:
         console.status(f"translating with {request.compare}")
-        other = _translated(open_translator(request.compare), asked)
+        other = _translated(translators[1], asked)
     if not world().first:
         return 0
     console.status("scoring")
@@ -317,22 +320,22 @@ def show(report: dict[str, Any]) -> str:
     names = NAMES[report["edit_unit"]]
     again = f", {report['rows']:,} rows" if report["rows"] != report["sources"] else ""
     lines = [f"{report['sources']:,} sources{again}", ""]
-    lines.append(f"{'':<20}" + "".join(f"{name:>10}" for name in names.values()))
-    table = {"model": report["scores"]}
-    if "compare" in report:
-        table[report["compare"]["model"]] = report["compare"]["scores"]
-    for title, row in [*table.items(), *report["baselines"].items()]:
-        lines.append(f"{title:<20}" + _cells(row, names))
+    scores = report["scores"]
+    rows = [("", "".join(f"{name:>10}" for name in names.values()))]
+    rows.append(("model", _cells(scores, names)))
     for end in ("low", "high"):
-        row = {key: report["scores"][f"{key}_{end}"] for key in names}
-        lines.append(f"{f'  {LEVEL:.0%} {end}':<20}" + _cells(row, names))
-    if "compare" in report:
-        found = report["compare"]["difference"]
-        row = {key: found[key]["value"] for key in names}
-        lines.append(f"{'  model minus other':<20}" + _cells(row, names))
-        odds = "".join(f"{found[key]['p']:>10.4f}" for key in names)
-        lines.append(f"{'  p (bootstrap)':<20}" + odds)
-    lines += ["", NOTES[report["edit_unit"]] + (NEAREST if report["several"] else "")]
+        row = {key: scores[f"{key}_{end}"] for key in names}
+        rows.append((f"  {LEVEL:.0%} {end}", _cells(row, names)))
+    if (other := report.get("compare")) is not None:
+        rows.append((other["model"], _cells(other["scores"], names)))
+        row = {key: other["difference"][key]["value"] for key in names}
+        rows.append(("  model minus other", _cells(row, names)))
+        odds = "".join(f"{other['difference'][key]['p']:>10.4f}" for key in names)
+        rows.append(("  p (bootstrap)", odds))
+    rows += [(title, _cells(row, names)) for title, row in report["baselines"].items()]
+    width = max(20, *(len(title) + 1 for title, _ in rows))
+    lines += [f"{title:<{width}}{cells}" for title, cells in rows]
+    lines += ["", NOTES[report["edit_unit"]], *([NEAREST] if report["several"] else [])]
     lines += [
         f"{POINTS[key]}: {said}" for key, said in report["signatures"].items() if key in names
     ]

@@ -209,12 +209,19 @@ def test_another_model_is_compared(trained, run):
     assert found["value"] == found["low"] == found["high"] == 1
     assert found["p"] < 0.01
     text = run(trained / "train.tsv", compare=trained / "other", json=False)
-    assert "model minus other" in text
+    lines = text.splitlines()
+    rows = lines[2 : lines.index("", 2)]
+    assert len({len(line) for line in rows}) == 1  # columns stand below each other
+    assert [row[: len(row) - 40].strip() for row in rows[1:]] == [
+        *("model", "95% low", "95% high", str(trained / "other"), "model minus other"),
+        *("p (bootstrap)", "copy", "dictionary"),
+    ]
 
 
 def test_the_table_names_what_the_field_knows(trained, run):
     text = run(write(trained / "sounds.tsv", SOUNDS), json=False, baselines=False)
     assert text.splitlines()[2].split() == ["WER", "PER"]
+    assert all(len(line) <= 120 for line in text.splitlines())
     assert "of several right answers of a source the nearest counts" in text
     text = run(write(trained / "few.tsv", [("7 May 05", "2005-05-07")] * 2), json=False)
     assert text.splitlines()[2].split() == ["BLEU", "chrF", "exact", "CER"]
