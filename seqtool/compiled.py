@@ -78,7 +78,7 @@ def compiled(function: FunctionT) -> FunctionT:
     return kept
 
 
-def callback(function: Callable[..., None], signature: Any) -> int:
+def callback(function: Callable[..., None], signature: Any, name: str | None = None) -> int:
     """The address of the function as machine code that C can call; compiled now, kept as above.
 
     Divisions by zero are not looked for, and multiply and add may become one instruction.
@@ -86,6 +86,7 @@ def callback(function: Callable[..., None], signature: Any) -> int:
     Args:
         function: Its closure may hold numbers.
         signature: numba's, with the result.
+        name: Of a function in its machine code whose address is wanted instead.
     """
     options = {"error_model": "numpy", "fastmath": {"contract"}}
     made: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
@@ -93,7 +94,7 @@ def callback(function: Callable[..., None], signature: Any) -> int:
         made._cache = _Cache(function)  # type: ignore[no-untyped-call]
     made.compile()
     _callbacks.append(made)
-    address: int = made.address
+    address: int = made._library.get_pointer_to_function(name) if name else made.address
     return address
 
 

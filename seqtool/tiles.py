@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import add_symbol  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
-from seqtool.compiled import inlined, spliced
+from seqtool.compiled import callback, inlined, spliced
 from seqtool.vectors import WIDE
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
@@ -31,6 +32,8 @@ MOST_ROWS, ABREAST = (14, 2) if WIDE else (6, 1)
 ABREAST_OF_THREE, ABREAST_OF_ONE = 2, 4  # panels of tiles of so few rows
 
 _INDEX = ir.IntType(64)
+_NAME = "seqtool_tile_{}"
+SHARED = "seqtool_tile_of_floats"  # the name of the function that computes tiles of float32
 
 
 def _pointer(context: Any, address: Any, unit: Any) -> Any:
@@ -162,18 +165,22 @@ def _sizes() -> Iterator[tuple[int, int]]:
         yield from ((rows, panels) for panels in range(1, most + 1))
 
 
-def _tile_function(module: Any, number: Any) -> Any:
-    """A function that computes a tile: one piece of code for each number of rows and panels.
+def _declare(module: Any, number: Any, name: str) -> Any:
+    """A function of LLVM's own that computes a tile.
 
-    Of LLVM's own, so that it exists once: numba would copy it into each place that calls it.
-    Its arguments are three pointers to the first entries: a with the distance between its rows and
-    between its columns, b with that between panels, c with those between rows and between panels;
-    k between b and c is the common dimension, at least 1.
+    Its arguments are the numbers of rows and panels, then three pointers to the first entries: a
+    with the distance between its rows and between its columns, b with that between panels, c with
+    those between rows and between panels; k between b and c is the common dimension, at least 1.
     """
     entries = number.as_pointer()
     kinds = [_INDEX, _INDEX, entries, _INDEX, _INDEX, entries, _INDEX, _INDEX]
     kind = ir.FunctionType(ir.VoidType(), [_INDEX, _INDEX, entries, *kinds])
-    function = cgutils.get_or_insert_function(module, kind, f"seqtool_tile_{number}")
+    return cgutils.get_or_insert_function(module, kind, name)
+
+
+def _define(module: Any, number: Any) -> Any:
+    """The function with its body: one piece of code for each number of rows and panels."""
+    function = _declare(module, number, _NAME.format(number))
     if not function.is_declaration:
         return function
     function.linkage = "linkonce_odr"
@@ -212,7 +219,7 @@ def _tile(
     c_row: Any,
     c_panel: Any,
 ) -> Any:
-    """One tile: c += a b. Arguments as in ``_tile_function``, but flat arrays and first indices."""
+    """One tile: c += a b. Arguments as in ``_declare``, but flat arrays and first indices."""
     index = types.int64
     places = (index, index, index)
     signature = types.void(index, index, a, *places, b, *places, c, *places)
@@ -223,13 +230,72 @@ def _tile(
             data = context.make_array(signature.args[i])(context, builder, args[i]).data
             args[i : i + 2] = [builder.gep(data, [args[i + 1]])]
         number = context.get_value_type(signature.args[2].dtype)
-        builder.call(_tile_function(builder.module, number), args)
+        if number == ir.FloatType():
+            function = _declare(builder.module, number, SHARED)
+        else:
+            function = _define(builder.module, number)
+        builder.call(function, args)
         return context.get_dummy_value()
 
     return signature, generate
 
 
+def _whole(
+    context: Any,
+    rows: Any,
+    panels: Any,
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    b: Any,
+    b_panel: Any,
+    k: Any,
+    c: Any,
+    c_row: Any,
+    c_panel: Any,
+) -> Any:
+    """The function of ``_define`` as such."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = context.get_value_type(signature.args[2].dtype)
+        builder.call(_define(builder.module, number), args)
+        return context.get_dummy_value()
+
+    return _WHOLE, generate
+
+
+_FLOATS = types.CPointer(types.float32)
+_WHOLE = types.void(
+    *(types.int64, types.int64, _FLOATS, types.int64, types.int64, _FLOATS),
+    *(types.int64, types.int64, _FLOATS, types.int64, types.int64),
+)
+
+
 tile: Any = intrinsic(_tile)
+whole: Any = intrinsic(_whole)
+
+
+def _floats(
+    rows: Any,
+    panels: Any,
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    b: Any,
+    b_panel: Any,
+    k: Any,
+    c: Any,
+    c_row: Any,
+    c_panel: Any,
+) -> None:
+    whole(rows, panels, a, a_row, a_column, b, b_panel, k, c, c_row, c_panel)
+
+
+# Of float32 the process has one, under a name that compiled code finds. Within that code it would
+# be made again for each function that uses it, and by numba for each that calls such a one: seconds
+# when seqtool first runs.
+
+add_symbol(SHARED, callback(_floats, _WHOLE, _NAME.format(ir.FloatType())))
 
 
 @spliced

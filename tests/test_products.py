@@ -130,23 +130,27 @@ def test_a_vector_of_nothing_gives_the_bias() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["generic", "x86-64-v2"])
-def test_a_plain_processor_gives_the_same_int8_sums(name: str) -> None:
-    """Without AVX2 LLVM takes other instructions for the same whole numbers."""
+@pytest.mark.parametrize("name", ["generic", "x86-64-v2", "haswell"])
+@pytest.mark.parametrize(("precision", "count"), [("int8", 7), ("float32", 33)])
+def test_a_plainer_processor_gives_the_same_sums(name: str, precision: str, count: int) -> None:
+    """LLVM takes other instructions: for the same whole numbers, or for sums in the same order."""
     code = (
         "import numpy as np, sys; sys.path.insert(0, 'tests'); import test_products as t;"
-        "m = t.make('int8')[2]; x = np.random.default_rng(2).normal(size=(7, 96));"
+        f"m = t.make('{precision}')[2]; x = np.random.default_rng(2).normal(size=({count}, 96));"
         "print(t.multiplied(m, x.astype(np.float32)).tobytes().hex())"
     )
-    found = [
-        subprocess.run(
+    features = "+avx2,+fma" if name == "haswell" else ""
+    found = []
+    for extra in ({}, {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}):
+        made = subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | {"NUMBA_CACHE_DIR": os.devnull} | extra,
             capture_output=True,
             text=True,
             check=True,
-        ).stdout
-        for extra in ({}, {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""})
-    ]
-    one, other = (np.frombuffer(bytes.fromhex(text), np.float32) for text in found)
-    assert_allclose(one, other, rtol=1e-6, atol=1e-6)  # the sums; their scaling may be fused
+        )
+        found.append(np.frombuffer(bytes.fromhex(made.stdout), np.float32))
+    here, there = found
+    if precision == "int8":
+        assert np.array_equal(here, there)
+    assert_allclose(here, there, rtol=1e-5, atol=1e-5)
