@@ -5,13 +5,12 @@ the size of the text: ids that do not fit are mapped from a temporary file.
 """
 
 import mmap
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +25,13 @@ from seqtool.census import (
 )
 from seqtool.config import DataConfig
 from seqtool.errors import CheckpointError, DataError
+from seqtool.idfiles import joined
 from seqtool.longtexts import LONG_BYTES, Encoded, Order, Tell, read_long
 from seqtool.text import TextFiles, open_text
 from seqtool.tokenizer import Tokenizer
 
 Ids = npt.NDArray[Any]  # (n,) of the tokenizer's own unsigned type
 
-MEMORY_TOKENS = 64_000_000  # longer parts live in a temporary file
 RESTART_REACH = 512  # tokens within which a restarted stream looks for a line end
 LET_GO_EVERY = 1 << 24  # tokens read of a mapped text before its pages are let go
 
@@ -347,38 +346,7 @@ def _learn(files: TextFiles, stats: TextStats, cut: int, config: DataConfig) -> 
 
 def _part(documents: Iterator[Iterator[str]], tokenizer: Tokenizer) -> tuple[Ids, Tally]:
     tally = Tally()
-    return _collect(encode_documents(documents, tokenizer, tally), tokenizer), tally
-
-
-def _collect(chunks: Iterator[Ids], tokenizer: Tokenizer) -> Ids:
-    """Join ids: in memory if they are few, else in a file without a name, mapped into memory."""
-    few: list[Ids] = []
-    num_ids = 0
-    for ids in chunks:
-        few.append(ids)
-        num_ids += len(ids)
-        if num_ids > MEMORY_TOKENS:
-            break
-    else:
-        return np.concatenate(few) if few else np.zeros(0, dtype=tokenizer.dtype)
-    try:
-        with tempfile.TemporaryFile() as file:
-            for ids in few:
-                _append(file, ids)
-            few.clear()
-            for ids in chunks:
-                _append(file, ids)
-            file.flush()
-            return np.memmap(file, dtype=tokenizer.dtype, mode="r")
-    except OSError as err:
-        raise DataError(
-            f"{tempfile.gettempdir()}: no place for the token ids ({err.strerror}); "
-            "set TMPDIR to a directory with more room"
-        ) from err
-
-
-def _append(file: IO[bytes], ids: Ids) -> None:
-    file.write(np.ascontiguousarray(ids).data)
+    return joined(encode_documents(documents, tokenizer, tally), tokenizer.dtype), tally
 
 
 def _unknown(tokenizer: Tokenizer, stats: TextStats) -> dict[str, int]:

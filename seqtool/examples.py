@@ -31,9 +31,24 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+MOST_WORDS = 8_000_000  # that the linear classifier is trained on; some 250 bytes each
+SCORED_AT_ONCE = 1000  # texts held out
 SHIFT = 14  # an image may move by one part in so many of its shorter side
 _UNITS = {"word": "words", "char": "characters", "byte": "bytes", "bpe": "pieces of words"}
 EMPTY_TOKENIZER = "{}"  # kept with models that read no text
+
+
+def evenly(lengths: Array, most: int) -> Array:
+    """Rows spread evenly over all, with about ``most`` words in all of them; all if they are few.
+
+    Args:
+        lengths: Words of each row, (N,).
+        most: How many.
+    """
+    total = int(lengths.sum())
+    if total <= most:
+        return np.arange(len(lengths))
+    return np.flatnonzero(np.diff(np.arange(len(lengths) + 1) * most // total))
 
 
 class Examples:
@@ -53,7 +68,7 @@ class Examples:
         self.labels = [split.labels(part) for part in self.parts]
         self.class_counts = class_counts(self.labels[0], len(split.classes))
         self.class_weights = class_weights(data.class_weights, split.classes, self.class_counts)
-        self.features: list[tuple[Array, Array]] = []  # n-grams of each part
+        self.order = 0  # of the n-grams that the linear classifier reads
         self.vectors: Vectors | None = None
         self.lexicon = lexicon
         if parent is not None:
@@ -148,27 +163,41 @@ class Examples:
             note += f" (its first line announces {vectors.announced:,} words)"
         return note
 
-    def count_ngrams(self, order: int) -> None:
-        """Find the n-grams of every text, for the linear classifier."""
+    def take_ngrams(self, order: int) -> None:
+        """Let a linear classifier read n-grams up to an order; none with 0."""
         if order and self.lexicon is not None:
-            hashes = np.array(self.lexicon.table.hashes)
-            self.features = [ngram_keys(hashes, texts, order) for texts in self.texts]
+            self.order, self._hashes = order, np.array(self.lexicon.table.hashes)
+
+    def _ngrams(self, part: int, rows: Array) -> tuple[Array, Array]:
+        """Of some of the texts of a part, see ``ngram_keys``."""
+        return ngram_keys(self._hashes, self.texts[part].select(rows), self.order)
 
     def fit_linear(self, order: int) -> dict[str, Array]:
-        """Train the linear classifier, if there shall be one."""
-        self.count_ngrams(order)
-        if not self.features:
+        """Train the linear classifier, if there shall be one; on a sample if there are too many."""
+        self.take_ngrams(order)
+        if not self.order:
             return {}
         none = np.zeros((0, *self.labels[0].shape[1:]), np.int64)
-        nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64)), none
-        held_out = (self.features[1], self.labels[1]) if len(self.labels) > 1 else nothing
-        labels = self.labels[0]
+        held_out: tuple[Any, Array] = (np.zeros(0, np.uint64), np.zeros(0, np.int64)), none
+        if len(self.labels) > 1:
+            rows = evenly(self.texts[1].lengths, MOST_WORDS // 4)
+            held_out = self._ngrams(1, rows), self.labels[1][rows]
+        rows = evenly(self.texts[0].lengths, MOST_WORDS)
+        labels = self.labels[0][rows]
         if labels.ndim == 2:  # what is weighted is that a label is there
             weights = np.where(labels > 0, self.class_weights, 1.0)
         else:
             weights = self.class_weights[labels]
         classes = len(self.split.classes)
-        return fit_linear(self.features[0], labels, weights, classes, *held_out)
+        return fit_linear(self._ngrams(0, rows), labels, weights, classes, *held_out)
+
+    def _opinions(self, linear: dict[str, Array]) -> Array:
+        """What the linear classifier says of the texts held out, (M, C) float32."""
+        everything = np.arange(len(self.texts[1]))
+        parts = np.array_split(everything, len(everything) // SCORED_AT_ONCE + 1)
+        return np.concatenate(
+            [score_linear(linear, *self._ngrams(1, rows), len(rows)) for rows in parts]
+        )
 
     def objective(
         self,
@@ -203,7 +232,7 @@ class Examples:
         held_out = sets[1] if len(sets) > 1 else None
         second = None
         if linear and held_out:
-            second = score_linear(dict(linear), *self.features[1], len(held_out.labels))
+            second = self._opinions(dict(linear))
         uneven = self.class_weights if self.data.class_weights else None
         return Judging(networks, sets[0], held_out, config, class_weights=uneven, second=second)
 

@@ -1,11 +1,13 @@
-"""Files of numbers that a killed run can go on with, and whose damage is seen.
+"""Files of numbers: those without a name, for more than fit into memory, and those that stay.
 
-What a file holds is noted elsewhere, and only once it is safe on the disk: how many numbers of
-which types, and the CRC-32 of its bytes, which goes on from block to block.
+With one that stays a killed run can go on, and damage is seen: what it holds is noted elsewhere,
+and only once it is safe on the disk: how many numbers of which types, and the CRC-32 of its bytes,
+which goes on from block to block.
 """
 
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +20,42 @@ Array = npt.NDArray[Any]
 Runs = list[list[Any]]  # numbers of one type that follow each other: its name, how many
 
 BLOCK = 1 << 24  # numbers read at once
+MEMORY_NUMBERS = 64_000_000  # more of them live in a temporary file
+
+
+def joined(chunks: Iterable[Array], dtype: npt.DTypeLike) -> Array:
+    """All numbers, (n,): in memory if they are few, else mapped from a file without a name.
+
+    Raises:
+        DataError: If the disk has no room for it.
+    """
+    few: list[Array] = []
+    count, rest = 0, iter(chunks)
+    for chunk in rest:
+        few.append(chunk)
+        count += len(chunk)
+        if count > MEMORY_NUMBERS:
+            break
+    else:
+        return np.concatenate(few) if few else np.zeros(0, dtype)
+    try:
+        with tempfile.TemporaryFile() as file:
+            for chunk in few:
+                _append(file, chunk)
+            few.clear()
+            for chunk in rest:
+                _append(file, chunk)
+            file.flush()
+            return np.memmap(file, dtype, mode="r")
+    except OSError as err:
+        raise DataError(
+            f"{tempfile.gettempdir()}: no place for the token ids ({err.strerror}); "
+            "set TMPDIR to a directory with more room"
+        ) from err
+
+
+def _append(file: IO[bytes], numbers: Array) -> None:
+    file.write(np.ascontiguousarray(numbers).data)
 
 
 def appending(path: Path, size: int) -> IO[bytes]:

@@ -12,10 +12,12 @@ splits exactly as this module does.
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +25,7 @@ import numpy.typing as npt
 
 from seqtool.config import TokenizerKind
 from seqtool.errors import CheckpointError
+from seqtool.idfiles import joined
 from seqtool.tokenizer import Tokenizer, text_bytes
 
 Array = npt.NDArray[Any]
@@ -46,6 +49,7 @@ GRAMS = (3, 5)  # shortest and longest character n-gram inside a word, its borde
 MAX_GRAMS = 32  # of one word: what is longer is hardly a word
 MAX_CHARS = 64  # of a word that its parts are taken from
 AFFIX = 4  # longest beginning and ending that is a part of a token
+AT_ONCE = 1000  # texts encoded, or cut, before they are put behind those before them
 MAX_CACHED = 1 << 16  # words that a lexicon remembers at once; a stream may bring any number
 
 _DIGIT = re.compile(r"\d")
@@ -70,7 +74,7 @@ _hash_part = lru_cache(MAX_CACHED)(hash_text)  # words share most of their parts
 class Texts:
     """Rows of words: those of row i are ``words[offsets[i] : offsets[i + 1]]``."""
 
-    words: npt.NDArray[np.int32]  # (n,), rows of the lexicon's table
+    words: npt.NDArray[np.int32]  # (n,), rows of the lexicon's table; mapped if they are many
     offsets: npt.NDArray[np.int64]  # (N + 1,)
 
     def __len__(self) -> int:
@@ -90,11 +94,19 @@ class Texts:
         lengths, head = self.lengths, longest // 3
         if len(self) == 0 or lengths.max() <= longest:
             return self
-        place = np.arange(len(self.words)) - np.repeat(self.offsets[:-1], lengths)
-        left = np.repeat(lengths, lengths) - place
-        kept = (place < head) | (left <= longest - head)
+
+        def chunks() -> Iterator[Array]:
+            for first in range(0, len(self), AT_ONCE):
+                begin, end = self.offsets[[first, min(first + AT_ONCE, len(self))]]
+                some = lengths[first : first + AT_ONCE]
+                starts = np.cumsum(some) - some
+                place = np.arange(end - begin) - np.repeat(starts, some)
+                left = np.repeat(some, some) - place
+                kept = (place < head) | (left <= longest - head)
+                yield np.asarray(self.words[begin:end])[kept]
+
         offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))])
-        return Texts(self.words[kept], offsets)
+        return Texts(joined(chunks(), np.int32), offsets)
 
     def select(self, rows: Array) -> "Texts":
         """Some of the rows, in any order."""
@@ -200,15 +212,21 @@ class Lexicon:
 
     def encode_words(self, texts: Iterable[Sequence[str]]) -> Texts:
         """As ``encode``, for texts that are split already."""
-        rows, words = self.table.rows, list[int]()
-        offsets = [0]
-        for text in texts:
-            try:
-                words += [rows[word] for word in text]
-            except KeyError:
-                words += [rows[word] if word in rows else self._add(word) for word in text]
-            offsets.append(len(words))
-        return Texts(np.array(words, np.int32), np.array(offsets, np.int64))
+        rows, lengths = self.table.rows, array("q", [0])
+
+        def chunks() -> Iterator[Array]:
+            left = iter(texts)
+            while some := list(islice(left, AT_ONCE)):
+                words = list[int]()
+                for text in some:
+                    try:
+                        words += [rows[word] for word in text]
+                    except KeyError:
+                        words += [rows[word] if word in rows else self._add(word) for word in text]
+                    lengths.append(len(text))
+                yield np.array(words, np.int32)
+
+        return Texts(joined(chunks(), np.int32), np.cumsum(lengths))
 
     def forget(self) -> None:
         """Drop the table if it has grown large; earlier ``Texts`` lose their meaning."""

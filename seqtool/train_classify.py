@@ -97,7 +97,7 @@ class LabelTask(Task):
                 saved.tokenizer_json, where, buckets=card.model.part_buckets, size=card.vocab_size
             )
         self.examples = Examples(split, card.data, lexicon)
-        self.examples.count_ngrams(card.model.ngram_order)
+        self.examples.take_ngrams(card.model.ngram_order)
         self.linear = load_counts(request.out) if card.model.ngram_order else {}
 
     def source(self, request: TrainRequest) -> dict[str, Any]:

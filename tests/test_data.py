@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import seqtool.data as data_module
+import seqtool.idfiles as idfiles
 import seqtool.text as text_module
 from seqtool.config import DataConfig
 from seqtool.data import (
@@ -186,7 +186,7 @@ def test_mapped_ids_equal_those_in_memory(text_file, tmp_path, monkeypatch, kind
     data = text_file(WORDS * 40)
     config = DataConfig(tokenizer=kind, vocab_size=300)
     in_memory = load_corpus(data, config)
-    monkeypatch.setattr(data_module, "MEMORY_TOKENS", 100)
+    monkeypatch.setattr(idfiles, "MEMORY_NUMBERS", 100)
     monkeypatch.setattr(text_module, "BLOCK_BYTES", 64)
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -211,7 +211,7 @@ def test_mapped_ids_equal_those_in_memory(text_file, tmp_path, monkeypatch, kind
 
 
 def test_memory_does_not_grow_with_the_text(text_file, monkeypatch):
-    monkeypatch.setattr(data_module, "MEMORY_TOKENS", 1 << 14)
+    monkeypatch.setattr(idfiles, "MEMORY_NUMBERS", 1 << 14)
     monkeypatch.setattr(text_module, "BLOCK_BYTES", 1 << 14)
     text = "all work and no play\n"
     peaks = []
@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_the_text(text_file, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is asked for there")
 def test_mapped_ids_that_were_read_are_let_go(text_file, monkeypatch):
-    monkeypatch.setattr(data_module, "MEMORY_TOKENS", 1000)
+    monkeypatch.setattr(idfiles, "MEMORY_NUMBERS", 1000)
     corpus = load_corpus(text_file("sea " * 1_000_000), DataConfig(valid_fraction=0))
 
     def megabytes() -> float:
@@ -247,8 +247,8 @@ def test_full_disk_is_named(text_file, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data_module, "MEMORY_TOKENS", 10)
-    monkeypatch.setattr(data_module, "_append", fail)
+    monkeypatch.setattr(idfiles, "MEMORY_NUMBERS", 10)
+    monkeypatch.setattr(idfiles, "_append", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert say(text_file(WORDS)) == (
         f"{tmp_path}: no place for the token ids (No space left on device); "

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import seqtool.examples as examples_module
 from seqtool.budget import SETTLE, TRIED, Budget, time_run
 from seqtool.calibration import nll, pool
 from seqtool.checkpoint import Card, ModelDir, load, load_last
@@ -196,3 +197,29 @@ def test_a_run_is_timed_by_its_tokens(monkeypatch):
     updates = SETTLE + TRIED
     assert trainer.step == updates
     assert found == pytest.approx(0.5 * trainer.objective.tokens / updates * CONFIG.steps)
+
+
+def test_the_linear_classifier_of_many_texts_is_that_of_a_sample(tmp_path, monkeypatch):
+    lengths = np.array([3, 0, 9, 4, 4] * 40)
+    assert examples_module.evenly(lengths, 800).tolist() == [*range(200)]
+    rows = examples_module.evenly(lengths, 200)
+    assert len(rows) == len({*rows}) == 50
+    assert (np.diff(rows) >= 4).all()
+
+    def learned(most: int, at_once: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        texts = "".join(f"{'good' if i % 2 else 'bad'} w{i % 7},{i % 2}\n" for i in range(400))
+        (tmp_path / "a.csv").write_text("text,label\n" + texts)
+        (tmp_path / "b.csv").write_text("text,label\ngood,1\nbad w1,0\ngood bad,1\n")
+        config = LabelConfig(vocab_size=20)
+        monkeypatch.setattr(examples_module, "MOST_WORDS", most)
+        monkeypatch.setattr(examples_module, "SCORED_AT_ONCE", at_once)
+        split = read_split(str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), config, 1)
+        examples = Examples(split, config)
+        linear = examples.fit_linear(2)
+        return linear, examples._opinions(linear)
+
+    linear, opinions = learned(100, 100)  # every eighth text, all of which have one label
+    whole, said = learned(10_000, 100)
+    assert len(linear["keys"]) < len(whole["keys"])
+    assert opinions.shape == said.shape == (3, 2)
+    np.testing.assert_array_equal(learned(10_000, 1)[1], said)

@@ -8,6 +8,8 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+import seqtool.idfiles as idfiles
+import seqtool.lexicon as lexicon_module
 from seqtool.errors import CheckpointError
 from seqtool.lexicon import MAX_GRAMS, Lexicon, Texts, TokenLexicon, case_tells
 from seqtool.tokenizer import Tokenizer
@@ -114,6 +116,19 @@ def test_select_and_cut_do_to_every_row_what_they_say(rows, data):
         for row in rows
     ]
     assert unpacked(cut) == expected
+
+
+def test_many_texts_are_mapped_and_the_same(monkeypatch):
+    lexicon, texts = learn(), TEXTS * 5
+    few = lexicon.encode(texts)
+    monkeypatch.setattr(lexicon_module, "AT_ONCE", 3)
+    monkeypatch.setattr(idfiles, "MEMORY_NUMBERS", 7)
+    many = lexicon.encode(texts)
+    assert isinstance(many.words, np.memmap)
+    for found, expected in ((many, few), (many.cut(4), few.cut(4))):
+        np.testing.assert_array_equal(found.words, expected.words)
+        np.testing.assert_array_equal(found.offsets, expected.offsets)
+        assert (found.words.dtype, found.offsets.dtype) == (np.int32, np.int64)
 
 
 STRANGE = ["the cat sat on the mat", "le caf\u00e9 \U0001f600 the cat", "", "the \udcff mat"]
