@@ -67,6 +67,8 @@ def complain(message: str, status: int) -> int:
     if not world().first:
         return status
     line = cell(" ".join(message.split()))
+    # Half of a character, from a name or a card, can be written to no file.
+    line = line.encode("utf-8", "backslashreplace").decode("utf-8")
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
     with suppress(OSError):  # nobody to tell it to; the status remains

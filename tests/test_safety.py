@@ -12,6 +12,7 @@ from examples import EXAMPLES, write_csv
 
 import seqtool
 from seqtool.hub import hub_name
+from seqtool.output import complain
 
 PACKAGE = Path(seqtool.__file__).parent
 # What runs code that it is given, or turns bytes into any object at all.
@@ -219,3 +220,10 @@ def test_a_page_holds_markup_as_data(
     text = page.read_text("utf-8")
     assert "<svg/onload" not in text
     assert text.count("</script") == text.count("<script")
+
+
+def test_half_of_a_character_can_be_complained_of(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert complain("--tying must be one of all, none, got \ud800", 2) == 2
+    assert capsysbinary.readouterr().err.endswith(b"got \\ud800\n")
