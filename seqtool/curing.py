@@ -49,6 +49,7 @@ class CureRequest:
     encoding: str
     seed: int
     png: Path | None
+    html: Path | None
     device: Device
     threads: int | None
     json: bool
@@ -62,6 +63,7 @@ def cure(request: CureRequest, console: Console) -> int:
         SeqtoolError: If data or options do not fit.
     """
     check_place("--png", request.png)
+    check_place("--html", request.html)
     given = None if request.steps is None else _parse_steps(request.steps)
     corpus = None
     if request.data is not None:
@@ -104,9 +106,15 @@ def cure(request: CureRequest, console: Console) -> int:
     command = winning_command(outcomes[0], request.data)
     again = f"--steps {','.join(map(str, allotted))}"
     if request.png is not None:
-        from seqtool.figures import save_race
+        from seqtool.figures import races, save_plots
 
-        save_race(outcomes, request.png)
+        save_plots(races(outcomes), request.png)
+    if request.html is not None:
+        from seqtool.racing import write_race
+
+        commands = [("to train with the best", command), ("to run the race again", again)]
+        facts = _facts(outcomes, baseline)
+        write_race(_title(request), _ranking(outcomes), facts, commands, outcomes, request.html)
     console.clear_status()
     if request.json:
         report: dict[str, Any] = {
@@ -212,15 +220,9 @@ def show_outcomes(
 ) -> None:
     """The ranking as a table, and the course of loss, horizon and blow-ups as curves."""
     sheet.heading(title)
-    rows = []
-    for outcome in outcomes:
-        last = outcome.curve[-1]
-        far = f"{last.horizon}" if last.horizon < outcome.window else f">={outcome.window}"
-        cells = [outcome.remedy.name, f"{outcome.loss:.4f}", far, f"{last.blow_ups}"]
-        rows.append([*cells, f"{outcome.steps}", outcome.judgement])
-    sheet.table(["remedy", "loss", "horizon", "blow-ups", "updates", "gradient"], rows)
-    if baseline is not None:
-        sheet.paragraph(f"without memory the loss is {baseline:.4f}")
+    sheet.table(*_ranking(outcomes))
+    for fact in _facts(outcomes, baseline):
+        sheet.paragraph(fact)
     # On a scale of powers only where there are any to see.
     solved = baseline is not None and outcomes[0].loss < SOLVED_SCALE * baseline
     best = outcomes[:SHOWN_CURVES]
@@ -229,8 +231,24 @@ def show_outcomes(
     most = sorted(outcomes, key=lambda outcome: -outcome.curve[-1].blow_ups)[:SHOWN_CURVES]
     if blown := [outcome for outcome in most if outcome.curve[-1].blow_ups]:
         _show_course(blown, "blow_ups", "blow-ups so far", sheet)
-    else:
-        sheet.paragraph("no remedy had a blow-up")
+
+
+def _ranking(outcomes: Sequence["Outcome"]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of outcomes."""
+    rows = []
+    for outcome in outcomes:
+        last = outcome.curve[-1]
+        far = f"{last.horizon}" if last.horizon < outcome.window else f">={outcome.window}"
+        cells = [outcome.remedy.name, f"{outcome.loss:.4f}", far, f"{last.blow_ups}"]
+        rows.append([*cells, f"{outcome.steps}", outcome.judgement])
+    return ["remedy", "loss", "horizon", "blow-ups", "updates", "gradient"], rows
+
+
+def _facts(outcomes: Sequence["Outcome"], baseline: float | None) -> list[str]:
+    """What belongs to the table, in words."""
+    facts = [] if baseline is None else [f"without memory the loss is {baseline:.4f}"]
+    calm = not any(outcome.curve[-1].blow_ups for outcome in outcomes)
+    return facts + ["no remedy had a blow-up"] * calm
 
 
 def _show_course(

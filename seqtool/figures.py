@@ -280,18 +280,14 @@ def save_plots(made: dict[str, Draw], path: Path) -> None:
             ) from err
 
 
-def save_race(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write the courses of remedies as a PNG.
-
-    Raises:
-        SeqtoolError: If the file cannot be written.
-    """
+def races(outcomes: Sequence[Outcome]) -> dict[str, Draw]:
+    """The courses of remedies, by title."""
     titles = {
         "loss": "Loss, and the best of each remedy",
         "horizon": "Horizon: steps back that the gradient reaches",
         "blow_ups": "Blow-ups so far",
     }
-    save_plots({titles[field]: partial(draw_race, outcomes, field) for field in titles}, path)
+    return {title: partial(draw_race, outcomes, field) for field, title in titles.items()}
 
 
 def svg(draw: Draw, name: str) -> str:

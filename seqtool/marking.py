@@ -6,7 +6,6 @@ layers of 512 units over 2,000 characters stays below 2 MB; the browser unpacks 
 """
 
 import base64
-import html
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 
 from seqtool.findings import Findings
 from seqtool.neurons import Match
+from seqtool.page import escaped
 
 LEVELS = 16  # shades of an activation: half a byte
 MOST_CLASSES = 12  # that a text can be marked by
@@ -35,12 +35,6 @@ class Panel:
     expected: Sequence[Sequence[int | float]] = ()  # at each token, chance after token id
     said: Sequence[str] = ()  # at each token, in words
     odd: frozenset[int] = field(default_factory=frozenset)  # tokens whose label is not the true one
-
-
-def escaped(value: object) -> str:
-    """For HTML, with what it forbids shown as the sign for it."""
-    shown = "".join(chr(0x2400 + ord(c)) if c < " " and c not in "\t\n" else c for c in str(value))
-    return html.escape(shown)
 
 
 def panels(found: Findings) -> list[Panel]:

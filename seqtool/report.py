@@ -1,24 +1,17 @@
-"""One page that shows a model from inside: self-contained, without network, for eyes and ears.
-
-Plots are SVG made by matplotlib (figures): text stays text, they take the page's colours, and they
-print. A plotting library in the page would add from 50 kB to 4 MB and draw on canvases that a
-screen reader cannot see; what moves here, the slider and the marked text, needs only page.js.
-"""
+"""One page that shows a model from inside; the slider and the marked text are moved by page.js."""
 
 import base64
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqtool.errors import SeqtoolError
-from seqtool.figures import Draw, draw_belief, draw_history, plots, svg
-from seqtool.files import write_whole
+from seqtool.figures import Draw, draw_belief, draw_history, plots
 from seqtool.findings import Belief, Findings, Labelled
-from seqtool.marking import Panel, escaped, packed, panel_data, panels, show_panels
+from seqtool.marking import Panel, packed, panel_data, panels, show_panels
+from seqtool.page import details, escaped, page, plot, soft, table, write_page
 from seqtool.summary import Summary
 
 HISTORY = 40  # evaluations on the slider, at most
@@ -31,13 +24,7 @@ def write_report(summary: Summary, found: Findings, spell: Sequence[str], path: 
     Raises:
         SeqtoolError: If it cannot be written.
     """
-    page = make_page(summary, found, spell)
-    try:
-        write_whole(path, page.encode("utf-8", "replace"))
-    except OSError as err:
-        raise SeqtoolError(
-            f"--html {path}: cannot be written ({err.strerror}); choose another place"
-        ) from err
+    write_page(make_page(summary, found, spell), path)
 
 
 def make_page(summary: Summary, found: Findings, spell: Sequence[str]) -> str:
@@ -61,64 +48,16 @@ def make_page(summary: Summary, found: Findings, spell: Sequence[str]) -> str:
         ("training", "Training", _training(made)),
         ("model", "The model", _about(summary)),
     ]
-    kept = [section for section in sections if section[2]]
-    links = " ".join(f'<a href="#{name}">{escaped(title)}</a>' for name, title, _ in kept)
-    body = "\n".join(
-        f'<section id="{name}"><h2>{escaped(title)}</h2>{inside}</section>'
-        for name, title, inside in kept
-    )
-    notes = "".join(f'<p class="soft">{escaped(note)}</p>' for note in found.notes)
-    windowed = f'<p class="soft">{escaped(found.windowed)}.</p>' if found.windowed else ""
     total = sum(summary.parameters.values())
     lead = escaped(f"{summary.network}, {total:,} parameters, to {summary.task}")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{escaped(f"{summary.name}, seen by seqtool")}</title>
-<style>{_asset("page.css")}</style>
-</head>
-<body>
-<header>
-<h1>{escaped(summary.name)}</h1>
-<p class="lead">{lead}</p>{windowed}
-<nav aria-label="Parts of this page">{links}</nav>
-</header>
-<main>
-{body}
-{notes}
-</main>
-<script type="application/json" id="data">{_data(summary, found, texts, spell)}</script>
-<script type="text/plain" id="activations">{packed(found, texts)}</script>
-<script>{_asset("page.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return files("seqtool").joinpath(name).read_text(encoding="utf-8")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    windowed = soft(f"{found.windowed}.") if found.windowed else ""
+    values = _data(summary, found, texts, spell)
+    data = (
+        f'<script type="application/json" id="data">{values}</script>\n'
+        f'<script type="text/plain" id="activations">{packed(found, texts)}</script>'
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
-
-
-def _details(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    return f"<details><summary>as a table</summary>{_table(heads, rows)}</details>"
-
-
-def _plot(draw: Draw, name: str, caption: str) -> str:
-    picture = svg(draw, name).replace("<svg", f'<svg role="img" aria-label="{escaped(caption)}"', 1)
-    return f"<figure>{picture}<figcaption>{escaped(caption)}</figcaption></figure>"
+    notes = "".join(map(soft, found.notes))
+    return page(summary.name, f'<p class="lead">{lead}</p>{windowed}', sections, notes, data)
 
 
 def _about(summary: Summary) -> str:
@@ -130,13 +69,13 @@ def _about(summary: Summary) -> str:
             for name, value in summary.scores.items()
         ),
     ]
-    return _table(["what", "value"], [row for row in rows if isinstance(row[1], str | int)])
+    return table(["what", "value"], [row for row in rows if isinstance(row[1], str | int)])
 
 
 def _training(made: dict[str, Draw]) -> str:
     if "Training" not in made:
         return ""
-    return _plot(made["Training"], "training", "Loss over the steps of training, lower is better.")
+    return plot(made["Training"], "training", "Loss over the steps of training, lower is better.")
 
 
 def _flow(summary: Summary, found: Findings, made: dict[str, Draw]) -> str:
@@ -159,12 +98,12 @@ def _flow(summary: Summary, found: Findings, made: dict[str, Draw]) -> str:
         [lag, *(f"{layer.gradient[lag]:.2e}" for layer in flow.layers)]
         for lag in (0, *flow.layers[0].lags)
     ]
-    now = _plot(made["Gradient through time"], "now", caption) + _details(heads, rows)
+    now = plot(made["Gradient through time"], "now", caption) + details(heads, rows)
     history = _history(summary)
     if len(history) < 2:
         return words + now
     caption = "The same at each evaluation during training: move the slider."
-    picture = _plot(lambda axes: draw_history(history, axes), "history", caption)
+    picture = plot(lambda axes: draw_history(history, axes), "history", caption)
     last = len(history) - 1
     course = (
         f'{picture}<p class="controls"><label for="when">Evaluation</label>'
@@ -198,9 +137,9 @@ def _gates(found: Findings, made: dict[str, Draw]) -> str:
         "Each unit of each gate: how much of the time it is open (above 0.9) and shut (below 0.1). "
         "Units on the line are never in between."
     )
-    picture = _plot(made["Saturation of the gates"], "saturation", caption)
-    table = _table(["layer", "gate", "mean", "shut", "open"], rows)
-    return f'<div class="split">{picture}{table}</div>'
+    picture = plot(made["Saturation of the gates"], "saturation", caption)
+    numbers = table(["layer", "gate", "mean", "shut", "open"], rows)
+    return f'<div class="split">{picture}{numbers}</div>'
 
 
 def _units(found: Findings) -> str:
@@ -217,7 +156,7 @@ def _units(found: Findings) -> str:
         ]
         for match in ranking.by_feature
     ]
-    limits = "".join(f'<p class="soft">{escaped(limit)}.</p>' for limit in ranking.limits)
+    limits = "".join(soft(f"{limit}.") for limit in ranking.limits)
     if not rows:
         return limits
     heads = ["feature", "layer", "unit", "strength", "there it is"]
@@ -225,7 +164,7 @@ def _units(found: Findings) -> str:
         '<p class="soft">For each feature of the text the unit that follows it best. Chosen on one '
         "half of the text, measured on the other. AUC: 0.5 is chance, 1 perfect; rho: rank "
         "correlation, 0 is chance, 1 perfect. Those called vague hardly show in the text.</p>"
-        f"{_table(heads, rows)}{limits}"
+        f"{table(heads, rows)}{limits}"
     )
 
 
@@ -245,9 +184,9 @@ def _memory(found: Findings, made: dict[str, Draw]) -> str:
         [length, *(f"{loss:.3f}" for loss in losses)]
         for length, *losses in zip(horizon.lengths, *columns, strict=True)
     ]
-    picture = _plot(made["Memory"], "past", caption)
+    picture = plot(made["Memory"], "past", caption)
     hint = horizon.hint[0].upper() + horizon.hint[1:]
-    beside = f"<div><p>{escaped(hint)}.</p>{_table(heads, rows)}</div>"
+    beside = f"<div><p>{escaped(hint)}.</p>{table(heads, rows)}</div>"
     return f'<div class="split">{picture}{beside}</div>'
 
 
@@ -269,9 +208,7 @@ def _believed(index: int, belief: Belief, found: Findings) -> tuple[str, str]:
     truth = f", truly {belief.label}" if belief.label else ""
     what = "word" if belief.pixels is None else "row of pixels"
     caption = f"{belief.name}: what the model believes after each {what}."
-    picture = _plot(
-        lambda axes: draw_belief(belief, found.classes, axes), f"belief{index}", caption
-    )
+    picture = plot(lambda axes: draw_belief(belief, found.classes, axes), f"belief{index}", caption)
     if belief.pixels is not None:
         picture = _picture(belief.pixels, belief.name) + picture
     return f"{belief.name}: {best}{truth}", picture
@@ -284,7 +221,7 @@ def _labelled(sentence: Labelled, found: Findings) -> tuple[str, str]:
         chance = sentence.probabilities[at, found.classes.index(label)]
         rows.append([token, label, *sentence.given(at), f"{chance:.2f}"])
     heads = ["word", "label", *["truly"] * bool(sentence.truth), "probability"]
-    return sentence.name, _table(heads, rows)
+    return sentence.name, table(heads, rows)
 
 
 def _attended(found: Findings) -> str:

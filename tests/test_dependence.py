@@ -1,6 +1,7 @@
 """Agreement against SciPy and a loop over lags, and how often chance is believed."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
@@ -9,12 +10,12 @@ from seqtool.dependence import DOUBT, REACH, agree, discoveries, joined, spells,
 RNG = np.random.default_rng(0)
 
 
-def saw(teeth: int, low: int = 20, high: int = 50) -> np.ndarray:
+def saw(teeth: int, low: int = 20, high: int = 50) -> npt.NDArray[np.float64]:
     """The place in lines of random lengths."""
     return np.concatenate([np.arange(n) for n in RNG.integers(low, high, teeth)]).astype(float)
 
 
-def noise(count: int, number: int, kept: float) -> np.ndarray:
+def noise(count: int, number: int, kept: float) -> npt.NDArray[np.float64]:
     """AR(1), (count, number)."""
     values = RNG.normal(size=(count + 500, number))
     for step in range(1, len(values)):
@@ -44,7 +45,7 @@ def test_scores_count_independent_places_by_both_autocorrelations() -> None:
     count, spell = len(feature), len(feature) / spells(feature)
     found = agree(series, [feature])
 
-    def autocorrelation(values: np.ndarray, lag: int) -> float:
+    def autocorrelation(values: npt.NDArray[np.float64], lag: int) -> float:
         centred = stats.rankdata(values) - (count + 1) / 2
         return float(centred[lag:] @ centred[: count - lag] / (centred @ centred))
 

@@ -125,8 +125,10 @@ ALLOWED: dict[str, set[str]] = {
         *("console", "diagnostics", "errors", "findings", "gates", "horizon", "remedies"),
         "summary",
     },
-    "marking": {"findings", "neurons"},
-    "report": {"errors", "figures", "files", "findings", "marking", "summary"},
+    "page": {"errors", "figures", "files"},
+    "marking": {"findings", "neurons", "page"},
+    "report": {"figures", "findings", "marking", "page", "summary"},
+    "racing": {"figures", "page", "remedies"},
     "views": {
         *("console", "diagnostics", "findings", "gates", "horizon", "neurons", "sheet"),
         "summary",

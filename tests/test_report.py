@@ -281,9 +281,24 @@ def test_a_place_for_no_file_is_seen_before_the_work(
             assert f"{argv[-2]} {place}: cannot be written" in error_line(err)
 
 
-def test_cure_writes_a_picture(run: Run, tmp_path: Path) -> None:
-    png = tmp_path / "race.png"
+def test_cure_writes_a_picture_and_a_page(run: Run, tmp_path: Path) -> None:
+    png, html = tmp_path / "race.png", tmp_path / "race.html"
     options = ("--length", 4, "--steps", 3, "--hidden-size", 4, "--batch-size", 2, "-q")
-    code, _, err = run("cure", *options, "--png", png)
+    code, out, err = run("cure", *options, "--png", png, "--html", html)
     assert code == 0, err
     assert png.read_bytes().startswith(b"\x89PNG")
+    page = html.read_text("utf-8")
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert not re.search(r'(src|href)="(?!#|data:)', page)
+    assert page.count("<svg") == page.count('role="img"') == 3
+    json_out = json.loads(run("cure", *options, "--json")[1])
+    names = re.findall(r"<tr><td>([^<]+)</td>", page)
+    assert names == [entry["remedy"] for entry in json_out["ranking"]]
+    assert f"<code>{json_out['command']}</code>" in page
+    assert "without memory the loss is 0.16" in page
+    assert "<script" not in page
+    place = tmp_path / "none" / "race.html"
+    code, out, err = run("cure", *options, "--html", place)
+    assert (code, out) == (1, "")
+    assert f"--html {place}" in error_line(err)
