@@ -247,6 +247,9 @@ def _ranking(outcomes: Sequence["Outcome"]) -> tuple[list[str], list[list[str]]]
 def _facts(outcomes: Sequence["Outcome"], baseline: float | None) -> list[str]:
     """What belongs to the table, in words."""
     facts = [] if baseline is None else [f"without memory the loss is {baseline:.4f}"]
+    if short := [outcome for outcome in outcomes if outcome.cut]:
+        why = "the network would pass more on than its BPTT lets through"
+        facts.append(f"{short[0].judgement}: {why}")
     calm = not any(outcome.curve[-1].blow_ups for outcome in outcomes)
     return facts + ["no remedy had a blow-up"] * calm
 

@@ -33,6 +33,7 @@ SEQUENCES = 16  # of a probe, over which its gradient flow is measured
 SNAPSHOT_EVERY = 50  # updates: how much a blow-up costs
 SPIKE = 10.0  # times the usual gradient norm
 LOOKS = 12  # measurements on the way
+CUT = "cut short"  # said of a gradient that BPTT ends before the network does
 GIVE_UP = 100  # blow-ups after which a run ends
 TIMED, TIMED_UPDATES = 0.2, 50  # seconds and updates after which an update's time is known
 TICK = 1e-3  # seconds, the least that timed updates are taken to need together
@@ -175,13 +176,18 @@ class Outcome:
     curve: tuple[Point, ...]  # at least one
     steps: int  # made
     window: int  # longest lag that was looked at
-    judgement: str  # of the gradient flow at the end
+    judgement: str  # of the gradient flow at the end, or CUT
 
     @property
     def loss(self) -> float:
         """The best on the way; inf if none is finite."""
         losses = (point.loss for point in self.curve)
         return min(filter(math.isfinite, losses), default=math.inf)
+
+    @property
+    def cut(self) -> bool:
+        """Whether BPTT ends the gradient before the network does."""
+        return self.judgement == CUT
 
     def as_dict(self) -> dict[str, Any]:
         """Values fit for JSON."""
@@ -267,7 +273,8 @@ def treat(
         if over or share * LOOKS >= len(curve) + 1:
             loss, found = trainer.evaluate().loss, patient.flow(trainer.model)
             assert loss is not None, "nothing is held out"
-            reach = min(max(layer.horizon for layer in found.layers), config.bptt - 1)
+            whole = max(layer.horizon for layer in found.layers)
+            reach = min(whole, config.bptt - 1)
             passed = round(time.monotonic() - began, 2)
             curve.append(Point(share, passed, loss, reach, blow_ups))
             if over or loss <= good_enough:
@@ -279,7 +286,7 @@ def treat(
         tuple(curve),
         trainer.step,
         found.window,
-        found.verdict.judgement,
+        found.verdict.judgement if reach == whole else CUT,
     )
 
 

@@ -108,7 +108,10 @@ def test_a_run_ends_when_it_is_good_enough() -> None:
 
 def test_a_truncated_gradient_reaches_no_farther_than_its_chunk() -> None:
     (cut,) = [remedy for remedy in remedies(10) if remedy.train.get("bptt") == 2]
-    assert run_once(cut).curve[-1].horizon <= 1
+    outcome = run_once(cut)
+    assert outcome.curve[-1].horizon == 1
+    assert outcome.cut
+    assert not run_once(remedies(10)[0]).cut
 
 
 def test_blow_ups_are_counted_and_survived() -> None:

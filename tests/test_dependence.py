@@ -26,10 +26,11 @@ def noise(count: int, number: int, kept: float) -> npt.NDArray[np.float64]:
 def test_the_excess_is_spearmans_rho_or_that_of_the_auc() -> None:
     feature = saw(10)
     series = np.round(noise(len(feature), 3, 0.5), 1)  # with equal values
-    binary = (feature > 15).astype(float)
-    found = agree(series, [np.argsort(np.argsort(feature)) * 1.0, binary])
+    binary = (feature > 15).astype(np.float64)
+    order = np.argsort(np.argsort(feature)).astype(np.float64)
+    found = agree(series, [order, binary])
     for number, values in enumerate(series.T):
-        rho = stats.spearmanr(np.argsort(np.argsort(feature)), values).statistic
+        rho = stats.spearmanr(order, values).statistic
         # Ties of the unit count: the excess is over the largest that those of the feature allow.
         ranks = stats.rankdata(values)
         scale = ranks.std() / np.arange(len(feature)).std()
@@ -67,7 +68,7 @@ def test_scores_count_independent_places_by_both_autocorrelations() -> None:
 @pytest.mark.parametrize("teeth", [12, 60])
 def test_noise_looks_good_as_seldom_as_it_should(kept: float, teeth: int) -> None:
     feature = saw(teeth)
-    found = agree(noise(len(feature), 400, kept), [feature, (feature == 0) * 1.0])
+    found = agree(noise(len(feature), 400, kept), [feature, (feature == 0).astype(np.float64)])
     wrong = np.abs(found.scores) > stats.norm.isf(0.025)
     assert wrong.mean(axis=1).max() < 0.1
     assert (np.abs(found.scores) > stats.norm.isf(0.0005)).mean() < 0.01
@@ -94,7 +95,7 @@ def test_places_apart_are_all_counted() -> None:
 
 
 def test_what_never_moves_follows_nothing() -> None:
-    found = agree(np.zeros((40, 2)), [np.arange(40) % 2 * 1.0])
+    found = agree(np.zeros((40, 2)), [(np.arange(40) % 2).astype(np.float64)])
     assert not found.excess.any()
     assert not found.scores.any()
     assert not found.floors.any()
@@ -122,7 +123,7 @@ def test_the_tail_is_that_of_the_normal_distribution() -> None:
 
 def test_joined_agreements_keep_their_order() -> None:
     series = noise(60, 3, 0.0)
-    features = [np.arange(60) % 2 * 1.0, np.arange(60) % 3 * 1.0]
+    features = [(np.arange(60) % count).astype(np.float64) for count in (2, 3)]
     whole = agree(series, features)
     parts = joined(agree(series, [feature]) for feature in features)
     np.testing.assert_allclose(parts.scores, whole.scores)
