@@ -86,6 +86,20 @@ def check_data(card: Card, needed: Mapping[str, Right], where: str) -> list[str]
     return classes
 
 
+def check_pairs(card: Card, where: str) -> None:
+    """See that a card says of the pairs what training says; that of an older model lacks some.
+
+    Raises:
+        CheckpointError: As ``check``.
+    """
+    texts = dict.fromkeys(("name", "sha256", "source_column", "target_column"), text)
+    names = dict.fromkeys(("target", "valid", "valid_target"), optional(text))
+    lengths: dict[str, Right] = {"longest": lambda value: isinstance(value, dict)}
+    check(card.source, {**texts, **names, **lengths}, where, partly=True)
+    sizes = {"ratio": number, "source": whole(1), "target": whole(1)}
+    check(card.source.get("longest", {}), sizes, where, partly=True)
+
+
 def check_fitted(card: Card, needed: Mapping[str, Right], where: str) -> None:
     """See to what was fitted on data held out; what is not there was never fitted.
 

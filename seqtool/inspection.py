@@ -463,6 +463,7 @@ def _take(
             f"{request.model}: a model to {card.task} does not keep what it was trained on; name "
             f"DATA: {kinds}"
         )
+    model = load()  # first, since it sees to the card, by which the data are read
     console.status(f"reading {request.data}")
     examples = read(request.data, card, request.encoding or card.data.encoding)
     count = len(examples)
@@ -470,7 +471,6 @@ def _take(
         raise ConfigError(
             f"--start must be below the number of examples, {count}, got {request.start}"
         )
-    model = load()
     console.status(doing)
     shown, windowed = show(model, examples, request.start, request.length), ""
     if len(shown) < count:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from seqtool.bitext import read_split
 from seqtool.checkpoint import Card, event_line, load, load_dictionary
+from seqtool.claims import check_pairs
 from seqtool.columns import are_symbols
 from seqtool.console import Console
 from seqtool.dictionary import Dictionary
@@ -95,6 +96,7 @@ def rate(request: RateRequest, console: Console, open_translator: Opener) -> int
         SeqtoolError: If model, data or options do not fit.
     """
     card = load(request.model, "translate").card
+    check_pairs(card, str(request.model))
     console.status(f"reading {request.data}")
     pairs = _held_out(request, card) if request.held_out else _read(request, card)
     exam = set_exam(pairs)

@@ -5,7 +5,7 @@ Lines beyond what training saw are cut at the ends of sentences and put together
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from seqtool.batches import by_length
 from seqtool.beam import Hypothesis, normalised
 from seqtool.checkpoint import Card, check_weights, load
-from seqtool.claims import check, number, optional, text, whole
+from seqtool.claims import check_pairs
 from seqtool.config import BeamConfig, DecodeConfig, Precision
 from seqtool.errors import CheckpointError, ConfigError
 from seqtool.scans import Scanner
@@ -352,7 +352,7 @@ def load_translator(
     """
     saved = load(path, "translate")
     spelling = Spelling.from_json(saved.tokenizer_json, str(path))
-    _check_source(saved.card.source, str(path))
+    check_pairs(saved.card, str(path))
     scanner = Scanner.of(saved.card.source, str(path))
     source = scanner or spelling.source
     if source is None or (scanner and spelling.source):
@@ -369,20 +369,6 @@ def load_translator(
         saved.card.model, saved.weights, precision=precision, threads=threads, announce=announce
     )
     return TextTranslator(translator, spelling, saved.card)
-
-
-def _check_source(source: Mapping[str, Any], where: str) -> None:
-    """See that what a card says of the pairs is what training says; models from files lack some.
-
-    Raises:
-        CheckpointError: If it is not.
-    """
-    texts = dict.fromkeys(("name", "sha256", "source_column", "target_column"), text)
-    names = dict.fromkeys(("target", "valid", "valid_target"), optional(text))
-    check(source, {**texts, **names}, where, partly=True)
-    check(source, {"longest": lambda value: isinstance(value, dict)}, where, partly=True)
-    sizes = {"ratio": number, "source": whole(1), "target": whole(1)}
-    check(source.get("longest", {}), sizes, where, partly=True)
 
 
 def open_translator(

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from seqtool.checkpoint import Card
-from seqtool.claims import check_data, check_fitted, each, number, optional, text, whole
+from seqtool.claims import (
+    check_data,
+    check_fitted,
+    check_pairs,
+    each,
+    number,
+    optional,
+    text,
+    whole,
+)
 from seqtool.config import TaggerConfig, TrainConfig, TreebankConfig
 from seqtool.errors import CheckpointError
 
@@ -59,3 +68,32 @@ def test_what_was_never_fitted_is_not_asked_for():
     for best in ({"power": float("nan")}, {"power": 10**30}, {"power": "1"}, {"names": ["a"]}):
         with pytest.raises(CheckpointError, match="training never"):
             check_fitted(card(SOUND, best), needed, "m")
+
+
+PAIRS: dict[str, Any] = {
+    **{"name": "a.tsv", "sha256": "0f", "source_column": "en", "target_column": "de,fr"},
+    **{"target": None, "valid": None, "valid_target": "b.de"},
+    "longest": {"ratio": 1.5, "source": 9, "target": 7},
+}
+
+
+def test_a_sound_card_of_pairs_passes_also_without_what_older_ones_lack():
+    check_pairs(card(PAIRS), "m")
+    check_pairs(card({}), "m")
+    check_pairs(card({"longest": {}}), "m")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"name": None}, {"sha256": 1}, {"source_column": ["en"]}, {"target_column": {}}),
+        *({"target": 0}, {"valid": []}, {"valid_target": False}, {"longest": []}),
+        *({"longest": {"ratio": "1"}}, {"longest": {"source": 0}}, {"longest": {"target": 1.5}}),
+    ],
+)
+def test_what_training_never_says_of_pairs_is_named(wrong: dict[str, Any]):
+    ((name, value),) = wrong.items()
+    if isinstance(value, dict) and value:
+        (name,) = value
+    with pytest.raises(CheckpointError, match=rf"^m: config.json: {name} is "):
+        check_pairs(card(PAIRS | wrong), "m")
