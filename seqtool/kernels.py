@@ -18,7 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seqtool import loops
-from seqtool.loops import BLOCK_ROWS, KINDS, Job, count_blocks
+from seqtool.loops import BLOCK_ROWS, Job, count_blocks
+from seqtool.pointwise import KINDS
 from seqtool.tiles import ABREAST, COLUMNS, DEPTH
 
 # Panels of the gates whose gradients of the weights are summed together, reading the input once.

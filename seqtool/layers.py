@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import ClassifierConfig, TaggerConfig
-from seqtool.loops import BLOCK_ROWS, KINDS, Job, areas, count_blocks, loop
+from seqtool.loops import BLOCK_ROWS, Job, areas, count_blocks, loop
+from seqtool.pointwise import KINDS, kind_of
 from seqtool.team import Team
 from seqtool.tiles import COLUMNS
 
@@ -42,7 +43,7 @@ class Layer:
             backward: Reads from the last time step to the first.
         """
         smooth = "sigmoid" if config.nonlinearity == "stochastic" else config.nonlinearity
-        kind = KINDS.index(f"rnn_{smooth}" if config.cell == "rnn" else config.cell)
+        kind = kind_of(config.cell, smooth)
         self._areas, from_input = areas(kind)
         self._backward = backward
         self._memory = config.cell == "lstm"

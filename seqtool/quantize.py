@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from seqtool.config import GATES, ModelConfig, Precision
+from seqtool.network import Network
+from seqtool.pointwise import kind_of
 from seqtool.products import ROWS, Matrices
-from seqtool.recurrence import GRU, LSTM, RELU, SIGMOID, TANH, Network
 from seqtool.tiles import COLUMNS
 from seqtool.vectors import LANES
 
@@ -15,7 +16,6 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 PADDING = 2 * LANES  # widths and units are multiples of it: the words of a vector
 LARGEST = 127  # int8 is used evenly, without -128
-KINDS = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID}
 
 
 def padded(size: int) -> int:
@@ -69,11 +69,6 @@ def build_network(
         config.ngram_order - 1,
         config.ngram_buckets,
     )
-
-
-def kind_of(cell: str, nonlinearity: str) -> int:
-    """The number under which the loops know a cell."""
-    return {"lstm": LSTM, "gru": GRU}.get(cell) or KINDS[nonlinearity]
 
 
 def whole(array: Floats) -> Floats:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqtool.compiled import compiled, inlined
+from seqtool.network import advance
+from seqtool.pointwise import LSTM
 from seqtool.products import Matrices, encode, encode_rows, exponential, multiply, tanh
-from seqtool.recurrence import LSTM, advance
 from seqtool.vectors import LANES, fma, load, splat, stay_apart, store, totals, zero
 
 Array = np.ndarray[Any, Any]

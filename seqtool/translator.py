@@ -313,7 +313,8 @@ def build_transducer(
     config: TranslatorConfig, weights: Weights, precision: Precision
 ) -> "Transducer":
     """Lay out the weights of an encoder-decoder for the loops."""
-    from seqtool.quantize import join, kind_of, layer_pairs, padded, spread, whole
+    from seqtool.pointwise import kind_of
+    from seqtool.quantize import join, layer_pairs, padded, spread, whole
     from seqtool.transduction import ADDITIVE, DOT, NONE, Places, Transducer
 
     hidden, embed = config.hidden_size, config.embed_size
