@@ -301,9 +301,7 @@ def _text_paths(folder: Path) -> Iterator[Path]:
 def _open_folder(root: Path, encoding: str, binary_ok: bool) -> Source:
     folders = _label_folders(root)
     if not folders:
-        raise DataError(
-            f"{root}: no folder with .txt files in it; needed is one folder for each label"
-        )
+        return _open_files(root, encoding, binary_ok)
     labels = [folder.name for folder in folders for _ in _text_paths(folder)]
     paths = tuple(path for folder in folders for path in _text_paths(folder))
 
@@ -317,6 +315,39 @@ def _open_folder(root: Path, encoding: str, binary_ok: bool) -> Source:
     digest.update(TextFiles(str(root), paths, encoding, binary_ok).sha256().encode())
     names = tuple(str(path) for path in paths)
     return Source(str(root), ("text", "label"), read, digest.hexdigest(), columns, names)
+
+
+def _open_files(root: Path, encoding: str, binary_ok: bool) -> Source:
+    """A file for each label, named after it, with a text on each line."""
+    parts = [
+        (path.name.split(".")[0], TextFiles(str(path), (path,), encoding, binary_ok))
+        for path in sorted(root.iterdir())
+        if path.name.lower().endswith(SUFFIXES) and path.name[0] != "." and path.is_file()
+    ]
+    if len(parts) < 2:
+        raise DataError(
+            f"{root}: no folders with .txt files in them; needed is a folder for each label, or a "
+            ".txt file for each with a text on each line"
+        )
+
+    def rows() -> Iterator[tuple[str, str, str]]:
+        """Where each line stands, what it says and what its label is."""
+        for label, files in parts:
+            for number, line in enumerate(files.lines(LONGEST), 1):
+                if text := line.rstrip("\r\n"):
+                    yield f"{files.name}:{number}", text, label
+
+    def read() -> Iterator[tuple[int, Sequence[Any]]]:
+        for number, (_, text, label) in enumerate(rows(), 1):
+            yield number, (text, [label])
+
+    listed = ", ".join(label for label, _ in parts[:5])
+    columns = Columns(("text",), "label", f"label from the names of the files ({listed}, ...)")
+    digest = hashlib.sha256("\0".join(label for label, _ in parts).encode("utf-8", "replace"))
+    for _, files in parts:
+        digest.update(files.sha256().encode())
+    places = tuple(place for place, _, _ in rows())
+    return Source(str(root), ("text", "label"), read, digest.hexdigest(), columns, places)
 
 
 def _whole_text(path: Path, encoding: str, binary_ok: bool) -> str:

@@ -159,9 +159,23 @@ def test_folders_are_labels(tmp_path):
     assert read_table(str(tmp_path / "data")).sha256 != before
 
 
-def test_folder_without_folders_is_refused(tmp_path):
+def test_files_are_labels_where_there_are_no_folders(tmp_path):
+    write(tmp_path, "data/Greek.txt", "Papadakis\n\nPappas\n")
+    write(tmp_path, "data/Czech.txt.gz", gzip.compress("Nov\u00e1k\r\nDvo\u0159\u00e1k".encode()))
+    write(tmp_path, "data/.hidden.txt", "no")
+    write(tmp_path, "data/readme.md", "no")
+    table = read_table(str(tmp_path / "data"))
+    assert list(table.texts) == ["Nov\u00e1k", "Dvo\u0159\u00e1k", "Papadakis", "Pappas"]
+    assert list(table.labels) == ["Czech", "Czech", "Greek", "Greek"]
+    assert table.where(3) == f"{tmp_path / 'data/Greek.txt'}:3"
+    before = table.sha256
+    (tmp_path / "data/Greek.txt").rename(tmp_path / "data/Hellenic.txt")
+    assert read_table(str(tmp_path / "data")).sha256 != before
+
+
+def test_folder_with_a_single_file_is_refused(tmp_path):
     write(tmp_path, "a.txt", "text")
-    assert say(tmp_path).endswith("needed is one folder for each label")
+    assert say(tmp_path).endswith("or a .txt file for each with a text on each line")
 
 
 @pytest.mark.parametrize("mark", ["|", ";", ","])
