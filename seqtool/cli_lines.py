@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqtool.config import BeamConfig, DecodeConfig
+from seqtool.config import UNSEEN, BeamConfig, DecodeConfig
 from seqtool.errors import ConfigError
 from seqtool.options import (
     ConfigFile,
@@ -194,7 +194,7 @@ def translate(
             "--replace-unknown",
         ),
     ] = False,
-    on_unknown: OnUnknownOption = "replace",
+    on_unknown: OnUnknownOption = UNSEEN,
     attention: Annotated[bool, option("Draw where the translation looks.", "--attention")] = False,
     batch_size: Annotated[
         int, option("Lines translated side by side.", "--batch-size", "-b", min=1)

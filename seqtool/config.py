@@ -22,6 +22,8 @@ Unit = Literal["word", "char", "byte", "bpe", "row"]
 Steps = Literal["row", "pixel", "block"]  # of an image, from the top left; a block is 2 x 2 pixels
 POOLS = ("max", "mean", "last", "attention")  # ways to make one vector of a sequence
 OnUnknown = Literal["error", "skip", "replace", "nearest"]
+# Of a source: what is read as unknown is a vector that training has hardly, or never, moved.
+UNSEEN: OnUnknown = "nearest"
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "int8"]
 

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.columns import are_symbols
-from seqtool.config import PairConfig, TokenizerKind
+from seqtool.config import OnUnknown, PairConfig, TokenizerKind
 from seqtool.errors import CheckpointError, ConfigError
 from seqtool.lexicon import SHORT_TEXT, Texts, mean_words
 from seqtool.pairs import Pairs
 from seqtool.tokenizer import Tokenizer
+from seqtool.unseen import apply_unknown_policy
 
 Ids = npt.NDArray[np.integer[Any]]
 
@@ -67,6 +68,10 @@ class Side:
     def spelled(self, text: str) -> str:
         """The text in the characters that the vocabulary is made of."""
         return in_letters(text) if self._in_letters else text
+
+    def known(self, text: str, policy: OnUnknown, where: str) -> tuple[str, Counter[str]]:
+        """The text in characters that training saw; see ``unseen.apply_unknown_policy``."""
+        return apply_unknown_policy(self.spelled(text), self.tokenizer, policy, where)
 
     def encode(self, text: str) -> Ids:
         """The ids of one text, (T,), without a boundary."""

@@ -31,7 +31,7 @@ from seqtool.translation import (
     Wishes,
     load_translator,
 )
-from seqtool.unseen import DONE, apply_unknown_policy
+from seqtool.unseen import DONE
 
 Found = list[list[Translation]]  # of each text its translations, the best first
 ItemT = TypeVar("ItemT")
@@ -178,8 +178,7 @@ class Answerer:
                 known.append(str(self._path(text.strip())) if text.strip() else "")
                 continue
             where = "the text" if self.request.source == text else f"line {number}"
-            spelled, policy = side.spelled(text), self.request.on_unknown
-            made, counts = apply_unknown_policy(spelled, side.tokenizer, policy, where)
+            made, counts = side.known(text, self.request.on_unknown, where)
             unknown.update(counts)
             known.append(made)
         found = self.translator.translate(known, self.request.wishes)

@@ -17,7 +17,7 @@ from seqtool.batches import by_length
 from seqtool.beam import Hypothesis, normalised
 from seqtool.checkpoint import Card, check_weights, load
 from seqtool.claims import check_pairs
-from seqtool.config import BeamConfig, DecodeConfig, Precision
+from seqtool.config import UNSEEN, BeamConfig, DecodeConfig, Precision
 from seqtool.errors import CheckpointError, ConfigError
 from seqtool.scans import Scanner
 from seqtool.spelling import Side, Spelling
@@ -381,5 +381,11 @@ def open_translator(
 ) -> Callable[[Sequence[str]], list[str]]:
     """What ``evaluate`` asks: gives for each text its best translation; see ``load_translator``."""
     translator = load_translator(path, precision=precision, threads=threads, announce=announce)
-    wishes = Wishes(beam=beam or BeamConfig())
-    return lambda texts: [found[0].text for found in translator.translate(texts, wishes)]
+    wishes, side = Wishes(beam=beam or BeamConfig()), translator.spelling.source
+
+    def answer(texts: Sequence[str]) -> list[str]:
+        if side is not None:  # as translate reads them
+            texts = [side.known(text, UNSEEN, "source")[0] for text in texts]
+        return [found[0].text for found in translator.translate(texts, wishes)]
+
+    return answer

@@ -102,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
         *("tables", "text"),
     },
     "bitext": {"images", "audit", "config", "errors", "pairs", "splits"},
-    "spelling": {"columns", "config", "errors", "lexicon", "pairs", "tokenizer"},
+    "spelling": {"unseen", "columns", "config", "errors", "lexicon", "pairs", "tokenizer"},
     "dictionary": {"config", "errors", "lexicon", "pairs"},
     "resampling": set(),
     "metrics": {"resampling"},
