@@ -132,7 +132,7 @@ def writing_cases(smoke: bool) -> Iterator[Case]:
         *(("lstm", hidden, "float32", 1) for hidden in (128, 512)),
         *(("lstm", hidden, "int8", 1) for hidden in (128, 512, 1024)),
         *((cell, 512, precision, 1) for cell in ("gru", "rnn") for precision in PRECISIONS),
-        ("lstm", 512, "float32", 64),
+        *(("lstm", hidden, "float32", 64) for hidden in (128, 512)),
     ]
     for cell, hidden, precision, batch in shapes:
         if smoke:
