@@ -192,6 +192,12 @@ def _look_language(
     views = _views(request, card)
     partner = load_partner(saved, request.model) if views & {"memory", "surprisal"} else None
     reading = _read(request, card, tokenizer, console)
+    text = reading.text
+    if request.start >= len(text) - 1:
+        raise ConfigError(
+            f"--start must be below the length of the text, {len(text) - 1} tokens, "
+            f"got {request.start}"
+        )
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.looking import Labels, look_language
@@ -200,12 +206,6 @@ def _look_language(
     model = build_model(
         card.model, card.vocab_size, unknown_id=tokenizer.unknown_id, weights=saved.weights
     ).to(set_up(request.device, request.threads))
-    text = reading.text
-    if request.start >= len(text) - 1:
-        raise ConfigError(
-            f"--start must be below the length of the text, {len(text) - 1} tokens, "
-            f"got {request.start}"
-        )
     stop = min(len(text), request.start + request.length + 1)
     shown = stop - request.start - 1
     windowed = ""

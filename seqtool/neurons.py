@@ -17,6 +17,8 @@ from seqtool.dependence import Agreement, agree, discoveries, joined, spells, ta
 Floats = npt.NDArray[np.float64]
 
 FEWEST = 5  # times that a feature must begin in each half to be tried
+FAINT = 0.1  # of Match.excess below which a unit does not follow a feature, however sure that is:
+# one that hardly ever moves may do so only where the feature is
 CLEAR = 0.5  # of Match.excess from which a unit follows a feature clearly: an AUC of 0.75
 OPENING, CLOSING = "([{", ")]}"
 PAIRED_QUOTES = {"“": "”", "«": "»", "„": "“"}
@@ -219,7 +221,8 @@ def rank_units(samples: Sequence[Sample]) -> Ranking:
 
     Unit, feature and sign are chosen on the first half of a sample, by the least strength that is
     likely there: with hundreds of units some would fit any feature by chance. The second half
-    measures the strength and must confirm it. What it does not confirm is not told.
+    measures the strength and must confirm it. What it does not confirm, or finds faint, is not
+    told.
 
     Args:
         samples: Of the same layers, each with features of its own.
@@ -250,7 +253,8 @@ def rank_units(samples: Sequence[Sample]) -> Ranking:
         likely = [pair for pair in pairs if chosen.floors[pair] > 0]
         chances = np.array([tail(float(signs[pair] * proved.scores[pair])) for pair in likely])
         believed = zip(likely, discoveries(chances), strict=True)
-        return [match(*pair) for pair, real in believed if real]
+        matches = (match(*pair) for pair, real in believed if real)
+        return [found for found in matches if found.excess >= FAINT]
 
     floors = chosen.floors
     by_unit = confirmed([(int(f), unit) for unit, f in enumerate(floors.argmax(axis=0))])

@@ -190,9 +190,8 @@ def read_specimens(source: str, card: Card, encoding: str) -> Specimens:
         lines = [*map(str, beside(source, lines))] if pictures else lines
         return _texts(lines, [""] * len(lines), names, source)
     if "source_column" in card.source:  # of a translator; what is to be said is not needed
-        columns = (card.source["source_column"],)
-        table = read_table(source, text_columns=columns, labelled=False, encoding=encoding)
-        names = [table.where(index) for index in range(len(table))]
+        table, name = _read_sources(source, card.source["source_column"], encoding)
+        names = [table.where(index) + name for index in range(len(table))]
         found = [*map(str, beside(source, strings(table)))] if pictures else strings(table)
         return _texts(found, [""] * len(names), names, source)
     try:
@@ -204,6 +203,20 @@ def read_specimens(source: str, card: Card, encoding: str) -> Specimens:
     names = [data.where(index) for index in range(len(data))]
     labels = [label if isinstance(label, str) else "" for label in data.labels]
     return _texts(strings(data), labels or [""] * len(names), names, source)
+
+
+def _read_sources(source: str, column: str, encoding: str) -> tuple[Table, str]:
+    """The column that a translator has learned from, or if there is none such the likeliest.
+
+    Returns:
+        The table, and the name of a column that was guessed, to be said after each place.
+    """
+    try:
+        return read_table(source, text_columns=(column,), labelled=False, encoding=encoding), ""
+    except DataError:
+        (guessed, *_) = read_table(source, labelled=False, encoding=encoding).columns.texts
+    table = read_table(source, text_columns=(guessed,), labelled=False, encoding=encoding)
+    return table, f" ({guessed})"
 
 
 def _texts(

@@ -460,6 +460,20 @@ def test_attention_of_a_translator(
     assert "name DATA" in error_line(err)
 
 
+def test_a_translator_guesses_the_column_of_another_table(
+    run: Run, translator: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, data = translator
+    lines = data.read_text("utf-8").splitlines()[1:4]
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "number,sentence\n"
+        + "".join(f'{n},"{n} {line.split(chr(9))[0]} again"\n' for n, line in enumerate(lines))
+    )
+    looks = values_of(run, model, other, "--attention")["attention"]
+    assert [look["name"] for look in looks] == [f"{other}:{n} (sentence)" for n in (2, 3, 4)]
+
+
 def test_layers_of_a_translator(run: Run, translator: tuple[Path, Path]) -> None:
     model, data = translator
     found = values_of(run, model, data, "-l", 400)

@@ -119,6 +119,15 @@ def test_a_unit_that_is_the_place_in_a_line_is_found_in_a_short_text(memory: flo
     assert match.strength == pytest.approx(1)
 
 
+def test_a_unit_that_hardly_ever_moves_follows_nothing() -> None:
+    pieces = list(PLAY[:6000])
+    upper = features(pieces)["upper case"]
+    upper[np.random.default_rng(2).random(6000) < 0.95] = 0  # at one in twenty of them
+    found = rank([upper[:, None]], pieces)
+    assert found.by_unit == []
+    assert found.idle == [(0, 0)]
+
+
 def test_a_feature_of_few_spells_is_called_rare() -> None:
     text = "word " * 40 + "(" + "word " * 40 + ")" + "word " * 120
     found = rank([slow_noise(15, (len(text), 10))], list(text))
