@@ -24,8 +24,8 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # The modules whose code is in the machine code of the functions that are kept.
 SOURCES = (
-    *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "network"),
-    *("pointwise", "products", "recurrence", "tiles", "transduction", "vectors"),
+    *("backoff", "choosing", "compiled", "counting", "hashing", "loops", "memories", "network"),
+    *("pointwise", "products", "recurrence", "tiles", "transducer", "transduction", "vectors"),
 )
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]

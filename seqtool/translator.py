@@ -18,7 +18,7 @@ from seqtool.shapes import layer_shapes
 from seqtool.team import Team
 
 if TYPE_CHECKING:
-    from seqtool.transduction import Transducer
+    from seqtool.transducer import Transducer
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -175,7 +175,8 @@ class Reading:
     """
 
     def __init__(self, translator: Translator, sources: Sequence[Array]) -> None:
-        from seqtool.transduction import GROUP, NONE, Memory, read
+        from seqtool.memories import read
+        from seqtool.transducer import GROUP, NONE, Memory
 
         self._team, self._announce = translator.team, translator.announce
         net, count = translator.net, len(sources)
@@ -315,7 +316,7 @@ def build_transducer(
     """Lay out the weights of an encoder-decoder for the loops."""
     from seqtool.pointwise import kind_of
     from seqtool.quantize import join, layer_pairs, padded, spread, whole
-    from seqtool.transduction import ADDITIVE, DOT, NONE, Places, Transducer
+    from seqtool.transducer import ADDITIVE, DOT, NONE, Places, Transducer
 
     hidden, embed = config.hidden_size, config.embed_size
     one, gates, both = [hidden], [hidden] * GATES[config.cell], [hidden, hidden]

@@ -65,7 +65,9 @@ ALLOWED: dict[str, set[str]] = {
     "products": {"compiled", "tiles", "vectors"},
     "network": {"compiled", "hashing", "pointwise", "products", "tiles", "vectors"},
     "recurrence": {"choosing", "compiled", "counting", "network", "products", "tiles"},
-    "transduction": {"compiled", "network", "pointwise", "products", "vectors"},
+    "transducer": {"compiled", "products", "vectors"},
+    "memories": {"compiled", "network", "pointwise", "products", "transducer", "vectors"},
+    "transduction": {"compiled", "network", "products", "transducer", "vectors"},
     "translator": {
         *(
             "beam",
@@ -78,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
             "team",
             "transduction",
         ),
+        *("memories", "transducer"),
     },
     "translation": {
         *(*BASIC, "batches", "beam", "checkpoint", "claims", "scans", "spelling", "tokenizer"),
