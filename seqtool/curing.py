@@ -88,13 +88,8 @@ def cure(request: CureRequest, console: Console) -> int:
     if given is None:
         console.status("measuring how long an update takes under each remedy")
         allotted = _allot(patient, tried, model, train, request, console)
-    elif len(given) in (1, len(tried)):
-        allotted = given * (len(tried) // len(given))
     else:
-        raise ConfigError(
-            f"--steps must be one number or {len(tried)}, one for each of "
-            f"{', '.join(remedy.name for remedy in tried)}; got {len(given)}"
-        )
+        allotted = _spread(given, tried)
     baseline = None if corpus else _baseline(request)
     good_enough = -math.inf if baseline is None else SOLVED * baseline
     outcomes = []
@@ -103,6 +98,18 @@ def cure(request: CureRequest, console: Console) -> int:
         effort = replace(train, steps=steps)
         outcomes.append(treat(patient, remedy, model, effort, good_enough=good_enough))
     outcomes.sort(key=lambda outcome: outcome.loss)
+    _tell(request, outcomes, baseline, allotted, console)
+    return 0
+
+
+def _tell(
+    request: CureRequest,
+    outcomes: Sequence["Outcome"],
+    baseline: float | None,
+    allotted: Sequence[int],
+    console: Console,
+) -> None:
+    """Write picture and page, and print the ranking."""
     command = winning_command(outcomes[0], request.data)
     again = f"--steps {','.join(map(str, allotted))}"
     if request.png is not None:
@@ -126,12 +133,25 @@ def cure(request: CureRequest, console: Console) -> int:
             "again": again,
         }
         emit(event_line(report))
-        return 0
+        return
     sheet = Sheet()
     show_outcomes(outcomes, _title(request), baseline, sheet)
     sheet.pairs([("best", outcomes[0].remedy.name), ("type", command), ("again", again)])
     sheet.flush()
-    return 0
+
+
+def _spread(given: list[int], tried: "Sequence[Remedy]") -> list[int]:
+    """The updates of each remedy.
+
+    Raises:
+        ConfigError: If they are neither one number for all nor one for each.
+    """
+    if len(given) not in (1, len(tried)):
+        raise ConfigError(
+            f"--steps must be one number or {len(tried)}, one for each of "
+            f"{', '.join(remedy.name for remedy in tried)}; got {len(given)}"
+        )
+    return given * (len(tried) // len(given))
 
 
 def _parse_steps(text: str) -> list[int]:

@@ -390,7 +390,7 @@ def _look_translator(
     console.status("loading PyTorch")
     from seqtool.devices import set_up
     from seqtool.encdec import EncoderDecoder
-    from seqtool.looking import Pair, look_translator
+    from seqtool.look_translate import Pair, look_translator
     from seqtool.models import load_arrays
 
     source, target = translator.spelling.source, translator.spelling.target

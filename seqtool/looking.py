@@ -16,16 +16,15 @@ from torch.nn import functional
 from seqtool.batches import by_length
 from seqtool.classifier import Classifier
 from seqtool.diagnostics import Flow, flow, language_flow
-from seqtool.encdec import BOUNDARY, EncoderDecoder
 from seqtool.evaluation import evaluating
-from seqtool.findings import Attended, Belief, Findings, Labelled, View
+from seqtool.findings import Belief, Findings, Labelled, View
 from seqtool.gates import describe
 from seqtool.horizon import Surprise, memory_horizon, surprises
 from seqtool.jacobians import lag_grid
 from seqtool.judging import Sequences
 from seqtool.mixture import Partner
 from seqtool.models import LanguageModel
-from seqtool.neurons import Ranking, Sample, features, labelled, named_labels, rank_units
+from seqtool.neurons import Sample, features, labelled, named_labels, rank_units
 from seqtool.tagger import Tagger
 from seqtool.tape import Tape, Track
 
@@ -76,8 +75,7 @@ def look_language(
         labels: Theirs.
     """
     ids = text[shown]
-    pieces = [spell[token] for token in ids[1:].tolist()]
-    found: dict[str, Any] = {"pieces": pieces}
+    found: dict[str, Any] = {"pieces": [spell[token] for token in ids[1:].tolist()]}
     notes: list[str] = []
     if "health" in views:
         if len(text) >= 3:
@@ -92,11 +90,7 @@ def look_language(
             found["gates"] = tuple(describe([track]) for track in tracks)
         if "units" in views:
             found["activations"] = _after(tracks)
-            if len(ids) <= RANKED < len(text):  # a short view proves little
-                more = text[min(shown.start, len(text) - RANKED - 1) :][: RANKED + 1]
-                tracks = _read(model, past[:0], more)[1]
-                pieces = [spell[token] for token in more[1:].tolist()]
-            samples = [Sample(_after(tracks), features(pieces))]
+            samples = [Sample(*_matched(model, text, shown, tracks, spell))]
             if labels is not None:
                 means = _document_means(model, documents)
                 samples.append(labelled(means, labels.numbers, labels.classes))
@@ -125,6 +119,29 @@ def _read(
             _, state = model.through(inputs[:, : len(past)], state, Tape(model.stack))
         logits, _ = model.through(inputs[:, len(past) :], state, tape)
     return logits, tape.tracks
+
+
+def _matched(
+    model: LanguageModel,
+    text: np.ndarray,
+    shown: slice,
+    tracks: Sequence[Track],
+    spell: Sequence[str],
+) -> tuple[Sequence[np.ndarray], dict[str, npt.NDArray[np.float64]]]:
+    """What units do and what they may follow, in the view or, as a short one proves little, beyond.
+
+    Args:
+        model: What to look into.
+        text: Ids, (N,).
+        shown: Of the view.
+        tracks: Of the view.
+        spell: The text of every token.
+    """
+    ids = text[shown]
+    if len(ids) <= RANKED < len(text):
+        ids = text[min(shown.start, len(text) - RANKED - 1) :][: RANKED + 1]
+        _, tracks = _read(model, ids[:0], ids)
+    return _after(tracks), features([spell[token] for token in ids[1:].tolist()])
 
 
 def _after(tracks: Sequence[Track]) -> tuple[np.ndarray, ...]:
@@ -250,7 +267,7 @@ def _look_examples(
     if views & {"gates", "units"}:
         with torch.no_grad():
             by_layer = [*zip(*(read(row) for row in range(len(given))), strict=True)]
-            found |= _layers(by_layer, views)
+            found |= layer_fields(by_layer, views)
             if "units" in views:
                 states = _states(by_layer)
                 found |= {"activations": states, "ranking": rank_units(samples(states))}
@@ -308,7 +325,7 @@ def look_tagger(
     return Findings(**found, classes=classes, notes=notes)
 
 
-def _layers(by_layer: Sequence[Sequence[Track]], views: frozenset[View]) -> dict[str, Any]:
+def layer_fields(by_layer: Sequence[Sequence[Track]], views: frozenset[View]) -> dict[str, Any]:
     """Names of layers and, if they are wanted, their gates, as fields of Findings."""
     found: dict[str, Any] = {"layers": tuple(tracks[0].name for tracks in by_layer)}
     if "gates" in views:
@@ -335,78 +352,10 @@ def _tagger_flow(model: Tagger, windows: Sequences) -> Flow:
 def _label(model: Tagger, sequences: Sequences, rows: Array) -> tuple[Tensor, list[Track]]:
     """Scores (B, T, C) of sentences of one length, and the tracks of all layers."""
     layers = model.config.num_layers
-    tape = Tape(model.stack, _names(("onward", layers), ("back", layers)))
+    tape = Tape(model.stack, layer_names(("onward", layers), ("back", layers)))
     batch = sequences.batch(rows)
     assert not isinstance(batch, Tensor), "a tagger reads words"
     return model.through(batch.to(model.output.weight.device), tape), tape.tracks
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A source and its translation."""
-
-    source: npt.NDArray[np.integer[Any]]  # ids without a boundary, (S,)
-    target: npt.NDArray[np.integer[Any]]  # (T,)
-    read: list[str]  # the text of each token of the source
-    written: list[str]
-
-
-def look_translator(
-    model: EncoderDecoder,
-    pairs: Sequence[Pair],
-    attended: list[Attended],
-    views: frozenset[View],
-    *,
-    windows: tuple[list[int], int],
-) -> Findings:
-    """Look into a translator.
-
-    Args:
-        model: Its weights and its mode are not changed.
-        pairs: Texts and what the model made of them, no side empty.
-        attended: Where it looked.
-        views: Which.
-        windows: Which of the pairs the gradient flow is measured on, and the tokens of each side,
-            boundary included, that are read of them.
-    """
-    source_text = [token for pair in pairs for token in _ended(pair.read)]
-    target_text = [token for pair in pairs for token in _ended(pair.written)]
-    found: dict[str, Any] = {"pieces": source_text}
-    notes: list[str] = []
-    with evaluating(model):
-        if "health" in views:
-            rows, steps = windows
-            if steps >= 2:
-                found["flow"] = _translator_flow(model, [pairs[row] for row in rows], steps)
-                if model.config.attention != "none":
-                    notes.append(
-                        "health: attention hands the cost to every state of the encoder directly, "
-                        "so the verdict is on the decoder; |ds_T/ds_t| tells what passes through "
-                        "time itself"
-                    )
-            else:
-                notes.append("health: needs a source and a translation of two tokens")
-        if views & {"gates", "units"}:
-            with torch.no_grad():
-                runs = [_translate(model, [pair])[1:] for pair in pairs]
-            encoder, decoder = ([*zip(*side, strict=True)] for side in zip(*runs, strict=True))
-            found |= _layers([*encoder, *decoder], views)
-            if "units" in views:
-                turned = model.config.reverse_source
-                states = [*(_at_source(tracks, turned) for tracks in encoder)]
-                # The first step of a decoder reads the boundary, the next one the first token.
-                written = [
-                    np.concatenate([activations(track)[1:, 0] for track in tracks])
-                    for tracks in decoder
-                ]
-                found["activations"] = (*states, *written)
-                found["texts"] = (source_text,) * len(encoder) + (target_text,) * len(decoder)
-                found["ranking"] = _rank_sides(
-                    ("source", states, source_text), ("target", written, target_text)
-                )
-    if "attention" in views:
-        found["attended"] = attended
-    return Findings(**found, notes=notes)
 
 
 def _followed(beliefs: Sequence[Belief]) -> dict[str, npt.NDArray[np.float64]]:
@@ -420,7 +369,7 @@ def _followed(beliefs: Sequence[Belief]) -> dict[str, npt.NDArray[np.float64]]:
 def _run(model: Classifier, sequences: Sequences, rows: Array) -> tuple[Tensor, list[Track]]:
     """Logits (B, C) of some sequences, and the tracks of all layers, those that read back last."""
     layers = model.config.num_layers
-    names = _names(("onward", layers), ("back", layers))
+    names = layer_names(("onward", layers), ("back", layers))
     tapes = [Tape(model.onward, names[:layers]), Tape(model.back, names[layers:])]
     device = model.output.weight.device
     lengths = torch.from_numpy(sequences.lengths[rows]).to(device)
@@ -429,7 +378,7 @@ def _run(model: Classifier, sequences: Sequences, rows: Array) -> tuple[Tensor, 
     return logits, [*onward, *(replace(track, back=True) for track in back)]
 
 
-def _names(*groups: tuple[str, int]) -> list[str]:
+def layer_names(*groups: tuple[str, int]) -> list[str]:
     """Names of layers for people, numbered from 1; of each group what it does, and how many."""
     ways = [
         f"{way} {number}" if count > 1 else way
@@ -437,77 +386,6 @@ def _names(*groups: tuple[str, int]) -> list[str]:
         for number in range(1, count + 1)
     ]
     return [f"layer {number} ({way})" for number, way in enumerate(ways, 1)]
-
-
-def _ended(tokens: list[str]) -> list[str]:
-    return [*tokens[:-1], tokens[-1] + "\n"]
-
-
-def _at_source(tracks: Sequence[Track], turned: bool) -> np.ndarray:
-    """Activations of a layer of an encoder at the tokens of sources as they stand there, (n, H)."""
-    found = []
-    for track in tracks:
-        values = activations(track)[:: -1 if track.back else 1, 0][:-1]  # without the boundary
-        found.append(values[::-1] if turned else values)
-    return np.concatenate(found)
-
-
-def _rank_sides(*sides: tuple[str, Sequence[np.ndarray], list[str]]) -> Ranking:
-    """What the units of several groups of layers follow, each in a text of its own."""
-    found, below = Ranking([], []), 0
-    for name, states, text in sides:
-        if states:
-            followed = {f"{name}: {feature}": values for feature, values in features(text).items()}
-            found = found.beside(rank_units([Sample(states, followed)]), below)
-            below += len(states)
-    return found
-
-
-def _translator_flow(model: EncoderDecoder, pairs: Sequence[Pair], steps: int) -> Flow:
-    """From the cost of the last token written back to every state of encoder and decoder."""
-    with torch.enable_grad():
-        logits, encoder, decoder = _translate(model, pairs, steps)
-        last = logits[:, -1]
-        costs = functional.cross_entropy(last, last.argmax(dim=1), reduction="none")
-        attends = model.config.attention != "none"
-        direct = len(encoder) if attends else 0
-        return flow(([*encoder, *decoder], costs), cut=False, direct=direct)
-
-
-def _translate(
-    model: EncoderDecoder, pairs: Sequence[Pair], steps: int | None = None
-) -> tuple[Tensor, list[Track], list[Track]]:
-    """Logits (B, T, V) of pairs of the same lengths, and the tracks of encoder and decoder.
-
-    Args:
-        model: Reads the targets as they are given.
-        pairs: B of them.
-        steps: Tokens of each side, boundary included; None for all.
-    """
-    turn = -1 if model.config.reverse_source else 1
-    cut = None if steps is None else steps - 1
-    sources = [[*pair.source[:cut][::turn], BOUNDARY] for pair in pairs]
-    targets = [[*pair.target, BOUNDARY][:steps] for pair in pairs]
-    layers = model.config.num_layers
-    names = _names(
-        *((f"encoder {way}", layers) for way in ("onward", "back")),
-        *(("decoder below", 1), ("decoder above", layers)),
-    )
-    written = len(targets[0]) if model.config.input_feeding else None  # one after the other
-    tapes = [
-        Tape(stack, names[first : first + count], calls)
-        for stack, first, count, calls in (
-            (model.encoder, 0, 2 * layers, None),
-            (model.query, 2 * layers, 1, written),
-            (model.reader, 2 * layers + 1, layers, written),
-        )
-    ]
-    device = model.output.bias.device
-    source, target = (
-        torch.from_numpy(np.array(side, np.int64)).to(device) for side in (sources, targets)
-    )
-    logits = model.through(source, target, tapes[0], (tapes[1], tapes[2]))
-    return logits, tapes[0].tracks, [*tapes[1].tracks, *tapes[2].tracks]
 
 
 def activations(track: Track) -> np.ndarray:

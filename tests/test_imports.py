@@ -120,8 +120,11 @@ ALLOWED: dict[str, set[str]] = {
     "horizon": {"evaluation", "mixture", "models"},
     "findings": {"neurons"},
     "looking": {
-        *("batches", "classifier", "diagnostics", "encdec", "evaluation", "findings", "gates"),
+        *("batches", "classifier", "diagnostics", "evaluation", "findings", "gates"),
         *("horizon", "jacobians", "judging", "mixture", "models", "neurons", "tagger", "tape"),
+    },
+    "look_translate": {
+        *("diagnostics", "encdec", "evaluation", "findings", "looking", "neurons", "tape"),
     },
     "specimens": {
         *("annotator", "pixels", "scans", "treebank", "unseen"),
@@ -356,7 +359,7 @@ HEAVY = {
             "language",
         ),
         *("losses", "models", "ngrams", "optim", "plan", "train", "trainer"),
-        *("tape", "gates", "jacobians", "diagnostics", "looking", "horizon"),
+        *("tape", "gates", "jacobians", "diagnostics", "looking", "look_translate", "horizon"),
         *("attention", "dense", "encdec", "teacher", "probes", "remedies", "tagger"),
     },
     "tokenizers": set(),

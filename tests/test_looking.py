@@ -11,14 +11,8 @@ from seqtool.encdec import BOUNDARY, EncoderDecoder
 from seqtool.findings import Belief, Findings, Labelled, View
 from seqtool.judging import ImageSequences, TextSequences
 from seqtool.lexicon import Lexicon
-from seqtool.looking import (
-    Labels,
-    Pair,
-    look_classifier,
-    look_language,
-    look_tagger,
-    look_translator,
-)
+from seqtool.look_translate import Pair, look_translator
+from seqtool.looking import Labels, look_classifier, look_language, look_tagger
 from seqtool.models import LanguageModel
 from seqtool.tagger import Tagger
 
