@@ -5,21 +5,27 @@ neither. numba is loaded when an engine is made.
 """
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from seqtool.config import DecodeConfig, ModelConfig, Precision
-from seqtool.decode import State, Steppable, Written
+from seqtool.decode import State, Steppable, Written, select_rows
 from seqtool.errors import ConfigError
 from seqtool.memory import keep_memory
 from seqtool.mixture import Mixture, Partner
 from seqtool.numpy_engine import NumpyEngine
 from seqtool.team import Team
 
+if TYPE_CHECKING:
+    from seqtool.choosing import Options
+
 Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 READ_AT_ONCE = 256  # tokens; more take more memory and hardly less time
+FEWEST_TEXTS = 16  # for a thread of its own; fewer do not pay for reading all weights
 # Kinds of jobs, for which the number of threads is chosen apart.
 STEP, READ, WRITE = 0, -1, 1
 
@@ -62,6 +68,24 @@ def build_engine(
         raise ConfigError("--precision int8: not for stochastic units; leave it out")
     network = NumpyEngine(config, vocab_size, weights)
     return Mixture(network, *partner) if partner else network
+
+
+class Desk(NamedTuple):
+    """Some texts in the making, as recurrence.write takes them; ``done`` is what it returned."""
+
+    counter: Ids
+    failed: Ids
+    done: Ids
+    h: Floats
+    c: Floats
+    past: Ids
+    contexts: Ids
+    x: Floats
+    table_rows: Ids
+    logits: Floats
+    allowed: npt.NDArray[np.bool_]
+    uniforms: npt.NDArray[np.float64]
+    given: bool
 
 
 class Engine:
@@ -162,9 +186,60 @@ class Engine:
         ids: np.ndarray | None,
     ) -> Written:
         from seqtool.choosing import Options
-        from seqtool.recurrence import write
 
         batch, steps = uniforms.shape
+        options = Options(
+            float(config.temperature),
+            int(config.top_k),
+            float(config.top_p),
+            float(config.min_p),
+            bool(config.greedy),
+        )
+        desks = [
+            self._desk(rows, logits, state, uniforms, allowed, ids)
+            for rows in np.array_split(np.arange(batch), self._shares(batch))
+        ]
+
+        def job(thread: int, threads: int) -> int:
+            if len(desks) == 1:
+                return self._work(desks[0], options, thread, threads)
+            return min(
+                (self._work(desk, options, 0, 1) for desk in desks[thread::threads]), default=steps
+            )
+
+        self._run(job, STEP if ids is not None else WRITE * batch, max(1, steps * batch))
+        done = min(desk.done[0] for desk in desks)
+        if any(desk.done[0] > done for desk in desks):  # back to where one could not go on
+            return self._write(logits, state, uniforms[:, :done], config, allowed, ids)
+
+        def state_at(step: int) -> State:
+            states = [self._state_at(desk, step) for desk in desks]
+            return tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True))
+
+        written = [desk.past[:, self._context : self._context + done] for desk in desks]
+        scores = [desk.logits[:, : self.vocab_size] for desk in desks]
+        return Written(np.concatenate(written), np.concatenate(scores), state_at)
+
+    def _shares(self, batch: int) -> int:
+        """Into how many parts to cut a batch, each the work of one thread.
+
+        A small batch stays whole: threads then share the units, and wait for each other in each
+        layer.
+        """
+        return max(1, min(self._team.threads, batch // FEWEST_TEXTS))
+
+    def _desk(
+        self,
+        rows: npt.NDArray[np.int64],
+        logits: np.ndarray | None,
+        state: State,
+        uniforms: np.ndarray,
+        allowed: np.ndarray,
+        ids: np.ndarray | None,
+    ) -> Desk:
+        """What some rows of a batch are written on; arguments as those of ``_write``."""
+        batch, steps = len(rows), uniforms.shape[1]
+        state = select_rows(state, rows)
         h, c = self._history(state, steps)
         past = np.zeros((batch, self._context + steps), np.int64)
         if self._context:
@@ -173,35 +248,33 @@ class Engine:
         if self._partner:
             contexts[:, 0] = state[-1][0]
         if ids is not None:
-            past[:, self._context] = ids
+            past[:, self._context] = ids[rows]
         x = np.zeros((batch, self._network.matrices.layout[0, 2]), np.float32)
-        rows = np.zeros((batch, self._context), np.int64)
+        table_rows = np.zeros((batch, self._context), np.int64)
         scores = np.zeros((batch, self._padded), np.float32)
         if logits is not None:
-            scores[:, : self.vocab_size] = logits
-        options = Options(
-            float(config.temperature),
-            int(config.top_k),
-            float(config.top_p),
-            float(config.min_p),
-            bool(config.greedy),
+            scores[:, : self.vocab_size] = logits[rows]
+        counter, failed, done = np.zeros((3, 1), np.int64)
+        own = allowed if len(allowed) == 1 else allowed[rows]
+        return Desk(
+            *(counter, failed, done, h, c, past, contexts, x, table_rows, scores, own),
+            *(uniforms[rows], ids is not None),
         )
-        counter, failed = np.zeros((2, 1), np.int64)
 
-        def job(thread: int, threads: int) -> int:
-            return write(
-                self._network, self._counts, options, thread, threads, counter, failed,
-                h, c, past, contexts, x, rows, scores, allowed, uniforms, ids is not None,
-            )  # fmt: skip
+    def _work(self, desk: Desk, options: "Options", thread: int, threads: int) -> int:
+        from seqtool.recurrence import write
 
-        done = self._run(job, STEP if ids is not None else WRITE * batch, steps * batch)
+        done = write(
+            self._network, self._counts, options, thread, threads, desk.counter, desk.failed,
+            desk.h, desk.c, desk.past, desk.contexts, desk.x, desk.table_rows, desk.logits,
+            desk.allowed, desk.uniforms, desk.given,
+        )  # fmt: skip
+        desk.done[0] = done
+        return done
 
-        def state_at(step: int) -> State:
-            recent = past[:, step : step + self._context]
-            return self._state(h[step], c[step], recent, contexts[:, step])
-
-        written = past[:, self._context : self._context + done]
-        return Written(written, scores[:, : self.vocab_size].copy(), state_at)
+    def _state_at(self, desk: Desk, step: int) -> State:
+        recent = desk.past[:, step : step + self._context]
+        return self._state(desk.h[step], desk.c[step], recent, desk.contexts[:, step])
 
     def read(
         self, ids: np.ndarray, state: State, *, all_logits: bool = False

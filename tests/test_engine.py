@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from seqtool import team
 from seqtool.config import DecodeConfig, ModelConfig, Precision
 from seqtool.decode import Generation, row_rngs, select_rows
-from seqtool.engine import Engine, build_engine
+from seqtool.engine import FEWEST_TEXTS, Engine, build_engine
 from seqtool.errors import ConfigError
 from seqtool.models import LanguageModel, Stepper, build_model, shapes, to_arrays
 from seqtool.numpy_engine import NumpyEngine, bernoulli, sigmoid
@@ -176,7 +176,7 @@ def test_reading_at_once_equals_single_steps(kind, shape, precision):
         assert np.array_equal(parts[0], parts[2])
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3, 3 * FEWEST_TEXTS + 2])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", SMOOTH)
 def test_threads_do_not_change_a_bit(kind, precision, batch, monkeypatch):
@@ -273,6 +273,35 @@ def test_writing_ends_where_the_logits_allow_no_choice():
     assert 0 < found.ids.shape[1] < 500
     assert found.ids[0].tolist().index(5) == found.ids.shape[1] - 1
     assert np.isnan(found.logits).all()
+
+
+@pytest.mark.parametrize("most", [500, 1])
+def test_shares_of_a_batch_end_together(most, monkeypatch):
+    """Where one of the texts comes to a damaged token, whichever thread writes it."""
+    monkeypatch.setattr(team, "available_cores", lambda: 2)
+    model, _ = make("lstm")
+    weights = to_arrays(model)
+    weights["embedding.weight"][5] = np.nan
+    found, rows = [], np.zeros(2 * FEWEST_TEXTS, np.int64)
+    for threads in (1, 2):
+        engine = Engine(model.config, V, weights, threads=threads)
+        monkeypatch.setattr(engine._team, "_choose", lambda like, threads=threads: threads)
+        logits, state = engine.step(np.zeros(1, np.int64), engine.init_state(1))
+        if most == 1:  # no choice at all in the last row
+            logits = np.concatenate([logits[rows[1:]], np.full((1, V), np.nan, np.float32)])
+        else:
+            logits = logits[rows]
+        uniforms, allowed = (
+            np.random.default_rng(1).random((len(rows), most)),
+            np.ones((1, V), bool),
+        )
+        written = engine.write(logits, select_rows(state, rows), uniforms, DecodeConfig(), allowed)
+        count = written.ids.shape[1]
+        assert (count == 0) == (most == 1)
+        assert count < most
+        found.append([written.ids, written.logits, *written.state_at(count)])
+    for one, two in zip(*found, strict=True):
+        assert np.array_equal(one, two, equal_nan=True)
 
 
 def test_stochastic_units_are_numpys():
