@@ -74,7 +74,9 @@ def test_a_broken_promise_is_told(run: Run, model: Path, monkeypatch: pytest.Mon
     ]
 
 
-@pytest.mark.parametrize("golden", ["lstm", "gru", "rnn", "classify", "tag", "translate"])
+@pytest.mark.parametrize(
+    "golden", ["lstm", "gru", "rnn", "classify", "members", "tag", "translate"]
+)
 def test_the_loops_are_compared_with_the_model(
     golden: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
