@@ -4,8 +4,11 @@ A table keeps its columns and gets two more.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,15 @@ from seqtool.console import Console
 from seqtool.delimited import LONGEST, Record, RowStream, delimiter_of
 from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError, DataError
+from seqtool.formats import guess_format, named_format
 from seqtool.images import Images, Pixels, read_images
 from seqtool.judge import ImageJudge, TextJudge, load_judge
-from seqtool.labelled import BETWEEN
+from seqtool.labelled import BETWEEN, strings
 from seqtool.labelsets import HALF
 from seqtool.output import cell, emit
 from seqtool.pipes import batches, given_text, read_lines
 from seqtool.pixels import step_names
+from seqtool.tables import read_table
 
 Array = npt.NDArray[Any]
 
@@ -86,10 +91,12 @@ def classify(request: ClassifyRequest, console: Console) -> int:
         else:
             emit("".join(map(answerer.line, _answers(judge, answerer, [text]))))
         return 0
-    lines = read_lines(source, encoding, LONGEST)
     live = source == "-"
-    if request.text_column is not None or delimiter_of(source):
-        _answer_table(request, judge, answerer, lines, source)
+    columns = tuple(filter(None, (request.text_column or "").split(",")))
+    rows = None if live else _texts_of_rows(source, columns, encoding)
+    lines = read_lines(source, encoding, LONGEST) if rows is None else rows
+    if rows is None and (request.text_column is not None or delimiter_of(source)):
+        _answer_table(request, judge, answerer, lines, source, columns)
         return 0
 
     def answered(batch: list[str]) -> str:
@@ -190,6 +197,31 @@ class Answerer:
         return found
 
 
+def _texts_of_rows(source: str, columns: Sequence[str], encoding: str) -> Iterator[str] | None:
+    """The texts of JSON Lines, of Parquet or of lines with ``__label__``; None for other files.
+
+    There is one for each line, and an empty one for an empty line, so that answers and lines have
+    the same numbers.
+    """
+    kind = named_format(source) if os.path.isfile(source) else "lines"
+    if kind is None:
+        with suppress(DataError):  # told where the lines are read, after the answers before it
+            kind = guess_format(source, encoding=encoding)
+    if kind not in ("jsonl", "parquet", "fasttext"):
+        return None
+    table = read_table(source, text_columns=columns, labelled=False, encoding=encoding)
+    return _in_places(strings(table), table.rows)
+
+
+def _in_places(texts: Sequence[str], rows: Sequence[int]) -> Iterator[str]:
+    """Texts with nothing where a row is missing, of which the first has number 1."""
+    before = 0
+    for text, row in zip(texts, rows, strict=True):
+        yield from repeat("", row - before - 1)
+        yield text
+        before = row
+
+
 def _answers(judge: TextJudge, answerer: Answerer, texts: Sequence[str]) -> list[Answer | None]:
     """An answer for every text, none for an empty one."""
     filled = [text for text in texts if text.strip()]
@@ -203,8 +235,8 @@ def _answer_table(
     answerer: Answerer,
     lines: Iterable[str],
     source: str,
+    columns: Sequence[str],
 ) -> None:
-    columns = tuple(filter(None, (request.text_column or "").split(",")))
     live = source == "-"
     rows = RowStream(
         lines,

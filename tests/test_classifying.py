@@ -1,6 +1,7 @@
 """From labelled texts to judgements in a pipe, through the real commands."""
 
 import csv
+import gzip
 import io
 import json
 import random
@@ -263,7 +264,7 @@ def test_short_texts_are_read_by_characters(run, tmp_path):
         rows.append((stem + rng.choice(ends[label]), label))
     out = train(write_csv(tmp_path / "names.csv", rows, ("name", "language")), tmp_path / "m")
     card = load(out).card
-    assert (card.data.tokenizer, card.data.lower, card.model.part_buckets) == ("char", False, 64)
+    assert (card.data.tokenizer, card.data.lower, card.model.part_buckets) == ("char", True, 64)
     found = run("classify", out, stdin="Kowalski\nRossini\n")[1]
     assert [line.split("\t")[0] for line in found.splitlines()] == ["pl", "it"]
 
@@ -397,3 +398,28 @@ def test_classify_loads_no_torch(judge):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "txt"])
+def test_rows_that_are_no_plain_lines_are_read_for_their_texts(run, judge, tmp_path, kind):
+    texts = ["lovely soup", "the grim room was stale", "lovely soup"]
+    data = tmp_path / f"new.{kind}"
+    objects = [json.dumps({"text": text, "label": "bad"}) for text in texts]
+    if kind == "parquet":
+        datasets = pytest.importorskip("datasets")
+        datasets.Dataset.from_dict({"text": texts, "label": ["bad"] * 3}).to_parquet(data)
+    elif kind == "txt":
+        data.write_text("".join(f"__label__bad {text}\n" for text in texts))
+    else:
+        content = "\n".join([objects[0], "", *objects[1:]]) + "\n"
+        packed = gzip.compress(content.encode()) if kind.endswith("gz") else content.encode()
+        data.write_bytes(packed)
+    if kind.startswith("jsonl"):
+        texts.insert(1, "")  # an empty line has an empty answer
+    expected = run("classify", judge, stdin="\n".join(texts) + "\n")[1]
+    code, out, err = run("classify", judge, data)
+    assert (code, out, err) == (0, expected, "")
+    if kind == "jsonl":
+        assert run("classify", judge, data, "--text-column", "label")[1] != expected
+        err = error_line(run("classify", judge, data, "--text-column", "txt")[2])
+        assert 'did you mean "text"?' in err
