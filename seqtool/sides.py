@@ -56,6 +56,7 @@ LANGUAGES = frozenset(
 IDENTIFIER = re.compile(r"[^\W\d_][\w .-]{0,29}")  # what a column may be called
 WORD = re.compile(r"[^\W\d_]\w*")
 PICTURES = "names of images and what they say"
+ALONE = frozenset(("source", "src", "text", "sentence", "word"))  # a header with no other beside it
 LINE_NAMES = ("transcription", "transcript", "line", "label", "target", "string", "words")
 MOST = 0.1  # of the cells below a header may look like a name themselves
 
@@ -138,6 +139,8 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> b
     if len({*first}) < len(first) or not all(map(IDENTIFIER.fullmatch, filter(None, first))):
         return False
     plain = {plain_name(cell) for cell in first}
+    if len(first) == 1 and plain & ALONE:
+        return True
     labelled = plain & {*TEXT_NAMES} and plain & {*LABEL_NAMES}
     if _by_name(first) or _by_language(first) or labelled:
         return True

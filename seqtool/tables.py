@@ -140,7 +140,10 @@ def read_columns(
     """
     opened = open_source(source, wanted, None, False, encoding, False, is_header)
     if opened.columns is not None and len(opened.columns.texts) < 2:
-        raise DataError(f"{opened.name}: no table with columns, {opened.columns.reason}")
+        raise DataError(
+            f"{opened.name}: no table with columns, {opened.columns.reason}; needed is a table "
+            "of two, or two files of lines, with --source and --target"
+        )
     columns = choose(opened.names, _sample(opened), opened.name)
     return _collect(opened, columns, False)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from seqtool.columns import looks_like_header as tables_have_header
 from seqtool.config import OnUnknown, Precision
-from seqtool.console import Console
+from seqtool.console import Console, number_of
 from seqtool.delimited import LONGEST, Record, RowStream, delimiter_of
 from seqtool.distributed import shared_out
 from seqtool.errors import ConfigError, DataError
@@ -174,8 +174,11 @@ class Answerer:
         """
         side, known, unknown = self.translator.spelling.source, list[str](), Counter[str]()
         for number, text in enumerate(texts, first):
+            if not text.strip():
+                known.append("")
+                continue
             if side is None:
-                known.append(str(self._path(text.strip())) if text.strip() else "")
+                known.append(str(self._path(text.strip())))
                 continue
             where = "the text" if self.request.source == text else f"line {number}"
             made, counts = side.known(text, self.request.on_unknown, where)
@@ -233,7 +236,7 @@ class Answerer:
             listed = " ".join(map(repr, [*self.unknown][:MOST_NAMED]))
             more = " ..." if len(self.unknown) > MOST_NAMED else ""
             self.console.notice(
-                f"{self.unknown.total()} characters that training never saw were "
+                f"{number_of(self.unknown.total(), 'character')} that training never saw, "
                 f"{DONE[self.request.on_unknown]}: {listed}{more}"
             )
         if self.cut:

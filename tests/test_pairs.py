@@ -172,7 +172,7 @@ def test_bad_input_is_told_in_one_line(tmp_path):
     assert "given with --target" in say(good, target_encoding="latin-1")
     assert "no such file" in say(good, target=str(tmp_path / "none"))
     assert "empty, there is nothing" in say(good, target=write(tmp_path / "empty", ""))
-    assert "no table with columns" in say(good)
+    assert "or two files of lines, with --source and --target" in say(good)
     one = write(tmp_path / "one.csv", "text\nhello\n")
     assert "cannot tell which two columns" in say(one)
     ragged = write(tmp_path / "r.tsv", "a b\tc d\ne f\n")

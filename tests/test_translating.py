@@ -255,6 +255,15 @@ def test_a_table_without_a_header_loses_no_row(run, shouter, tmp_path):
     path.write_text("abc\tx y\nfed\tz\nbad\ty\n")
     code, out, _ = run("translate", nameless, path)
     assert (code, out) == (0, "abc\tx y\tABC\nfed\tz\tFED\nbad\ty\tBAD\n")
+    alone = tmp_path / "alone.csv"
+    alone.write_text("word\nabc\n")
+    assert run("translate", nameless, alone)[1] == "word,translation\nabc,ABC\n"
+    alone.write_text("bad\nabc\n")
+    assert run("translate", nameless, alone)[1] == "bad,BAD\nabc,ABC\n"
+
+
+def test_lines_of_white_space_are_empty_and_not_remarked_on(run, shouter):
+    assert run("translate", shouter, stdin="abc\n \t\u3000\n") == (0, "ABC\n\n", "")
 
 
 def test_a_long_line_is_translated_piece_by_piece(run, shouter):
@@ -286,7 +295,7 @@ def test_strange_lines_do_no_harm(run, shouter):
     line = "\x00\t\x1b[31m\u2028\U0001f600\u202e abc\n"
     code, out, err = run("translate", shouter, stdin=line + "fed\n")
     assert (code, out.split("\n")[1:]) == (0, ["FED", ""])
-    assert "training never saw were read as near forms, or as unknown" in err
+    assert "training never saw, read as near forms, or as unknown" in err
 
 
 def test_unknown_characters_can_be_refused_or_left_out(run, shouter):
