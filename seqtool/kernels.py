@@ -262,6 +262,8 @@ def run_layer(
     Returns:
         h at every time, (B, T, H), in the order of x, and the state after the last step taken.
     """
-    arguments = (*weights, kind, backward, torch.is_grad_enabled(), lengths, *state)
+    # The gradient of a simple RNN needs the states only.
+    keep = torch.is_grad_enabled() and kind in ("lstm", "gru")
+    arguments = (*weights, kind, backward, keep, lengths, *state)
     output, *final = _Layer.apply(x.transpose(0, 1), *arguments)
     return output.transpose(0, 1), tuple(final)

@@ -64,7 +64,7 @@ class Job(IntEnum):
     WEIGHT_HH = 11
     STATES = 12  # (T + 1, B, H): h, with the start at the end that is read first
     CELLS = 13  # (T + 1, B, H): c of an LSTM
-    GATES = 14  # (T, B, areas P), or (1, B, areas P) if only the state is wanted
+    GATES = 14  # (T, B, areas P), or (1, B, areas P) if backward does not need them
     GRAD_OUTPUT = 15  # (T, B, H)
     GRAD_STATE = 16  # (B, P): of the final h, turned into that of the first
     GRAD_CELL = 17  # (B, H): the same of c
@@ -76,7 +76,7 @@ class Job(IntEnum):
     GRAD_WEIGHT_IH = 23  # (input areas P, E)
     GRAD_WEIGHT_HH = 24  # (state areas P, H)
     GRAD_BIAS = 25  # (areas P,)
-    KEEP = 26  # 1: forward keeps the gates of all time steps, for backward
+    KEEP = 26  # 1: forward keeps the gates of all time steps
 
 
 # Rows that go through time together: enough that reading the weights does not set the pace, few
@@ -220,7 +220,8 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
         weight_hh = view(job, Job.WEIGHT_HH, depth * padded, unit)
         states = view(job, Job.STATES, (steps + 1) * rows * size, unit)
         cells = view(job, Job.CELLS, (steps + 1) * rows * size if kind == LSTM else 0, unit)
-        gates = view(job, Job.GATES, steps * rows * width, unit)
+        kept = steps * rows * width if kind in (LSTM, GRU) else 0  # others need the states only
+        gates = view(job, Job.GATES, kept, unit)
         grad_output = view(job, Job.GRAD_OUTPUT, steps * rows * size, unit)
         grad_state = view(job, Job.GRAD_STATE, rows * padded, unit)
         grad_cell = view(job, Job.GRAD_CELL, rows * size if kind == LSTM else 0, unit)
