@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 MOST_WORDS = 8_000_000  # that the linear classifier is trained on; some 250 bytes each
-SCORED_AT_ONCE = 1000  # texts held out
+AT_ONCE = 10_000  # texts whose n-grams are found together
 SHIFT = 14  # an image may move by one part in so many of its shorter side
 _UNITS = {"word": "words", "char": "characters", "byte": "bytes", "bpe": "pieces of words"}
 EMPTY_TOKENIZER = "{}"  # kept with models that read no text
@@ -169,8 +169,14 @@ class Examples:
             self.order, self._hashes = order, np.array(self.lexicon.table.hashes)
 
     def _ngrams(self, part: int, rows: Array) -> tuple[Array, Array]:
-        """Of some of the texts of a part, see ``ngram_keys``."""
-        return ngram_keys(self._hashes, self.texts[part].select(rows), self.order)
+        """Of some of the texts of a part, see ``ngram_keys``, which takes much memory at once."""
+        keys, places, count = list[Array](), list[Array](), 0
+        for some in np.array_split(rows, len(rows) // AT_ONCE + 1):
+            found = ngram_keys(self._hashes, self.texts[part].select(some), self.order)
+            keys.append(found[0])
+            places.append(found[1] + count)
+            count += len(some)
+        return np.concatenate(keys), np.concatenate(places)
 
     def fit_linear(self, order: int) -> dict[str, Array]:
         """Train the linear classifier, if there shall be one; on a sample if there are too many."""
@@ -194,7 +200,7 @@ class Examples:
     def _opinions(self, linear: dict[str, Array]) -> Array:
         """What the linear classifier says of the texts held out, (M, C) float32."""
         everything = np.arange(len(self.texts[1]))
-        parts = np.array_split(everything, len(everything) // SCORED_AT_ONCE + 1)
+        parts = np.array_split(everything, len(everything) // AT_ONCE + 1)
         return np.concatenate(
             [score_linear(linear, *self._ngrams(1, rows), len(rows)) for rows in parts]
         )
