@@ -31,7 +31,8 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that save the run; Windows
 CLOSING_SECONDS = 1.0  # that a second Ctrl-C waits at most
 # What makes a model or a batch large, in the order in which it is told.
 LARGE = (
-    *("hidden_size", "num_layers", "members", "embed_size", "ngram_buckets", "batch_size", "bptt"),
+    *("hidden_size", "num_layers", "members", "embed_size"),
+    *("ngram_buckets", "batch_size", "bptt"),
 )
 
 
