@@ -194,7 +194,8 @@ def write(
             given.
         contexts: Where the n-gram model stands, (B, N + 1, order) int64; the first is read, the
             others are written.
-        x: Scratch space, (B, width of the first layer) float32, zeros, shared by the threads.
+        x: Scratch space, (B, width of the first layer) float32, zeros, shared by the threads; not
+            used for a lone text.
         table_rows: Scratch space, (B, K) int64, shared by the threads.
         logits: Of the next token, (B, V padded) float32; read, then overwritten in each step.
         allowed: Which tokens may be chosen, (B or 1, V) bool.
@@ -211,10 +212,13 @@ def write(
     weights, heap = np.empty(vocab_size, np.float64), np.empty(vocab_size, np.int64)
     begin, end = share(network.units, thread, threads)
     first_row, last_row = share(padded, thread, threads)
-    # A lone text's token is chosen and looked up by every thread: cheaper than to wait for it.
+    # A lone text's token is chosen and looked up by every thread, each for itself: cheaper than to
+    # wait for it. What is looked up is added up in place, which no other thread must see.
     first, last = 0, batch
     if batch > 1:
         first, last = batch * thread // threads, batch * (thread + 1) // threads
+    else:
+        x = np.zeros((1, width), np.float32)
     ids, inputs, rows, scores = past.ravel(), x.ravel(), table_rows.ravel(), logits.ravel()
     order = len(counts.weights)
     for step in range(steps):

@@ -24,6 +24,7 @@ from seqtool.decode import Reader
 from seqtool.distributed import world
 from seqtool.engine import build_engine
 from seqtool.errors import ConfigError, DataError
+from seqtool.memory import give_back
 from seqtool.mixture import Interpolator, load_partner
 from seqtool.output import emit
 from seqtool.shapes import language_shapes
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from seqtool.evaluation import Scorer
 
 PIECE = 8192  # tokens scored at once
+GIVE_BACK_EVERY = 1 << 22  # tokens read before memory that pieces have left behind is given back
 # An unknown character costs, besides the unknown token, naming one of Unicode's code points.
 SPELLING_NATS = math.log(0x110000)
 
@@ -214,7 +216,11 @@ def _costs(
     tally: Tally,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """The tokens of a text piece by piece, (T,), and what each costs by every kind of score."""
+    read = 0
     for ids in _pieces(encode_documents(documents, tokenizer, tally)):
+        if read % GIVE_BACK_EVERY + len(ids) >= GIVE_BACK_EVERY:
+            give_back()
+        read += len(ids)
         counted = interpolator.push(ids) if interpolator else None
         costs = {}
         for kind, scorer in scorers.items():

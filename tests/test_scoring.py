@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import Run, error_line, train_tiny
 
+from seqtool import scoring
 from seqtool.backoff import NGram
 from seqtool.checkpoint import load, load_text
 from seqtool.mixture import load_partner
@@ -93,6 +94,19 @@ def test_the_baselines_stand_beside_it(run: Run, model: Path, other_text: Path) 
     names = [line.split("  ")[0] for line in out.splitlines()[2:]]
     assert names == ["model", "network alone", "n-gram model", "xz"]
     assert "an n-gram model predicts this text better" in err
+
+
+def test_memory_is_given_back_now_and_then(
+    run: Run, model: Path, other_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = evaluate(run, model, other_text)
+    given: list[int] = []
+    monkeypatch.setattr(scoring, "PIECE", 100)
+    monkeypatch.setattr(scoring, "GIVE_BACK_EVERY", 250)
+    monkeypatch.setattr(scoring, "give_back", lambda: given.append(1))
+    after = evaluate(run, model, other_text)
+    assert len(given) == (before["tokens"] + 1) // 250
+    assert after["scores"]["nats_per_token"] == pytest.approx(before["scores"]["nats_per_token"])
 
 
 def test_standard_input_scores_as_a_file(run: Run, model: Path, other_text: Path) -> None:
