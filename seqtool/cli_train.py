@@ -352,7 +352,7 @@ def train(
         int | None,
         option(
             "classify: networks whose answers are averaged [default: what --budget has time for, "
-            "at most 4; else 1].",
+            "at most 2; else 1].",
             "--members",
         ),
     ] = None,

@@ -287,7 +287,8 @@ def _show_course(
         for outcome in outcomes
     ]
     sheet.line()
-    sheet.curves(series, x="% of the updates", y=y, log=log)
+    name = f", {outcomes[0].remedy.name}" if len(outcomes) == 1 else ""  # no legend then
+    sheet.curves(series, x="% of the updates", y=y + name, log=log)
 
 
 def winning_command(outcome: "Outcome", data: str | None) -> str:

@@ -13,7 +13,8 @@ from seqtool.plan import START_SECONDS, Plan
 
 REACHED = 0.25  # share of the machine's peak that short padded batches reach
 FEWEST_EPOCHS = 4.0  # a network is made no larger than lets it read its data so often
-MOST_CHOSEN = 4  # networks averaged: have 3/4 of what endlessly many bring, at 4 times the cost
+# Networks averaged: two have half of what endlessly many bring, and each costs the time of judging.
+MOST_CHOSEN = 2
 FILLED = 0.7  # of the time left that they may need by the first timing, which is a rough one
 SIZES = (32, 48, 64, 96, 128, 192, 256)
 

@@ -343,10 +343,10 @@ def test_several_networks_are_one_model(run, moods, tmp_path):
 @pytest.mark.parametrize(
     ("options", "seconds", "members"),
     [
-        (("--budget", "10h"), 1e-6, 4),
+        (("--budget", "10h"), 1e-6, 2),
         (("--budget", "10h"), 1e4, 2),
         (("--budget", "10h"), 1e6, 1),
-        (("--budget", "10h", "--members", 2), 1e-6, 2),
+        (("--budget", "10h", "--members", 3), 1e-6, 3),
         ((), 1e-6, 1),
     ],
 )
