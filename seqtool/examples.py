@@ -69,6 +69,7 @@ class Examples:
         self.class_counts = class_counts(self.labels[0], len(split.classes))
         self.class_weights = class_weights(data.class_weights, split.classes, self.class_counts)
         self.order = 0  # of the n-grams that the linear classifier reads
+        self._second: Array | None = None  # what it says of the texts held out, once that is known
         self.vectors: Vectors | None = None
         self.lexicon = lexicon
         if parent is not None:
@@ -199,11 +200,13 @@ class Examples:
 
     def _opinions(self, linear: dict[str, Array]) -> Array:
         """What the linear classifier says of the texts held out, (M, C) float32."""
-        everything = np.arange(len(self.texts[1]))
-        parts = np.array_split(everything, len(everything) // AT_ONCE + 1)
-        return np.concatenate(
-            [score_linear(linear, *self._ngrams(1, rows), len(rows)) for rows in parts]
-        )
+        if self._second is None:  # the networks may be built twice, for a timing and for the run
+            everything = np.arange(len(self.texts[1]))
+            parts = np.array_split(everything, len(everything) // AT_ONCE + 1)
+            self._second = np.concatenate(
+                [score_linear(linear, *self._ngrams(1, rows), len(rows)) for rows in parts]
+            )
+        return self._second
 
     def objective(
         self,
