@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 Job = Callable[[int, int], int]  # thread, threads -> result, the same for all
 
 TRIALS = 3  # of each number of threads before one is preferred
-AGAIN = 50  # calls after which the other is tried once more
+AGAIN = 100  # calls after which the other is tried again, as often as at first
 
 
 def available_cores() -> int:
@@ -30,7 +30,7 @@ class Team:
         self.threads = max(1, min(threads or available_cores(), available_cores()))
         self._pool = ThreadPoolExecutor(self.threads)  # starts no thread before it is needed
         self._times: dict[int, dict[int, list[float]]] = {}
-        self._calls = 0
+        self._calls: dict[int, int] = {}  # by their like
 
     def run(self, job: Job, like: int, amount: int) -> int:
         """Have a job done.
@@ -70,12 +70,15 @@ class Team:
         """How many threads to use: each number in turn at first, then the faster, mostly."""
         if self.threads == 1:
             return 1
-        self._calls += 1
+        calls = self._calls[like] = self._calls.get(like, 0) + 1
         times = self._times.setdefault(like, {1: [], self.threads: []})
         fewest = min(times, key=lambda threads: len(times[threads]))
         if len(times[fewest]) < TRIALS:
             return fewest
         best = min(times, key=lambda threads: min(times[threads]))
-        if self._calls % AGAIN == 0:
-            return next(threads for threads in times if threads != best)
-        return best
+        if calls % AGAIN:
+            return best
+        # Once would say little: a thread that has slept finds its part of the weights in no cache.
+        other = next(threads for threads in times if threads != best)
+        times[other].clear()
+        return other

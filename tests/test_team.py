@@ -50,7 +50,50 @@ def test_the_faster_number_of_threads_is_preferred(faster: int, clock: list[floa
         both.run(job, 0, 1)
     assert used.count(3 - faster) in (TRIALS, TRIALS + 1)
     assert used[2 * TRIALS : -1] == [faster] * (AGAIN - 2 * TRIALS - 1)
-    assert used[-1] == 3 - faster  # tried once more, things may have changed
+    assert used[-1] == 3 - faster  # tried again, things may have changed
+    for _ in range(AGAIN):
+        both.run(job, 0, 1)
+    assert used[AGAIN:] == [3 - faster] * (TRIALS - 1) + [faster] * (AGAIN - TRIALS) + [3 - faster]
+
+
+def test_a_change_is_found_though_old_times_were_good(clock: list[float]) -> None:
+    used: list[int] = []
+    cost = {1: 2.0, 2: 1.0}
+
+    def job(thread: int, threads: int) -> int:
+        if thread == 0:
+            used.append(threads)
+            clock[0] += cost[threads]
+        return 0
+
+    both = Team()
+    for _ in range(AGAIN // 2):
+        both.run(job, 0, 1)
+    cost |= {1: 2.0, 2: 5.0}  # another program has come
+    for _ in range(AGAIN):
+        both.run(job, 0, 1)
+    assert used[AGAIN // 2 - 1] == 2
+    assert used[-TRIALS:] == [1] * TRIALS
+    cost |= {1: 2.0, 2: 1.0}  # and gone
+    for _ in range(2 * AGAIN):
+        both.run(job, 0, 1)
+    assert used[-TRIALS:] == [2] * TRIALS
+
+
+def test_each_kind_of_job_is_tried_again_on_its_own(clock: list[float]) -> None:
+    used: dict[int, list[int]] = {0: [], 1: []}
+    both = Team()
+    for call in range(2 * AGAIN):
+        like = call % 2
+
+        def job(thread: int, threads: int, like: int = like) -> int:
+            if thread == 0:
+                used[like].append(threads)
+                clock[0] += threads
+            return 0
+
+        both.run(job, like, 1)
+    assert [tried[-1] for tried in used.values()] == [2, 2]
 
 
 def test_more_threads_than_cores_are_not_used(clock: list[float]) -> None:
