@@ -257,6 +257,10 @@ def train(
         float | None,
         option("translate: source words not read.", "--source-word-dropout", auto=True),
     ] = None,
+    subword_dropout: Annotated[
+        float | None,
+        option("translate: BPE tokens read as their parts.", "--subword-dropout", auto=True),
+    ] = None,
     reverse_source: Annotated[
         bool | None,
         option(

@@ -316,6 +316,7 @@ class TranslatorConfig:
     layer_norm: bool = True  # of what the attention reads and of what the output layer reads
     dropout: float = 0.3  # one mask per sequence, on embeddings and the output of every layer
     source_word_dropout: float = 0.1  # chance that a source token reads as nothing, for a batch
+    subword_dropout: float = 0.0  # chance that a token of BPE is read and learned as its two parts
     label_smoothing: float = 0.1  # share of the target that goes to all tokens alike
     reverse_source: bool = False  # the source is read from its end
 
@@ -326,7 +327,7 @@ class TranslatorConfig:
         _check_size("--hidden-size", self.hidden_size, 1)
         _check_layers(self.num_layers)
         _check_size("--embed-size", self.embed_size, 1)
-        for flag in ("dropout", "source_word_dropout", "label_smoothing"):
+        for flag in ("dropout", "source_word_dropout", "subword_dropout", "label_smoothing"):
             value = getattr(self, flag)
             _check(0 <= value < 1, "--" + flag.replace("_", "-"), value, "at least 0 and below 1")
 

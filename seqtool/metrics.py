@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from seqtool.columns import are_symbols
 from seqtool.resampling import RESAMPLES
 
 if TYPE_CHECKING:
@@ -143,8 +144,14 @@ def edits(
     return found[:, 0], found[:, 1]
 
 
-def choose_unit(references: References) -> Unit:
-    """What edits are counted in: what stands between spaces, or characters if that is one thing."""
+def choose_unit(references: References, sources: Sequence[str] = ()) -> Unit:
+    """What edits are counted in: what stands between spaces, or characters if that is one thing.
+
+    If ``sources`` are given, single words, and short symbols are the answers, these are sounds.
+    """
+    single = sum(len(source.split()) for source in sources) < WORDS * len(sources)
+    if single and are_symbols([first for first, *_ in references]):
+        return "sound"
     words = sum(len(answers[0].split()) for answers in references)
     return "word" if words >= WORDS * len(references) else "character"
 

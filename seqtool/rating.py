@@ -12,13 +12,11 @@ import numpy.typing as npt
 from seqtool.bitext import read_split
 from seqtool.checkpoint import Card, event_line, load, load_dictionary
 from seqtool.claims import check_pairs
-from seqtool.columns import are_symbols
 from seqtool.console import Console
 from seqtool.dictionary import Dictionary
 from seqtool.distributed import portions, shared_out, world
 from seqtool.errors import ConfigError, DataError
 from seqtool.metrics import (
-    WORDS,
     References,
     Unit,
     bleu,
@@ -157,10 +155,7 @@ def set_exam(pairs: Pairs) -> Exam:
         targets.setdefault(row, []).append(target)
         source_of[row] = source
     rows = [*map(tuple, targets.values())]
-    # Single words beside short symbols: a dictionary of pronunciations.
-    words = sum(len(source.split()) for source in found.sources) < WORDS * len(found.sources)
-    sounds = words and are_symbols([first for first, *_ in found.references])
-    unit: Unit = "sound" if sounds else choose_unit(rows)
+    unit = choose_unit(rows, found.sources)
     return Exam(found, rows, [*source_of.values()], unit)
 
 

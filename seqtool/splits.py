@@ -80,7 +80,7 @@ def hold_out(
     first, group = np.unique(keys, return_index=True, return_inverse=True)[1:]
     sizes = np.bincount(group)
     strata = _strata([labels[i] for i in first] if labels else [""] * len(first))
-    order = np.lexsort((_mixed(keys[first], seed), strata))
+    order = np.lexsort((mixed(keys[first], seed), strata))
     held = np.zeros(len(first), dtype=bool)
     owed = 0.0  # what rounding has kept back in the classes before
     for members in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
@@ -137,7 +137,7 @@ def _strata(labels: Sequence[str | tuple[str, ...]]) -> npt.NDArray[np.int64]:
     return np.array([numbers[label] for label in rarest], dtype=np.int64)
 
 
-def _mixed(keys: Keys, seed: int) -> Keys:
+def mixed(keys: Keys, seed: int) -> Keys:
     """Keys in an order of their own for each seed: the finaliser of splitmix64.
 
     Source: Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195, figure 16.

@@ -5,7 +5,7 @@ itself. What it would say by itself is looked at on the pairs held out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from seqtool.distributed import replicate
 from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
 from seqtool.lexicon import Texts
 from seqtool.scans import Scanner, Scans
+from seqtool.subwords import Splitter
 from seqtool.trainer import Batched, Look
 
 Array = npt.NDArray[Any]
@@ -57,6 +58,7 @@ class Teacher(Batched):
         *,
         rating: Rating | None = None,
         banned_ids: Sequence[int] = (),
+        splitters: tuple[Splitter | None, Splitter | None] = (None, None),
     ) -> None:
         """Stand before the first batch.
 
@@ -67,6 +69,7 @@ class Teacher(Batched):
             config: ``batch_size``, in tokens of the longer side, and ``seed``.
             rating: Scores of the greedy translations of the first pairs held out, by name.
             banned_ids: What a translation never holds.
+            splitters: Draw how sources and targets are spelled in each epoch.
         """
         lengths = train.sources.lengths + 1, train.targets.lengths + 1  # with their boundaries
         super().__init__(model, ShuffledPairs(*lengths, config.batch_size, config.seed))
@@ -74,12 +77,20 @@ class Teacher(Batched):
         self.held_out = held_out
         self.rating = rating
         self.banned_ids = banned_ids
+        self.splitters = splitters
         self.compute = replicate(model, model.loss)
+
+    def counts(self, rows: Array) -> Array:
+        """Target tokens of each pair as it is spelled this time, with its end, (B,)."""
+        splitter = self.splitters[1]
+        if splitter is None:
+            return super().counts(rows)
+        return splitter.draw(self.train.targets, rows, self.batches.epochs).lengths + 1
 
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per token, with label smoothing."""
         rows, weight = self.next_rows()
-        loss: Tensor = self.compute(*self._batch(self.train, rows))[0]
+        loss: Tensor = self.compute(*self._batch(*self._drawn(rows)))[0]
         return loss * weight
 
     def evaluate(self, limit: int) -> Look:
@@ -128,6 +139,18 @@ class Teacher(Batched):
             )
             found |= {row: ended[0].ids for row, ended in zip(rows, best, strict=True)}
         return [found[row] for row in range(count)]
+
+    def _drawn(self, rows: Array) -> tuple[Bitext, Array]:
+        """Pairs to learn from as they are spelled this time, and their rows."""
+        if self.splitters == (None, None):
+            return self.train, rows
+        sides = [
+            splitter.draw(texts, rows, self.batches.epochs) if splitter else texts.select(rows)
+            for splitter, texts in zip(
+                self.splitters, (self.train.sources, self.train.targets), strict=True
+            )
+        ]
+        return replace(self.train, sources=sides[0], targets=sides[1]), np.arange(len(rows))
 
     def _sources(self, pairs: Bitext, rows: Array) -> tuple[Array, Array]:
         """Ids (B, S) or pictures (B, S, D), and their lengths."""

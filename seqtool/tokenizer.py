@@ -210,6 +210,14 @@ class Tokenizer(ABC):
         """One that also knows these characters, sorted, behind the old ids; only char changes."""
         return self
 
+    def merged_from(self) -> npt.NDArray[np.int64]:
+        """The two ids that each of bpe was merged from, (V, 2); 0 for all others."""
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        found = np.zeros((self.vocab_size, 2), np.int64)
+        for left, right in reversed([merge.split(" ") for merge in self._merges]):
+            found[ids[left + right]] = ids[left], ids[right]  # of two ways the first one counts
+        return found
+
     def line_end_ids(self) -> Ids:
         """The ids of tokens whose text ends in a line feed, ascending, of `dtype`."""
         ends = [i for i, spelling in enumerate(self._spelling) if spelling.endswith(b"\n")]

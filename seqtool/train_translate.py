@@ -14,7 +14,7 @@ from seqtool.console import Console
 from seqtool.dictionary import learn_dictionary
 from seqtool.errors import ConfigError, DataError
 from seqtool.images import are_names
-from seqtool.metrics import bleu, exact
+from seqtool.metrics import bleu, choose_unit, edits, exact
 from seqtool.pairs import Pairs
 from seqtool.places import DICTIONARY
 from seqtool.runs import TrainRequest
@@ -28,7 +28,14 @@ from seqtool.scans import (
     survey,
 )
 from seqtool.settings import Settings
-from seqtool.spelling import Spelling, choose_lines, choose_spelling, learn_lines, learn_spelling
+from seqtool.spelling import (
+    Side,
+    Spelling,
+    choose_lines,
+    choose_spelling,
+    learn_lines,
+    learn_spelling,
+)
 from seqtool.tasks import (
     OF_STREAMS,
     Allowance,
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
     import torch
 
     from seqtool.plan_translate import Sizes
+    from seqtool.subwords import Splitter
     from seqtool.teacher import Bitext, Teacher
     from seqtool.trainer import Trainer
 
@@ -189,7 +197,13 @@ class TranslateTask(Task):
             target_vocabulary=self.spelling.target.vocab_size,
             joint=self.spelling.joint,
             pictures=self.scanner is not None,
+            pieces="bpe" in (side.kind for side in self._sides),
         )
+
+    @property
+    def _sides(self) -> list[Side]:
+        """What is spelled: the targets, and the sources unless they are images."""
+        return [*filter(None, (self.spelling.source, self.spelling.target))]
 
     @property
     def _source_size(self) -> int:
@@ -225,8 +239,25 @@ class TranslateTask(Task):
         banned = () if target.unknown_id is None else (target.unknown_id,)
         rating = rater(self.spelling, self.judged) if held_out is not None else None
         return Teacher(
-            network.to(device), self.sets[0], held_out, train, rating=rating, banned_ids=banned
+            network.to(device),
+            self.sets[0],
+            held_out,
+            train,
+            rating=rating,
+            banned_ids=banned,
+            splitters=(
+                self._splitter(source, model.subword_dropout, train.seed),
+                self._splitter(target, model.subword_dropout, train.seed + 1),
+            ),
         )
+
+    def _splitter(self, side: Side | None, rate: float, seed: int) -> "Splitter | None":
+        """What draws segmentations of a side that is made of pieces of words."""
+        from seqtool.subwords import Splitter
+
+        if side is None or side.kind != "bpe" or not rate:
+            return None
+        return Splitter(side.tokenizer.merged_from(), rate, seed)
 
     def rows(
         self,
@@ -247,8 +278,13 @@ class TranslateTask(Task):
             ),
             (
                 "also dropped",
-                f"source words {model.source_word_dropout:g}{star('source_word_dropout')}; label "
-                f"smoothing {model.label_smoothing:g}{star('label_smoothing')}",
+                f"source words {model.source_word_dropout:g}{star('source_word_dropout')}"
+                + (
+                    f", subwords {model.subword_dropout:g}{star('subword_dropout')}"
+                    if model.subword_dropout
+                    else ""
+                )
+                + f"; label smoothing {model.label_smoothing:g}{star('label_smoothing')}",
             ),
         ]
         return reader_rows(objective.model, train, settings, seconds, reasons, extra)
@@ -294,7 +330,12 @@ class TranslateTask(Task):
 
     def closing(self, best: Mapping[str, Any]) -> str:
         """Scores of what was held out."""
-        told = {"valid_bleu": ("BLEU", ".1f"), "valid_exact": ("rightly translated", ".4f")}
+        told = {
+            "valid_bleu": ("BLEU", ".1f"),
+            "valid_per": ("phoneme error rate", ".4f"),
+            "valid_cer": ("character error rate", ".4f"),
+            "valid_exact": ("rightly translated", ".4f"),
+        }
         scores = [f"{name} {best[key]:{form}}" for key, (name, form) in told.items() if key in best]
         if not scores:
             return ""
@@ -303,8 +344,7 @@ class TranslateTask(Task):
     def _show(self, reason: str, console: Console) -> None:
         """What the pairs hold, and how they are split and spelled."""
         split, data = self.split, self.split.train
-        sides = [*filter(None, (self.spelling.source, self.spelling.target))]
-        kinds = dict.fromkeys(f"{side.kind}, {side.vocab_size:,} entries" for side in sides)
+        kinds = dict.fromkeys(f"{side.kind}, {side.vocab_size:,} entries" for side in self._sides)
         train = self.sets[0]
         mean = train.sources.lengths.mean(), train.targets.lengths.mean()
         rows = [
@@ -328,22 +368,25 @@ class TranslateTask(Task):
 
 
 def rater(spelling: Spelling, pairs: Pairs) -> Callable[[Sequence[Array]], dict[str, float]]:
-    """How good translations of the first pairs are: exact ones, and BLEU where texts are long.
+    """How good translations of the first pairs are: exact ones, and what ``evaluate`` would show.
 
+    That is BLEU of sentences, the phoneme error rate of sounds, the character error rate of others.
     Every target that stands beside the same source is a right answer.
     """
     answers: dict[str, dict[str, None]] = {}
     for source, target in zip(pairs.sources, pairs.targets, strict=True):
         answers.setdefault(source, {})[target] = None
     references = [tuple(answers[source]) for source in pairs.sources]
-    sentences = spelling.target.kind == "bpe"
+    unit = choose_unit(references, pairs.sources)
 
     def rate(found: Sequence[Array]) -> dict[str, float]:
         texts = [spelling.target.decode(ids) for ids in found]
         right = references[: len(texts)]
         scores = {"val_exact": float(exact(texts, right).mean())}
-        if sentences:
-            scores["val_bleu"] = bleu(texts, right).value
-        return scores
+        if unit == "word":
+            return scores | {"val_bleu": bleu(texts, right).value}
+        wrong, sizes = edits(texts, right, unit)
+        name = "val_per" if unit == "sound" else "val_cer"
+        return scores | {name: float(wrong.sum() / max(1, sizes.sum()))}
 
     return rate

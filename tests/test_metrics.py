@@ -79,6 +79,10 @@ def test_any_right_answer_counts():
 def test_the_unit_is_what_stands_between_spaces_if_there_are_several():
     assert choose_unit([("2001-05-03",), ("1999-01-02",)]) == "character"
     assert choose_unit([("r ʌ f",), ("d oʊ",)]) == "word"
+    sounds = [("r ʌ f",), ("d oʊ k",)]
+    assert choose_unit(sounds, ["rough", "doc"]) == "sound"
+    assert choose_unit(sounds, ["a rough one", "the doc there"]) == "word"
+    assert choose_unit([("reading",), ("walked",)], ["read", "walk"]) == "character"
     counts, sizes = edits(["2001-05-04"], [("2001-05-03",)], "character")
     assert (counts[0], sizes[0]) == (1, 10)
 

@@ -11,6 +11,7 @@ from seqtool.beam import search
 from seqtool.config import BeamConfig, TrainConfig, TranslatorConfig
 from seqtool.encdec import EncDecStepper, EncoderDecoder
 from seqtool.lexicon import Texts
+from seqtool.subwords import Splitter
 from seqtool.teacher import Bitext, Teacher
 from seqtool.trainer import Trainer
 
@@ -30,12 +31,14 @@ def reversals(count: int, seed: int) -> Bitext:
     return Bitext(texts(rows), texts([row[::-1] for row in rows]))
 
 
-def make(*, held_out: Bitext | None = None, rating=None, **options) -> Teacher:
+def make(
+    *, held_out: Bitext | None = None, rating=None, splitters=(None, None), **options
+) -> Teacher:
     torch.manual_seed(1)
     config = TranslatorConfig(**(SMALL | options))
     train = TrainConfig(batch_size=200, lr=1e-2, warmup=10, steps=150, eval_tokens=10_000)
     model = EncoderDecoder(config, V, V)
-    return Teacher(model, reversals(400, 1), held_out, train, rating=rating)
+    return Teacher(model, reversals(400, 1), held_out, train, rating=rating, splitters=splitters)
 
 
 def run(teacher: Teacher, steps: int) -> Trainer:
@@ -118,11 +121,38 @@ def test_short_strings_are_learned(options):
     assert teacher.epoch == teacher.batches.num_rows / 400 > 10
 
 
-def test_goes_on_from_where_it_was_captured():
-    one = run(make(dropout=0.2), 7)
+def halves() -> Splitter:
+    """Splits any of the symbols 4 to 8 into two smaller ones, now and then."""
+    merged = np.array([[0, 0]] * 4 + [[k // 2, k - k // 2] for k in range(4, V)])
+    return Splitter(merged, 0.3, 5)
+
+
+def test_pairs_are_learned_as_they_are_spelled_in_each_epoch():
+    teacher = make(splitters=(halves(), halves()))
+    teacher.model.eval()
+    epochs = {}
+    while teacher.batches.epochs < 3:
+        state = teacher.batches.state_dict()
+        rows = teacher.batches.next()
+        sides = [
+            halves().draw(texts, rows, teacher.batches.epochs)
+            for texts in (teacher.train.sources, teacher.train.targets)
+        ]
+        pairs = Bitext(*sides)
+        wanted = teacher.model.loss(*teacher._batch(pairs, np.arange(len(rows))))[0]
+        assert (teacher.counts(rows) == pairs.targets.lengths + 1).all()
+        teacher.batches.load_state_dict(state)
+        assert teacher.loss().item() == pytest.approx(wanted.item(), rel=1e-6)
+        epochs.setdefault(teacher.batches.epochs, []).append(int(pairs.targets.lengths.sum()))
+    assert len({sum(sizes) for sizes in epochs.values()}) > 1
+
+
+@pytest.mark.parametrize("splitters", [(None, None), (halves(), halves())])
+def test_goes_on_from_where_it_was_captured(splitters):
+    one = run(make(dropout=0.2, splitters=splitters), 7)
     tensors, counters = one.capture()
     counters = json.loads(json.dumps(counters))
     ahead = [one.update()[0] for _ in range(15)]
-    other = Trainer(make(dropout=0.2), one.config)
+    other = Trainer(make(dropout=0.2, splitters=splitters), one.config)
     other.restore(tensors, counters)
     assert [other.update()[0] for _ in range(15)] == ahead

@@ -78,10 +78,15 @@ def test_two_files_are_the_same_as_a_table(run, table, tmp_path):
     assert all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
 
 
-def test_a_run_taken_up_again_equals_the_unbroken_one(run, table, tmp_path, monkeypatch):
+PIECES = ("--tokenizer", "bpe", "--vocab-size", 270, "--subword-dropout", 0.3)
+
+
+@pytest.mark.parametrize("options", [(), PIECES])
+def test_a_run_taken_up_again_equals_the_unbroken_one(run, table, tmp_path, monkeypatch, options):
     from seqtool.trainer import Trainer
 
-    whole = train(run, table, tmp_path / "whole", "--steps", 30, "--eval-every", 10)
+    steps = ("--steps", 30, "--eval-every", 10, *options)
+    whole = train(run, table, tmp_path / "whole", *steps)
     update = Trainer.update
 
     def stop(self):
@@ -93,9 +98,9 @@ def test_a_run_taken_up_again_equals_the_unbroken_one(run, table, tmp_path, monk
         patch.setattr(Trainer, "update", stop)
         patch.setattr("seqtool.train.SAVE_SECONDS", 0.0)
         args = ("train", table, "--task", "translate", "-o", tmp_path / "broken", *SMALL)
-        run(*args, "--steps", 30, "--eval-every", 10, "--report-every", 5)
+        run(*args, *steps, "--report-every", 5)
     assert load_last(tmp_path / "broken")[1]["now"]["step"] == 15
-    train(run, table, tmp_path / "broken", "--steps", 30, "--eval-every", 10, "--resume")
+    train(run, table, tmp_path / "broken", "--resume")
     one, two = load_last(whole)[0], load_last(tmp_path / "broken")[0]
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
@@ -108,6 +113,7 @@ def test_a_run_taken_up_again_equals_the_unbroken_one(run, table, tmp_path, monk
         ("--no-attention", "--reverse-source", "--layers", 2),
         ("--tying", "none", "--no-layer-norm", "--separate"),
         ("--cell", "rnn", "--nonlinearity", "relu", "--source-word-dropout", 0.2),
+        ("--tokenizer", "bpe", "--vocab-size", 300, "--subword-dropout", 0.3),
     ],
 )
 def test_every_shape_can_be_asked_for(run, table, tmp_path, options):
@@ -121,6 +127,7 @@ def test_every_shape_can_be_asked_for(run, table, tmp_path, options):
     assert model.reverse_source == ("--reverse-source" in asked)
     assert model.layer_norm == ("--no-layer-norm" not in asked)
     assert model.tying == asked.get("--tying", "all")
+    assert model.subword_dropout == asked.get("--subword-dropout", 0)
 
 
 def test_epochs_are_passes_over_the_pairs(run, table, tmp_path):
