@@ -119,10 +119,9 @@ def _tagger(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
 
 def _translator(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
     """Logits of target tokens one by one, all sources side by side."""
-    import torch
 
-    from seqtool.encdec import EncDecStepper, EncoderDecoder
-    from seqtool.models import load_arrays
+    from seqtool.encdec import EncDecStepper, build_translators
+    from seqtool.ensemble import Ensemble, joined
     from seqtool.translation import load_translator
 
     made = load_translator(path)
@@ -136,23 +135,23 @@ def _translator(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
         size, unknown = made.scanner.width, None
         rng = np.random.default_rng(0)
         sources = [rng.standard_normal((4 + n, size), np.float32) for n in range(IMAGES)]
-    network = EncoderDecoder(
+    networks = build_translators(
         made.card.model,
         size,
         target.vocab_size,
         source_unknown=unknown,
         pictures=source is None,
+        weights=load(path).weights,
     )
-    with torch.inference_mode():
-        load_arrays(network, load(path).weights)
-    reading, stepper = made.translator.read(sources), EncDecStepper(network)
+    steppers = [*map(EncDecStepper, networks)]
+    reading, stepper = made.translator.read(sources), Ensemble(steppers)
     lengths = np.array([len(ids) + 1 for ids in sources])
     # The boundary is 0, like the column that ends a picture.
     kind = np.int64 if source is not None else np.float32
     padded = np.zeros((len(sources), lengths.max(), *sources[0].shape[1:]), kind)
     for row, ids in zip(padded, sources, strict=True):
         row[: len(ids)] = ids[::-1] if made.card.model.reverse_source else ids
-    ours, theirs = reading.state, stepper.encode(padded, lengths)
+    ours, theirs = reading.state, joined(one.encode(padded, lengths) for one in steppers)
     for step in range(STEPS):
         ids = np.full(len(sources), 7 * step % target.vocab_size)  # the boundary first
         logits, ours = reading.step(ids, ours)

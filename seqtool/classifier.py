@@ -13,7 +13,7 @@ the layers that read backwards get every sequence turned around within its own l
 leaves padding out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -207,11 +207,6 @@ class Classifier(nn.Module):
         aligned = torch.cat([f, b.gather(1, turned.expand_as(b))], dim=2)
         attended: Tensor = self.attention(aligned, inside)
         return attended
-
-
-def side_by_side(networks: Sequence[Classifier]) -> Classifier | nn.ModuleList:
-    """Networks as one module, in which they have numbers; one that is alone stays what it is."""
-    return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
 
 
 @torch.no_grad()

@@ -355,8 +355,8 @@ def train(
     members: Annotated[
         int | None,
         option(
-            "classify: networks whose answers are averaged [default: what --budget has time for, "
-            "at most 2; else 1].",
+            "classify, translate: networks whose answers are averaged [default: 1; classify: what "
+            "--budget has time for, at most 2].",
             "--members",
         ),
     ] = None,

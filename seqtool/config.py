@@ -32,7 +32,7 @@ GATES: dict[str, int] = {"rnn": 1, "gru": 3, "lstm": 4}  # blocks of H rows in a
 # A table of logits for more tokens than this would be larger than the rest of a new model.
 NGRAM_LOGITS_VOCABULARY = 512
 
-MOST_MEMBERS = 64  # networks of a classifier; the tenth already adds next to nothing
+MOST_MEMBERS = 64  # networks that answer together; the tenth already adds next to nothing
 MOST_LAYERS = 1000  # far more than anyone trains; a damaged card could ask for any number
 
 ConfigT = TypeVar("ConfigT")
@@ -53,6 +53,10 @@ def _check_cell(cell: Cell, nonlinearity: Nonlinearity) -> None:
     _check_choice("--nonlinearity", nonlinearity, Nonlinearity)
     if cell != "rnn" and nonlinearity != "tanh":
         raise ConfigError(f"--nonlinearity {nonlinearity} needs --cell rnn, got --cell {cell}")
+
+
+def _check_members(members: int) -> None:
+    _check(1 <= members <= MOST_MEMBERS, "--members", members, f"from 1 to {MOST_MEMBERS}")
 
 
 def _check_layers(value: int) -> None:
@@ -253,12 +257,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         _check_reader(self)
-        _check(
-            1 <= self.members <= MOST_MEMBERS,
-            "--members",
-            self.members,
-            f"from 1 to {MOST_MEMBERS}",
-        )
+        _check_members(self.members)
         smooth = self.label_smoothing
         _check(0 <= smooth < 1, "--label-smoothing", smooth, "at least 0 and below 1")
         _check(0 <= self.ngram_order <= 8, "--ngram-order", self.ngram_order, "from 0 (off) to 8")
@@ -319,6 +318,7 @@ class TranslatorConfig:
     subword_dropout: float = 0.0  # chance that a token of BPE is read and learned as its two parts
     label_smoothing: float = 0.1  # share of the target that goes to all tokens alike
     reverse_source: bool = False  # the source is read from its end
+    members: int = 1  # networks that learn side by side and whose logits are averaged
 
     def __post_init__(self) -> None:
         _check_cell(self.cell, self.nonlinearity)
@@ -326,6 +326,7 @@ class TranslatorConfig:
         _check_choice("--tying", self.tying, Tying)
         _check_size("--hidden-size", self.hidden_size, 1)
         _check_layers(self.num_layers)
+        _check_members(self.members)
         _check_size("--embed-size", self.embed_size, 1)
         for flag in ("dropout", "source_word_dropout", "subword_dropout", "label_smoothing"):
             value = getattr(self, flag)

@@ -21,6 +21,7 @@ Sources end with the boundary id (pictures with a column of zeros), targets begi
 Padding, the other sequences of a batch and their order change nothing. No text and no search here.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -33,6 +34,8 @@ from seqtool.cells import RecurrentStack, Stack, State
 from seqtool.config import TranslatorConfig
 from seqtool.dense import Linear
 from seqtool.losses import cross_entropy
+from seqtool.models import load_arrays
+from seqtool.shapes import of_member
 
 BOUNDARY = 0  # id that begins and ends a target, and ends a source
 EMBEDDING_STD = 0.1
@@ -306,6 +309,32 @@ class EncoderDecoder(nn.Module):
             unknown = torch.tensor([self.source_unknown], device=weight.device)
             weight = weight.index_fill(0, unknown, 0.0)
         return weight
+
+
+def build_translators(
+    config: TranslatorConfig,
+    source_size: int,
+    target_size: int,
+    *,
+    source_unknown: int | None = None,
+    pictures: bool = False,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> list[EncoderDecoder]:
+    """The networks of a translator, fresh or as they were saved, then in evaluation mode.
+
+    Arguments as for ``EncoderDecoder``.
+    """
+    networks = []
+    for number in range(config.members):
+        model = EncoderDecoder(
+            config, source_size, target_size, source_unknown=source_unknown, pictures=pictures
+        )
+        if weights is not None:
+            with torch.no_grad():
+                load_arrays(model, of_member(config, weights, number))
+            model.eval()
+        networks.append(model)
+    return networks
 
 
 class EncDecStepper:

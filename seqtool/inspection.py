@@ -52,6 +52,7 @@ TEXT_TOKENS = 100_000  # read at most, for what is measured over many places
 Examples = TypeVar("Examples", bound=Sized)
 Model = TypeVar("Model")
 Shown = TypeVar("Shown")
+Network = TypeVar("Network")
 
 
 @dataclass(frozen=True)
@@ -304,12 +305,10 @@ def _look_classifier(
         width=width * channels,
         weights=saved.weights,
     )
-    if len(networks) > 1:
-        console.notice(f"the views are of the first of the {len(networks)} networks")
     many = specimens.select(rows)
     console.status("looking inside")
     found = look_classifier(
-        networks[0].to(device),
+        _first(networks, console).to(device),
         sequences(judge, as_shown(specimens, shown)),
         [belief for _, belief in shown],
         views,
@@ -318,6 +317,13 @@ def _look_classifier(
         labels=Labels(np.array([classes.index(label) for label in labels]), classes),
     )
     return replace(found, windowed=taken.windowed), []
+
+
+def _first(networks: Sequence[Network], console: Console) -> Network:
+    """The network that is looked at, of one or of several."""
+    if len(networks) > 1:
+        console.notice(f"the views are of the first of the {len(networks)} networks")
+    return networks[0]
 
 
 def _look_tagger(
@@ -389,16 +395,13 @@ def _look_translator(
         return Findings(pieces=[], attended=attended, windowed=taken.windowed), []
     console.status("loading PyTorch")
     from seqtool.devices import set_up
-    from seqtool.encdec import EncoderDecoder
+    from seqtool.encdec import build_translators
     from seqtool.look_translate import Pair, look_translator
-    from seqtool.models import load_arrays
 
     source, target = translator.spelling.source, translator.spelling.target
     assert source is not None, "pictures have no more views"
-    model = EncoderDecoder(
-        card.model, source.vocab_size, target.vocab_size, source_unknown=source.unknown_id
-    )
-    load_arrays(model, saved.weights)
+    sizes, unknown = (source.vocab_size, target.vocab_size), source.unknown_id
+    networks = build_translators(card.model, *sizes, source_unknown=unknown, weights=saved.weights)
     pairs = [
         Pair(read, written, source.pieces(read), target.pieces(written))
         for _, translation in taken.shown
@@ -412,7 +415,7 @@ def _look_translator(
     lengths = [min(len(pair.source), len(pair.target)) + 1 for pair in pairs]
     console.status("looking inside")
     found = look_translator(
-        model.to(set_up(request.device, request.threads)),
+        _first(networks, console).to(set_up(request.device, request.threads)),
         pairs,
         attended,
         views,

@@ -15,13 +15,14 @@ from seqtool.batches import by_length
 from seqtool.checkpoint import Card, Saved, check_weights, load, load_counts
 from seqtool.claims import check_data, check_fitted, each, number, optional, text, whole
 from seqtool.config import ClassifierConfig, Steps
+from seqtool.ensemble import together
 from seqtool.errors import CheckpointError
 from seqtool.hashing import hash_rows
 from seqtool.labelsets import Powers, probabilities
 from seqtool.lexicon import Lexicon, Texts
 from seqtool.linear import check_linear, ngram_keys, score
 from seqtool.pixels import image_steps, step_width
-from seqtool.shapes import layer_shapes, member_prefix, of_member, vector_shapes
+from seqtool.shapes import layer_shapes, of_all_members, of_member, vector_shapes
 from seqtool.team import Team
 
 Floats = npt.NDArray[np.float32]
@@ -352,11 +353,6 @@ class TextJudge:
         return logits
 
 
-def together(logits: Sequence[Floats]) -> Floats:
-    """The mean of what several networks say, (B, C) each; of one it is what that says."""
-    return logits[0] if len(logits) == 1 else np.mean(logits, axis=0, dtype=np.float32)
-
-
 def networks_of(
     config: ClassifierConfig, weights: Mapping[str, Floats], announce: Callable[[], None]
 ) -> list[Network]:
@@ -401,8 +397,7 @@ def weight_shapes(
         shapes["attention.bias"] = shapes["attention.query"] = (size,)
     shapes["output.weight"] = (num_classes, len(config.pools) * 2 * size)
     shapes["output.bias"] = (num_classes,)
-    prefixes = [member_prefix(config, number) for number in range(config.members)]
-    return {prefix + name: shape for prefix in prefixes for name, shape in shapes.items()}
+    return of_all_members(config, shapes)
 
 
 def load_judge(

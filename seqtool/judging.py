@@ -18,13 +18,13 @@ from torch.nn import functional
 
 from seqtool.batches import Shuffled, by_length, rows_within
 from seqtool.calibration import calibration_error, fit_powers, nll, pool, set_scores
-from seqtool.classifier import Classifier, Words, side_by_side
+from seqtool.classifier import Classifier, Words
 from seqtool.config import Steps, TrainConfig
 from seqtool.distributed import replicate
 from seqtool.labelsets import fit_label_powers, label_scores, label_thresholds, probabilities
 from seqtool.lexicon import Table, Texts
 from seqtool.pixels import image_steps, step_count
-from seqtool.trainer import Batched, Look
+from seqtool.trainer import Batched, Look, as_if_alone, side_by_side
 
 Array = npt.NDArray[Any]
 
@@ -156,16 +156,12 @@ class Judging(Batched):
         return self.weights[self.labels[rows]].numpy(force=True)
 
     def loss(self) -> Tensor:
-        """Mean loss of the next batch, nats per sequence, or per label if there are several.
-
-        Of several networks it is their mean, but its gradient is that of the sum.
-        """
+        """Mean loss of the next batch, nats per sequence, or per label if there are several."""
         rows, weight = self.next_rows()
         logits = self._logits(self.compute, self.train.inputs, rows)
         labels = self.labels[rows].to(self.device)
         losses = torch.stack([self._loss_of(one, labels) for one in logits])
-        total = losses.sum()
-        return (total + (losses.mean() - total).detach()) * weight
+        return as_if_alone(losses) * weight
 
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of one network, from logits (B, C)."""

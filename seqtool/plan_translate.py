@@ -62,7 +62,9 @@ def choose_translator(
         model["tying"] = "all" if sizes.joint else "target"
     if "source_word_dropout" not in given and sizes.source_vocabulary < LARGE_VOCABULARY:
         model["source_word_dropout"] = 0.0  # without one of its letters a word is another word
-    work = None if seconds is None else max(1.0, seconds - START_SECONDS) * gflops * REACHED * 1e9
+    work = None
+    if seconds is not None:
+        work = max(1.0, seconds - START_SECONDS) * gflops * REACHED * 1e9 / given.get("members", 1)
     if "hidden_size" not in given:
         hidden = _hidden_size(sizes, work, words, given)
         model["hidden_size"] = hidden

@@ -6,6 +6,7 @@ from typing import TypeVar
 from seqtool.config import GATES, ClassifierConfig, ModelConfig, TaggerConfig, TranslatorConfig
 
 Recurrent = ModelConfig | ClassifierConfig | TaggerConfig | TranslatorConfig
+Averaged = ClassifierConfig | TranslatorConfig  # may be several networks
 Shapes = dict[str, tuple[int, ...]]
 ValueT = TypeVar("ValueT")
 
@@ -36,21 +37,25 @@ def vector_shapes(config: ClassifierConfig | TaggerConfig, vocab_size: int) -> S
     return shapes
 
 
-def member_prefix(config: ClassifierConfig, number: int) -> str:
+def member_prefix(config: Averaged, number: int) -> str:
     """What the names of a network's weights begin with; a network that is alone needs no number."""
     return f"{number}." if config.members > 1 else ""
 
 
-def of_member(
-    config: ClassifierConfig, weights: Mapping[str, ValueT], number: int
-) -> dict[str, ValueT]:
-    """What belongs to one of a classifier's networks, counted from 0, by names without number."""
+def of_member(config: Averaged, weights: Mapping[str, ValueT], number: int) -> dict[str, ValueT]:
+    """What belongs to one of a model's networks, counted from 0, by names without number."""
     prefix = member_prefix(config, number)
     return {
         name.removeprefix(prefix): value
         for name, value in weights.items()
         if name.startswith(prefix)
     }
+
+
+def of_all_members(config: Averaged, shapes: Shapes) -> Shapes:
+    """Every weight of all networks, given those of one."""
+    prefixes = [member_prefix(config, number) for number in range(config.members)]
+    return {prefix + name: shape for prefix in prefixes for name, shape in shapes.items()}
 
 
 def language_shapes(config: ModelConfig, vocab_size: int) -> Shapes:

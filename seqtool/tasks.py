@@ -416,6 +416,10 @@ def reader_rows(
     config = model.config
     weights = sum(p.numel() for p in model.parameters())
     length = f"{train.steps} steps" + ("" if seconds is None else f" or {seconds:g} s")
+    several = []
+    if (members := getattr(config, "members", 1)) > 1:
+        said = f"{members}{star('members')} such networks, whose logits are averaged"
+        several = [("members", said)]
     rows = [
         (
             "network",
@@ -423,6 +427,7 @@ def reader_rows(
             f"{config.hidden_size}{star('hidden_size')} units, dropout {config.dropout:g}"
             f"{star('dropout')}, {format_count(weights)} weights",
         ),
+        *several,
         *extra,
         (
             "training",

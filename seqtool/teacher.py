@@ -18,10 +18,11 @@ from seqtool.beam import search
 from seqtool.config import BeamConfig, TrainConfig
 from seqtool.distributed import replicate
 from seqtool.encdec import BOUNDARY, EncDecStepper, EncoderDecoder
+from seqtool.ensemble import Ensemble, joined
 from seqtool.lexicon import Texts
 from seqtool.scans import Scanner, Scans
 from seqtool.subwords import Splitter
-from seqtool.trainer import Batched, Look
+from seqtool.trainer import Batched, Look, as_if_alone, side_by_side
 
 Array = npt.NDArray[Any]
 Rating = Callable[[Sequence[Array]], Mapping[str, float]]
@@ -45,13 +46,14 @@ class Bitext:
 
 
 class Teacher(Batched):
-    """The objective of a translator: mean cross entropy of the target tokens."""
+    """The objective of a translator: mean cross entropy of the target tokens.
 
-    model: EncoderDecoder
+    Several networks read the same batches side by side, each learning as if it were alone.
+    """
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        networks: Sequence[EncoderDecoder],
         train: Bitext,
         held_out: Bitext | None,
         config: TrainConfig,
@@ -63,7 +65,7 @@ class Teacher(Batched):
         """Stand before the first batch.
 
         Args:
-            model: What learns.
+            networks: What learns, one at least.
             train: To learn from, at least one pair.
             held_out: To look at; their order should mean nothing.
             config: ``batch_size``, in tokens of the longer side, and ``seed``.
@@ -72,13 +74,15 @@ class Teacher(Batched):
             splitters: Draw how sources and targets are spelled in each epoch.
         """
         lengths = train.sources.lengths + 1, train.targets.lengths + 1  # with their boundaries
-        super().__init__(model, ShuffledPairs(*lengths, config.batch_size, config.seed))
+        batches = ShuffledPairs(*lengths, config.batch_size, config.seed)
+        super().__init__(side_by_side(networks), batches)
+        self.networks = networks
         self.train = train
         self.held_out = held_out
         self.rating = rating
         self.banned_ids = banned_ids
         self.splitters = splitters
-        self.compute = replicate(model, model.loss)
+        self.compute = replicate(self.model, self._losses)
 
     def counts(self, rows: Array) -> Array:
         """Target tokens of each pair as it is spelled this time, with its end, (B,)."""
@@ -90,8 +94,12 @@ class Teacher(Batched):
     def loss(self) -> Tensor:
         """Mean loss of the next batch, nats per token, with label smoothing."""
         rows, weight = self.next_rows()
-        loss: Tensor = self.compute(*self._batch(*self._drawn(rows)))[0]
-        return loss * weight
+        losses: Tensor = self.compute(*self._batch(*self._drawn(rows)))
+        return as_if_alone(losses) * weight
+
+    def _losses(self, *batch: Tensor) -> Tensor:
+        """Mean loss of every network, (K,)."""
+        return torch.stack([network.loss(*batch)[0] for network in self.networks])
 
     def evaluate(self, limit: int) -> Look:
         """How probable the targets held out are, and how good what is said without them."""
@@ -106,7 +114,7 @@ class Teacher(Batched):
 
     @torch.inference_mode()
     def _held_out_loss(self, pairs: Bitext, count: int) -> float:
-        """Mean over the tokens of the first pairs, in nats.
+        """Mean over the tokens of the first pairs and over the networks, in nats.
 
         With label smoothing, as in training: a smoothed model is never sure, so by its plain
         likelihood one that is right more often, and says so, could seem worse.
@@ -115,21 +123,21 @@ class Teacher(Batched):
         sources, targets = pairs.sources.lengths[:count] + 1, pairs.targets.lengths[:count] + 1
         total = 0.0
         for rows in by_tokens(np.maximum(sources, targets), targets, LOOKED):
-            loss, tokens = self.model.loss(*self._batch(pairs, rows))
-            total += float(loss) * tokens
+            loss = self._losses(*self._batch(pairs, rows)).mean()
+            total += float(loss) * int(targets[rows].sum())
         return total / int(targets.sum())
 
     def translate(self, count: int) -> list[Array]:
         """Greedy translations of the first pairs held out, (n,) ids each."""
-        pairs, steps = self.held_out, EncDecStepper(self.model)
+        pairs, steppers = self.held_out, [*map(EncDecStepper, self.networks)]
         assert pairs is not None, "nothing is held out"
         found: dict[int, Array] = {}
         order = np.argsort(pairs.targets.lengths[:count], kind="stable")
         for rows in np.array_split(order, -(-count // RATED_SIDE_BY_SIDE)):
-            state = steps.encode(*self._sources(pairs, rows))
+            sources = self._sources(pairs, rows)
             best = search(
-                steps,
-                state,
+                Ensemble(steppers),
+                joined(stepper.encode(*sources) for stepper in steppers),
                 BeamConfig(beam_size=1),
                 start_id=BOUNDARY,
                 end_id=BOUNDARY,
@@ -154,7 +162,7 @@ class Teacher(Batched):
 
     def _sources(self, pairs: Bitext, rows: Array) -> tuple[Array, Array]:
         """Ids (B, S) or pictures (B, S, D), and their lengths."""
-        reverse = self.model.config.reverse_source
+        reverse = self.networks[0].config.reverse_source
         ids, lengths = padded(pairs.sources, rows, boundary=BOUNDARY, reverse=reverse)
         if pairs.scans is None or pairs.scanner is None:
             return ids, lengths

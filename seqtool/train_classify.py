@@ -186,14 +186,9 @@ class LabelTask(Task):
     ) -> list[tuple[str, str]]:
         """Networks and training, a star on what the user did not fix."""
         network = objective.networks[0]
-        order, members = network.config.ngram_order, network.config.members
-        extra = []
-        if members > 1:
-            star = starred(settings, "members")
-            extra = [("members", f"{members}{star} such networks, whose logits are averaged")]
-        star = starred(settings, "ngram_order")
+        order, star = network.config.ngram_order, starred(settings, "ngram_order")
         beside = f"linear classifier of n-grams up to {order}{star}" if order else "nothing"
-        extra.append(("beside it", beside))
+        extra = [("beside it", beside)]
         return reader_rows(network, train, settings, seconds, reasons, extra)
 
     @property

@@ -223,12 +223,12 @@ class TranslateTask(Task):
         """The targets, of a fresh encoder-decoder."""
         import torch
 
-        from seqtool.encdec import EncoderDecoder
+        from seqtool.encdec import build_translators
         from seqtool.teacher import Teacher
 
         torch.manual_seed(train.seed % 2**64)
         source, target = self.spelling.source, self.spelling.target
-        network = EncoderDecoder(
+        networks = build_translators(
             model,
             self._source_size,
             target.vocab_size,
@@ -239,7 +239,7 @@ class TranslateTask(Task):
         banned = () if target.unknown_id is None else (target.unknown_id,)
         rating = rater(self.spelling, self.judged) if held_out is not None else None
         return Teacher(
-            network.to(device),
+            [network.to(device) for network in networks],
             self.sets[0],
             held_out,
             train,
@@ -269,7 +269,7 @@ class TranslateTask(Task):
     ) -> list[tuple[str, str]]:
         """Network and training, a star on what the user did not fix."""
         star = partial(starred, settings)
-        model = objective.model.config
+        model = objective.networks[0].config
         extra = [
             (
                 "attention",
@@ -287,7 +287,7 @@ class TranslateTask(Task):
                 + f"; label smoothing {model.label_smoothing:g}{star('label_smoothing')}",
             ),
         ]
-        return reader_rows(objective.model, train, settings, seconds, reasons, extra)
+        return reader_rows(objective.networks[0], train, settings, seconds, reasons, extra)
 
     @property
     def vocab_size(self) -> int:
@@ -308,7 +308,7 @@ class TranslateTask(Task):
         self, objective: "Teacher", train: TrainConfig, announce: Callable[[], None]
     ) -> None:
         """Compile the loops of the recurrent layers."""
-        model = objective.model
+        model = objective.networks[0]
         rows = max(1, train.batch_size // STEPS)
         model.encoder.prepare(rows, STEPS, announce, padded=True)
         for stack in (model.query, model.reader):

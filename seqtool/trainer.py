@@ -6,7 +6,7 @@ out: when to report, evaluate and save, and what to do when an update fails; tha
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -125,6 +125,17 @@ class Batched:
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Put back what ``capture`` gave."""
         self.batches.load_state_dict(counters["batches"])
+
+
+def side_by_side(networks: Sequence[nn.Module]) -> nn.Module:
+    """Networks as one module, in which they have numbers; one that is alone stays what it is."""
+    return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+
+
+def as_if_alone(losses: Tensor) -> Tensor:
+    """The mean loss of K networks, (K,), with the gradient of the sum: each learns as if alone."""
+    total = losses.sum()
+    return total + (losses.mean() - total).detach()
 
 
 class Trainer:

@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 
 BLOCK = 24  # rows that go through a step together: what they need stays in the nearer caches
 NOUGHT = np.float32(0)
+NO_WEIGHTS = np.zeros((0, 0), np.float32)
 
 
 class Rows(NamedTuple):
@@ -353,12 +354,42 @@ def say(net: Transducer, said: Said, desk: Desk, first: int, count: int) -> None
     if said.logits.shape[0]:
         return
     for i in range(count):
-        row = first + i
         for j in range(len(said.banned), padded):
             made[i, j] = -np.inf
-        norm = likeliest(made.ravel(), i * padded, said.banned, said.top[row], said.logs[row])
-        said.norms[row] = norm
-        said.ends[row] = min(0.0, float(made[i, said.end_id]) - norm)
+        rank_row(made, i, said, first + i)
+
+
+@inlined
+def rank_row(logits: Array, i: int, said: Said, row: int) -> None:
+    """The likeliest tokens by row i of logits (B, V padded), those behind the vocabulary -inf."""
+    place = i * logits.shape[1]
+    norm = likeliest(logits.ravel(), place, said.banned, said.top[row], said.logs[row])
+    said.norms[row] = norm
+    said.ends[row] = min(0.0, float(logits[i, said.end_id]) - norm)
+
+
+@compiled
+def rank_rows(
+    logits: Array,
+    banned: Array,
+    top: Array,
+    logs: Array,
+    norms: Array,
+    ends: Array,
+    end_id: int,
+) -> int:
+    """The likeliest tokens of rows of logits, (B, V padded) float32; see ``rank_row``.
+
+    Args:
+        logits: From here on those of Said.
+
+    Returns:
+        0, like a successful program.
+    """
+    said = Said(NO_WEIGHTS, logits, banned, top, logs, norms, ends, end_id)
+    for i in range(len(logits)):
+        rank_row(logits, i, said, i)
+    return 0
 
 
 @inlined

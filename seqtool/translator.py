@@ -14,7 +14,8 @@ import numpy.typing as npt
 from seqtool.beam import Hypothesis, Ranking, draw, search
 from seqtool.config import GATES, BeamConfig, DecodeConfig, Precision, TranslatorConfig
 from seqtool.decode import State, check_finite, select_rows
-from seqtool.shapes import layer_shapes
+from seqtool.ensemble import Ensemble, joined, together
+from seqtool.shapes import layer_shapes, of_all_members, of_member
 from seqtool.team import Team
 
 if TYPE_CHECKING:
@@ -58,20 +59,18 @@ class Translator:
             announce: Called if code has to be compiled, which takes seconds, once.
         """
         self.config = config
-        self.net = build_transducer(config, weights, precision)
-        # Of pictures the embedding of a column: a matrix (E, D) and a bias (E,).
-        self.lens = None
-        if "source_embedding.bias" in weights:
-            self.lens = weights["source_embedding.weight"], weights["source_embedding.bias"]
+        own = [of_member(config, weights, number) for number in range(config.members)]
+        self.networks = [Network(config, one, precision) for one in own]
         self.team = Team(threads)
         self.announce = announce
 
-    def read(self, sources: Sequence[Array]) -> "Reading":
+    def read(self, sources: Sequence[Array]) -> "Reading | Readings":
         """Read sources, each its ids (S,) or its columns of pixels (S, D), without a boundary.
 
         At least one.
         """
-        return Reading(self, sources)
+        found = [Reading(self, network, sources) for network in self.networks]
+        return found[0] if len(found) == 1 else Readings(found)
 
     def translate(
         self,
@@ -165,8 +164,19 @@ class Translator:
         return found
 
 
+class Network:
+    """One encoder-decoder, laid out for the loops."""
+
+    def __init__(self, config: TranslatorConfig, weights: Weights, precision: Precision) -> None:
+        self.net = build_transducer(config, weights, precision)
+        # Of pictures the embedding of a column: a matrix (E, D) and a bias (E,).
+        self.lens = None
+        if "source_embedding.bias" in weights:
+            self.lens = weights["source_embedding.weight"], weights["source_embedding.bias"]
+
+
 class Reading:
-    """Sources that have been read; drives a beam (beam.Ranker).
+    """Sources that a network has read; drives a beam (beam.Ranker).
 
     Attributes:
         state: Before the first token, a row for each source: h and, of an LSTM, c of all decoder
@@ -174,18 +184,18 @@ class Reading:
             a row is of, (1, N, 1) int64.
     """
 
-    def __init__(self, translator: Translator, sources: Sequence[Array]) -> None:
+    def __init__(self, translator: Translator, network: Network, sources: Sequence[Array]) -> None:
         from seqtool.memories import read
         from seqtool.transducer import GROUP, NONE, Memory
 
         self._team, self._announce = translator.team, translator.announce
-        net, count = translator.net, len(sources)
-        if translator.lens is not None:
-            table, sources = embed_columns(*translator.lens, sources)
+        net, count = network.net, len(sources)
+        if network.lens is not None:
+            table, sources = embed_columns(*network.lens, sources)
             net = net._replace(source=table)
         self._net = net
         self.vocab_size = len(net.target)
-        self._padded = _rows_of(net, net.places.output)
+        self.padded = _rows_of(net, net.places.output)
         turned = [
             source[::-1] if translator.config.reverse_source else source for source in sources
         ]
@@ -227,7 +237,7 @@ class Reading:
 
     def look(self, ids: Array, state: State) -> tuple[Array, State, Array]:
         """As ``step``, and where each row looked: (B, most positions of any source)."""
-        logits = np.zeros((len(ids), self._padded), np.float32)
+        logits = np.zeros((len(ids), self.padded), np.float32)
         weights = np.zeros((len(ids), int(self._memory.lengths.max())), np.float32)
         after, _, _ = self._step(ids, state, logits, weights, 0, NONE_BANNED, BOUNDARY)
         return logits[:, : self.vocab_size], after, weights
@@ -236,7 +246,7 @@ class Reading:
         self, ids: Array, state: State, *, count: int, end_id: int, banned_ids: Array
     ) -> tuple[Ranking, State]:
         """Read one token per row; gives the ``count`` likeliest that are not banned."""
-        logits, weights = np.zeros((0, self._padded), np.float32), np.zeros((0, 0), np.float32)
+        logits, weights = np.zeros((0, self.padded), np.float32), np.zeros((0, 0), np.float32)
         after, ranking, norms = self._step(ids, state, logits, weights, count, banned_ids, end_id)
         check_finite(norms)
         return ranking, after
@@ -282,6 +292,43 @@ class Reading:
 
         with announced(self._announce):
             self._team.run(job, like, amount)
+
+
+class Readings(Ensemble[Reading]):
+    """Sources that several networks have read; drives a beam (beam.Ranker).
+
+    Attributes:
+        state: Before the first token, that of all networks.
+    """
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        super().__init__(readings)
+        self.state = joined(reading.state for reading in readings)
+
+    def look(self, ids: Array, state: State) -> tuple[Array, State, Array]:
+        """As ``Reading.look``, the mean of what the networks say and of where they look."""
+        made = [reading.look(ids, own) for reading, own in self.each(state)]
+        logits, states, weights = zip(*made, strict=True)
+        return together(logits), joined(states), together(weights)
+
+    def ranked(
+        self, ids: Array, state: State, *, count: int, end_id: int, banned_ids: Array
+    ) -> tuple[Ranking, State]:
+        """Read one token per row; gives the ``count`` likeliest that are not banned."""
+        from seqtool.transduction import rank_rows
+
+        logits, state = self.step(ids, state)
+        batch = len(logits)
+        # Padded as those of a network are, for loops that take several at once.
+        padded = np.full((batch, self.models[0].padded), -np.inf, np.float32)
+        padded[:, : self.vocab_size] = logits
+        banned = np.zeros(self.vocab_size, np.bool_)
+        banned[banned_ids] = True
+        top, logs = np.zeros((batch, count), np.int64), np.zeros((batch, count))
+        norms, ends = np.zeros((2, batch))
+        rank_rows(padded, banned, top, logs, norms, ends, end_id)
+        check_finite(norms)
+        return Ranking(top, logs, ends), state
 
 
 def embed_columns(
@@ -394,7 +441,7 @@ def build_transducer(
 def weight_shapes(
     config: TranslatorConfig, source_size: int, target_size: int, *, pictures: bool = False
 ) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every weight of an encoder-decoder: what a model file must hold.
+    """The name and shape of every weight of a translator: what a model file must hold.
 
     Args:
         config: Its shape.
@@ -436,4 +483,4 @@ def weight_shapes(
         shapes["deep_norm.weight"] = shapes["deep_norm.bias"] = (embed,)
         if config.attention != "none":
             shapes["memory_norm.weight"] = shapes["memory_norm.bias"] = (both,)
-    return shapes
+    return of_all_members(config, shapes)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqtool.classifier import Classifier, Words, build_classifier, side_by_side
+from seqtool.classifier import Classifier, Words, build_classifier
 from seqtool.config import ClassifierConfig, ModelConfig
 from seqtool.judge import TextJudge, weight_shapes
 from seqtool.judging import TextSequences
 from seqtool.lexicon import Lexicon
 from seqtool.models import LanguageModel, shapes, to_arrays
+from seqtool.trainer import side_by_side
 
 SMALL: dict[str, Any] = {"hidden_size": 5, "embed_size": 4, "part_buckets": 31, "ngram_order": 0}
 CONFIGS = {

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from seqtool.beam import search
 from seqtool.config import BeamConfig, TrainConfig, TranslatorConfig
-from seqtool.encdec import EncDecStepper, EncoderDecoder
+from seqtool.encdec import EncDecStepper, build_translators
 from seqtool.lexicon import Texts
 from seqtool.subwords import Splitter
 from seqtool.teacher import Bitext, Teacher
@@ -37,8 +37,8 @@ def make(
     torch.manual_seed(1)
     config = TranslatorConfig(**(SMALL | options))
     train = TrainConfig(batch_size=200, lr=1e-2, warmup=10, steps=150, eval_tokens=10_000)
-    model = EncoderDecoder(config, V, V)
-    return Teacher(model, reversals(400, 1), held_out, train, rating=rating, splitters=splitters)
+    networks = build_translators(config, V, V)
+    return Teacher(networks, reversals(400, 1), held_out, train, rating=rating, splitters=splitters)
 
 
 def run(teacher: Teacher, steps: int) -> Trainer:
@@ -145,6 +145,44 @@ def test_pairs_are_learned_as_they_are_spelled_in_each_epoch():
         assert teacher.loss().item() == pytest.approx(wanted.item(), rel=1e-6)
         epochs.setdefault(teacher.batches.epochs, []).append(int(pairs.targets.lengths.sum()))
     assert len({sum(sizes) for sizes in epochs.values()}) > 1
+
+
+def test_networks_side_by_side_learn_what_each_learns_alone():
+    # So low a limit that every gradient is clipped, and each by another factor.
+    config = TrainConfig(batch_size=200, lr=1e-2, warmup=2, steps=150, clip_norm=0.05)
+    together, ones = make(members=3, held_out=reversals(30, 2)), [make() for _ in range(3)]
+    with torch.no_grad():
+        together.networks[1].output.bias.mul_(20)
+    for one, network in zip(ones, together.networks, strict=True):
+        one.networks[0].load_state_dict(network.state_dict())
+    trainers = [Trainer(learner, config) for learner in (together, *ones)]
+    for _ in range(6):
+        (loss, _), *others = [trainer.update() for trainer in trainers]
+        assert loss == pytest.approx(np.mean([other for other, _ in others]), rel=1e-5)
+    for one, network in zip(ones, together.networks, strict=True):
+        for mine, other in zip(network.parameters(), one.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, other)
+        one.held_out = together.held_out
+    losses = [one.evaluate(10_000).loss for one in ones]
+    assert together.evaluate(10_000).loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_networks_translate_by_the_mean_of_their_logits():
+    teacher = make(members=2, held_out=reversals(12, 3))
+    run(teacher, 40)
+    for row, found in enumerate(teacher.translate(12)):
+        steppers = [EncDecStepper(network) for network in teacher.networks]
+        sources = teacher._sources(teacher.held_out, np.array([row]))
+        states = [stepper.encode(*sources) for stepper in steppers]
+        said, ids = [], np.zeros(1, np.int64)
+        while len(said) < 2 * teacher.held_out.targets.lengths[row] + 4:
+            made = [s.step(ids, state) for s, state in zip(steppers, states, strict=True)]
+            states = [state for _, state in made]
+            ids = (made[0][0] + made[1][0]).argmax(axis=1)
+            if ids[0] == 0:
+                break
+            said.append(int(ids[0]))
+        assert found.tolist() == said
 
 
 @pytest.mark.parametrize("splitters", [(None, None), (halves(), halves())])

@@ -12,6 +12,7 @@ from conftest import error_line
 from seqtool.checkpoint import DICTIONARY, load, load_events, load_last
 from seqtool.encdec import EncoderDecoder
 from seqtool.models import shapes
+from seqtool.places import BEST
 from seqtool.spelling import Spelling
 
 SMALL = ("--hidden-size", 12, "--embed-size", 8, "--batch-size", 60, "-q")
@@ -78,7 +79,7 @@ def test_two_files_are_the_same_as_a_table(run, table, tmp_path):
     assert all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
 
 
-PIECES = ("--tokenizer", "bpe", "--vocab-size", 270, "--subword-dropout", 0.3)
+PIECES = ("--tokenizer", "bpe", "--vocab-size", 300, "--subword-dropout", 0.3)
 
 
 @pytest.mark.parametrize("options", [(), PIECES])
@@ -100,7 +101,7 @@ def test_a_run_taken_up_again_equals_the_unbroken_one(run, table, tmp_path, monk
         args = ("train", table, "--task", "translate", "-o", tmp_path / "broken", *SMALL)
         run(*args, *steps, "--report-every", 5)
     assert load_last(tmp_path / "broken")[1]["now"]["step"] == 15
-    train(run, table, tmp_path / "broken", "--resume")
+    train(run, table, tmp_path / "broken", *steps, "--resume")
     one, two = load_last(whole)[0], load_last(tmp_path / "broken")[0]
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
@@ -114,6 +115,7 @@ def test_a_run_taken_up_again_equals_the_unbroken_one(run, table, tmp_path, monk
         ("--tying", "none", "--no-layer-norm", "--separate"),
         ("--cell", "rnn", "--nonlinearity", "relu", "--source-word-dropout", 0.2),
         ("--tokenizer", "bpe", "--vocab-size", 300, "--subword-dropout", 0.3),
+        ("--members", 3),
     ],
 )
 def test_every_shape_can_be_asked_for(run, table, tmp_path, options):
@@ -128,6 +130,28 @@ def test_every_shape_can_be_asked_for(run, table, tmp_path, options):
     assert model.layer_norm == ("--no-layer-norm" not in asked)
     assert model.tying == asked.get("--tying", "all")
     assert model.subword_dropout == asked.get("--subword-dropout", 0)
+    assert model.members == asked.get("--members", 1)
+
+
+def test_networks_side_by_side_serve_every_command(run, table, tmp_path):
+    model = train(run, table, tmp_path / "m", "--members", 2, "--steps", 40)
+    again = train(run, table, tmp_path / "again", "--members", 2, "--steps", 40)
+    assert (model / BEST).read_bytes() == (again / BEST).read_bytes()
+    assert {name.split(".")[0] for name in load(model).weights} == {"0", "1"}
+    code, out, err = run("translate", model, "abc", "--json")
+    assert code == 0, err
+    assert {"text", "score", "alignment"} <= json.loads(out).keys()
+    code, out, err = run("evaluate", model, table, "--json")
+    assert code == 0, err
+    assert json.loads(out)["rows"] == 200
+    code, out, err = run("selftest", model)
+    assert code == 0, out + err
+    code, out, err = run("inspect", model, table, "--health")
+    assert code == 0, err
+    assert "the first of the 2 networks" in err
+    code, out, err = run("inspect", model)
+    assert code == 0, err
+    assert "the mean of 2 networks" in out
 
 
 def test_epochs_are_passes_over_the_pairs(run, table, tmp_path):

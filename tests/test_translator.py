@@ -1,5 +1,7 @@
 """The torch-free translator agrees with the model it was saved from, in every batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,48 @@ def test_alignments_are_the_models(shape):
         assert weights.shape == (len(target) + 1, 1 if shape == "none" else len(source) + 1)
         assert_allclose(weights, expected, atol=2e-5)
         assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+
+
+def make_several(shape):
+    """Three translators of one network each, and one of all three."""
+    ones = [make(shape=shape, seed=seed) for seed in (3, 4, 5)]
+    weights = {
+        f"{number}.{name}": value.numpy()
+        for number, (model, _) in enumerate(ones)
+        for name, value in model.state_dict().items()
+    }
+    config = replace(ones[0][0].config, members=3)
+    source_size = V if config.tying == "all" else V_S
+    expected = {name: value.shape for name, value in weights.items()}
+    assert expected == weight_shapes(config, source_size, V)
+    return [translator for _, translator in ones], Translator(config, weights)
+
+
+@pytest.mark.parametrize("shape", ["dot", "fed", "tied", "none"])
+def test_several_networks_answer_by_the_mean_of_their_logits(shape):
+    ones, several = make_several(shape)
+    sources = draw_sources(9)
+    readings, reading = [one.read(sources) for one in ones], several.read(sources)
+    states, state, ids = [one.state for one in readings], reading.state, np.zeros(9, np.int64)
+    for token in range(5):
+        looks = [r.look(ids, own) for r, own in zip(readings, states, strict=True)]
+        states = [after for _, after, _ in looks]
+        before = state
+        logits, state, weights = reading.look(ids, state)
+        assert_allclose(logits, np.mean([said for said, _, _ in looks], axis=0), atol=1e-5)
+        assert_allclose(weights, np.mean([where for _, _, where in looks], axis=0), atol=1e-6)
+        banned = np.array([token + 1])
+        found, _ = reading.ranked(ids, before, count=4, end_id=0, banned_ids=banned)
+        expected = rank(logits, count=4, end_id=0, banned_ids=banned)
+        assert np.array_equal(found.ids, expected.ids)
+        assert_allclose(found.log_probs, expected.log_probs, atol=1e-5)
+        assert_allclose(found.end, expected.end, atol=1e-5)
+        ids = (3 * ids + token) % V
+    whole = [found[0].ids.tolist() for found in several.translate(sources, BeamConfig(), [12] * 9)]
+    for source, translation in zip(sources, whole, strict=True):
+        alone = several.translate([source], BeamConfig(), [12])
+        assert alone[0][0].ids.tolist() == translation
+    assert len(several.align(sources, [np.array([1, 2])] * 9)) == 9
 
 
 @pytest.mark.parametrize("shape", ["dot", "fed"])
