@@ -259,7 +259,11 @@ def train(
     ] = None,
     subword_dropout: Annotated[
         float | None,
-        option("translate: BPE tokens read as their parts.", "--subword-dropout", auto=True),
+        option(
+            "translate: BPE tokens read as their parts.",
+            "--subword-dropout",
+            shown=TranslatorConfig.subword_dropout,
+        ),
     ] = None,
     reverse_source: Annotated[
         bool | None,

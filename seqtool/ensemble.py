@@ -45,7 +45,4 @@ def joined(states: Iterable[State]) -> State:
 
 def together(said: Sequence[Array]) -> Array:
     """The mean of what several models say, arrays of one shape; of one it is what that says."""
-    if len(said) == 1:
-        return said[0]
-    mean: Array = np.mean(said, axis=0, dtype=np.float32)
-    return mean
+    return said[0] if len(said) == 1 else np.asarray(np.mean(said, axis=0, dtype=np.float32))

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from seqtool.config import GATES, NGRAM_LOGITS_VOCABULARY, ModelConfig, TrainConfig
-from seqtool.dense import product
 
 DEFAULT_SECONDS = 300.0  # with no budget and no number of steps or epochs
 BACKOFF_ORDER = 8  # n-grams longer than this hardly ever come back
@@ -32,11 +31,11 @@ class Plan:
 
 def measure_gflops(seconds: float = 0.15) -> float:
     """Speed of a float32 matrix product of a recurrent layer's size, in GFLOP/s."""
-    left, right = torch.ones(1024, 512), torch.ones(1024, 512)
-    product(left, right)  # the first one sets up threads
+    left, right = torch.ones(1024, 512), torch.ones(512, 1024)
+    torch.mm(left, right)  # the first product sets up threads
     products, began = 0, time.monotonic()
     while (spent := time.monotonic() - began) < seconds:
-        product(left, right)
+        torch.mm(left, right)
         products += 1
     return 2e-9 * 1024 * 512 * 1024 * products / spent
 

@@ -31,7 +31,6 @@ class Sizes:
     target_vocabulary: int
     joint: bool  # one vocabulary for both sides
     pictures: bool = False  # sources are columns of pixels
-    pieces: bool = False  # of words, by BPE, on either side
 
 
 def flops_per_token(model: TranslatorConfig, sizes: Sizes) -> float:
@@ -77,8 +76,6 @@ def choose_translator(
     if "dropout" not in given:
         model["dropout"] = _dropout(epochs, words)
         reasons.append(f"dropout {model['dropout']:g} for about {epochs:.0f} epochs")
-    if "subword_dropout" not in given and sizes.pieces:
-        model["subword_dropout"] = _subword_dropout(epochs)
     train: dict[str, Any] = {}
     if "batch_size" not in given:
         train["batch_size"] = batch_tokens(sizes.target_tokens)
@@ -148,11 +145,6 @@ def _dropout(epochs: float, words: bool) -> float:
     """Pairs read once or twice are not learned by heart; spellings follow rules, words less so."""
     wanted = min(0.4, 0.06 * math.log2(max(1.0, epochs)))
     return round(wanted if words else min(0.2, wanted / 2), 2)
-
-
-def _subword_dropout(epochs: float) -> float:
-    """The more often a word is read, the more ways to spell it are worth their time."""
-    return round(min(0.1, 0.02 * math.log2(max(1.0, epochs))), 2)
 
 
 def _learning_rate(model: TranslatorConfig) -> float:

@@ -197,7 +197,6 @@ class TranslateTask(Task):
             target_vocabulary=self.spelling.target.vocab_size,
             joint=self.spelling.joint,
             pictures=self.scanner is not None,
-            pieces="bpe" in (side.kind for side in self._sides),
         )
 
     @property

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "ensemble": {"decode"},
     "devices": {*BASIC, "memory"},
     "memory": set(),
-    "plan": {"config", "dense"},
+    "plan": {"config"},
     "optim": {"distributed", "config", "ngrams"},
     "ngrams": {"hashing"},
     "files": {"errors"},
