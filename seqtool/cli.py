@@ -2,6 +2,8 @@
 
 import errno
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -55,12 +57,18 @@ for command in (train, generate, classify, tag, translate, evaluate, inspect, cu
     app.command()(command)
 
 
+@cache
+def _commands() -> Callable[..., int | None]:
+    """What parses and runs them; typer would make it anew from their signatures for each call."""
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every error that a user can cause becomes one line."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         check_single_dash(arguments)
-        status = app(arguments or ["--help"], standalone_mode=False)
+        status = _commands()(arguments or ["--help"], standalone_mode=False)
     except SeqtoolError as err:
         status = complain(str(err), err.exit_code)
     except TyperException as err:
