@@ -210,18 +210,18 @@ def find_copies(keys: Keys, labels: Sequence[Label]) -> tuple[list[int], list[in
         labels: Of the rows, (n,); none if nothing is known of them.
     """
     order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
-    sizes = np.diff(starts, append=len(keys))
-    copies: list[int] = []
-    conflicts: list[int] = []
-    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
-        rows = [int(row) for row in order[start : start + size]]
-        if keys[rows[0]] == 0:
-            continue
-        copies += rows[1:]
-        if labels and len({labels[row] for row in rows}) > 1:
-            conflicts += rows
-    return sorted(copies), sorted(conflicts)
+    ordered = keys[order]
+    same = np.zeros(len(keys), dtype=bool)  # as the one before it in this order
+    np.equal(ordered[1:], ordered[:-1], out=same[1:])
+    same &= ordered != 0
+    del ordered  # 8 bytes for each row, and texts may be short
+    again = np.flatnonzero(same)
+    others = []
+    if labels:
+        others = [at for at in again.tolist() if labels[order[at]] != labels[order[at - 1]]]
+    group = np.cumsum(~same)
+    conflicts = order[np.isin(group, group[others])]
+    return np.sort(order[again]).tolist(), np.sort(conflicts).tolist()
 
 
 def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:

@@ -27,6 +27,7 @@ from seqtool.config import DataConfig
 from seqtool.errors import CheckpointError, DataError
 from seqtool.idfiles import joined
 from seqtool.longtexts import LONG_BYTES, Encoded, Order, Tell, read_long
+from seqtool.memory import drop_pages
 from seqtool.text import TextFiles, open_text
 from seqtool.tokenizer import Tokenizer
 
@@ -285,15 +286,12 @@ class Streams:
 
 
 def let_go(ids: Ids) -> None:
-    """Take the pages of mapped ids that have been read out of memory; reading brings them back.
-
-    The system would not do so while it has memory left, and counts them as the process's.
-    """
+    """Take the pages of mapped ids that have been read out of memory."""
     base: Any = ids
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-        base.madvise(mmap.MADV_DONTNEED)
+    if isinstance(base, mmap.mmap):
+        drop_pages(base)
 
 
 def fit_shape(num_tokens: int, batch_size: int, bptt: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Memory that a process keeps for itself, or gives back, instead of what the C library would do."""
 
 import ctypes
+import mmap
 
 # Parameters of glibc's mallopt (malloc.h), and what they are set to.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -25,6 +26,15 @@ def keep_memory() -> None:
 def give_back() -> None:
     """Give what reading and counting have freed back to the system: no step will need it."""
     _glibc("malloc_trim", 0)
+
+
+def drop_pages(mapping: mmap.mmap) -> None:
+    """Take what was read of a mapped file out of memory; reading it again brings it back.
+
+    The system would not do so while it has memory left, and counts the pages as the process's.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _glibc(name: str, *values: int) -> None:

@@ -77,22 +77,18 @@ def hold_out(
     Raises:
         DataError: If one part would be empty.
     """
-    first, group = np.unique(keys, return_index=True, return_inverse=True)[1:]
-    sizes = np.bincount(group)
-    strata = _strata([labels[i] for i in first] if labels else [""] * len(first))
-    order = np.lexsort((mixed(keys[first], seed), strata))
+    order = np.argsort(keys, kind="stable")
+    starts = _starts(keys[order])
+    first, sizes = order[starts], np.diff(starts, append=len(keys))
+    strata = _strata([labels[i] for i in first] if labels else [], len(first))
     held = np.zeros(len(first), dtype=bool)
     owed = 0.0  # what rounding has kept back in the classes before
-    for members in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
+    for members in _classes(np.lexsort((mixed(keys[first], seed), strata)), strata):
         wanted = fraction * float(sizes[members].sum()) + owed
-        taken = 0
-        for member in members[:-1]:  # the last one stays: a class must be met in training
-            if taken + sizes[member] / 2 <= wanted:
-                held[member] = True
-                taken += int(sizes[member])
-        owed = wanted - taken
-    valid = np.flatnonzero(held[group])
-    train = np.flatnonzero(~held[group])
+        # The last one stays: a class must be met in training.
+        owed = wanted - _take(members[:-1], sizes, wanted, held)
+    apart = np.repeat(held, sizes)
+    valid, train = np.sort(order[apart]), np.sort(order[~apart])
     if not len(valid) or not len(train):
         raise DataError(
             f"{where}: {len(keys)} rows with {len(first)} different texts are too few to hold out "
@@ -116,8 +112,7 @@ def fit_memory(
     share = MOST_CHARACTERS / max(1.0, length * len(data))
     if share >= 1:
         return data, ""
-    kept, _ = hold_out(data.keys(), labels, 1 - share, seed, data.name)
-    drawn = data.select(kept.tolist())
+    drawn = data.select(_drawn(mixed(data.keys(), seed), labels, share).tolist())
     return drawn, f"{len(drawn):,} of {len(data):,} rows drawn, as many as one run learns from; "
 
 
@@ -128,13 +123,69 @@ def _key(text: str) -> int:
     return blob_key(squeezed.encode("utf-8", "surrogateescape"))
 
 
-def _strata(labels: Sequence[str | tuple[str, ...]]) -> npt.NDArray[np.int64]:
+def _drawn(order: Keys, labels: Sequence[str | tuple[str, ...]], share: float) -> Indices:
+    """The rows of a share of each class, ascending: those that come last; one at least.
+
+    Rows of one key are drawn together. There may be hundreds of millions, so it takes few arrays.
+    """
+    kept = np.zeros(len(order), dtype=bool)
+    strata = _strata(labels, len(order))
+    for members in _classes(np.argsort(strata, kind="stable"), strata):
+        own = order[members]
+        left = len(own) - max(1, round(share * len(own)))
+        kept[members] = own >= np.partition(own, left)[left]
+    return np.flatnonzero(kept)
+
+
+def _starts(keys: Keys) -> Indices:
+    """Where runs of equal keys begin."""
+    starts = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=starts[1:])
+    return np.flatnonzero(starts)
+
+
+def _classes(rows: Indices, strata: npt.NDArray[np.int32]) -> list[Indices]:
+    """Rows in the order of their classes, cut between these."""
+    return np.split(rows, np.cumsum(np.bincount(strata))[:-1])
+
+
+def _take(members: Indices, sizes: Indices, wanted: float, held: npt.NDArray[np.bool_]) -> int:
+    """Hold out one after the other that fits with half of its rows; says how many rows those are.
+
+    Args:
+        members: Groups of rows.
+        sizes: Rows of each group.
+        wanted: Rows to hold out.
+        held: Whether each group is held out, set here.
+    """
+    own = sizes[members]
+    before = np.cumsum(own) - own
+    misfits = np.flatnonzero(before + own / 2 > wanted)
+    fitting = int(misfits[0]) if len(misfits) else len(own)
+    held[members[:fitting]] = True
+    taken = int(own[:fitting].sum())
+    for member in members[fitting:]:  # smaller ones may still fit
+        if taken + 0.5 > wanted:
+            break
+        if taken + sizes[member] / 2 <= wanted:
+            held[member] = True
+            taken += int(sizes[member])
+    return taken
+
+
+def _strata(labels: Sequence[str | tuple[str, ...]], rows: int) -> npt.NDArray[np.int32]:
     """For each row the class in which the fraction is kept, as a number."""
-    sets = [(label,) if isinstance(label, str) else label for label in labels]
-    counts = Counter(label for found in sets for label in found)
-    rarest = [min(found, key=lambda label: (counts[label], label), default="") for found in sets]
+    if not labels:
+        return np.zeros(rows, np.int32)
+    known: dict[str | tuple[str, ...], int] = {}  # few beside the rows
+    found = np.fromiter((known.setdefault(label, len(known)) for label in labels), np.int32, rows)
+    sets = [(label,) if isinstance(label, str) else label for label in known]
+    counts: Counter[str] = Counter()
+    for some, count in zip(sets, np.bincount(found).tolist(), strict=True):
+        counts.update(dict.fromkeys(some, count))
+    rarest = [min(some, key=lambda label: (counts[label], label), default="") for some in sets]
     numbers = {label: number for number, label in enumerate(sorted(set(rarest)))}
-    return np.array([numbers[label] for label in rarest], dtype=np.int64)
+    return np.array([numbers[label] for label in rarest], np.int32)[found]
 
 
 def mixed(keys: Keys, seed: int) -> Keys:
@@ -142,7 +193,8 @@ def mixed(keys: Keys, seed: int) -> Keys:
 
     Source: Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195, figure 16.
     """
-    mixed = keys + np.uint64(0x9E3779B97F4A7C15 * (seed + 1) % 2**64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    found = keys + np.uint64(0x9E3779B97F4A7C15 * (seed + 1) % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        found ^= found >> np.uint64(shift)
+        found *= np.uint64(factor)
+    return found

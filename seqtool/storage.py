@@ -3,12 +3,15 @@
 The file loses its name once it is written, so that hardly any exit can leave it behind.
 """
 
+import mmap
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
+
+from seqtool.memory import drop_pages
 
 if TYPE_CHECKING:
     from datasets.arrow_writer import ArrowWriter  # type: ignore[import-untyped]
@@ -44,11 +47,10 @@ class TextStore:
             return self._kept
         self._spill()
         self._writer.finalize()
-        import datasets  # type: ignore[import-untyped]
-
-        table = datasets.Dataset.from_file(str(Path(self._directory, "texts"))).data
+        with open(Path(self._directory, "texts"), "rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         shutil.rmtree(self._directory)  # the map keeps the content
-        return _Mapped(table, self._rows)
+        return _Mapped(mapping, self._rows)
 
     def _spill(self) -> None:
         if not self._kept:
@@ -56,7 +58,7 @@ class TextStore:
         first = self._kept[0]
         width = 0 if isinstance(first, str) else len(first)
         if self._writer is None:
-            from datasets import Features, Value
+            from datasets import Features, Value  # type: ignore[import-untyped]
             from datasets.arrow_writer import ArrowWriter
 
             self._directory = tempfile.mkdtemp(prefix="seqtool-")
@@ -66,22 +68,30 @@ class TextStore:
             self._writer = ArrowWriter(
                 path=str(Path(self._directory, "texts")), features=Features(kinds)
             )
-        columns = zip(*self._kept, strict=True) if width else [self._kept]
-        batch = {
-            name: [str(text).encode("utf-8", "surrogateescape") for text in column]
-            for name, column in zip(_names(width), columns, strict=True)
-        }
-        self._writer.write_batch(batch)
+        for start in range(0, len(self._kept), _BATCH):
+            some = self._kept[start : start + _BATCH]
+            columns = zip(*some, strict=True) if width else [some]
+            batch = {
+                name: [str(text).encode("utf-8", "surrogateescape") for text in column]
+                for name, column in zip(_names(width), columns, strict=True)
+            }
+            self._writer.write_batch(batch)
         self._kept, self._chars = [], 0
 
 
 class _Mapped(Sequence[Text]):
-    """Texts in an Arrow table on disk."""
+    """Texts in an Arrow table on disk, of which little stays in memory once it was read."""
 
-    def __init__(self, table: Any, rows: int) -> None:
+    def __init__(self, mapping: mmap.mmap, rows: int) -> None:
+        import pyarrow  # type: ignore[import-untyped]
+
+        table = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapping)).read_all()
+        self._mapping = mapping
         self._columns = table.columns
         self._single = table.column_names == _names(0)
         self._rows = rows
+        self._read = 0  # since pages were dropped
+        drop_pages(mapping)
 
     def __len__(self) -> int:
         return self._rows
@@ -95,15 +105,24 @@ class _Mapped(Sequence[Text]):
             return Picked(self, range(self._rows)[index])
         row = range(self._rows)[index]  # also checks it
         parts = tuple(_decoded(column[row].as_py()) for column in self._columns)
+        self._count(1)
         return parts[0] if self._single else parts
 
     def __iter__(self) -> Iterator[Text]:
         """In batches, which is ten times as fast as one by one."""
         for start in range(0, self._rows, _BATCH):
             columns = [column.slice(start, _BATCH).to_pylist() for column in self._columns]
+            self._count(_BATCH)
             for cells in zip(*columns, strict=True):
                 parts = tuple(map(_decoded, cells))
                 yield parts[0] if self._single else parts
+
+    def _count(self, rows: int) -> None:
+        """Have no more pages in memory than some rows lie on."""
+        self._read += rows
+        if self._read >= _BATCH:
+            drop_pages(self._mapping)
+            self._read = 0
 
 
 class Picked(Sequence[Text]):

@@ -68,6 +68,10 @@ class Table:
 
     def keys(self) -> Keys:
         """Fingerprints of the texts, (n,): equal for equal texts."""
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> Keys:
         return text_keys(self.texts)
 
     def select(self, indices: Sequence[int]) -> "Table":

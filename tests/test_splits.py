@@ -1,11 +1,15 @@
 """What is held out: the share of each class, copies together, the same choice every time."""
 
 import random
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import seqtool.splits as splits_module
+from seqtool.audit import find_copies
 from seqtool.bitext import read_split as read_pair_split
 from seqtool.config import LabelConfig, PairConfig
 from seqtool.errors import DataError
@@ -90,6 +94,77 @@ def test_several_labels_are_stratified_by_the_rarest():
     sets = [("common", "rare") if label == "rare" else ("common",) for label in labels]
     assert sum("rare" in sets[i] for i in held(texts, sets)[1]) == 20
     assert len(held(texts, [])[1]) == 200
+
+
+def slow_hold_out(keys, labels, fraction, seed):
+    """Group by group, each class to itself, in the order of mixed keys."""
+    groups = {}
+    for row, key in enumerate(keys.tolist()):
+        groups.setdefault(key, []).append(row)
+    sets = {key: labels[rows[0]] for key, rows in groups.items()}
+    counts = Counter(label for found in sets.values() for label in found)
+    classes = {}
+    for key, found in sets.items():
+        rarest = min(found, key=lambda label: (counts[label], label), default="")
+        classes.setdefault(rarest, []).append(key)
+    valid, owed = [], 0.0
+    for _, members in sorted(classes.items()):
+        places = splits_module.mixed(np.array(members, np.uint64), seed)
+        members = [members[at] for at in np.argsort(places)]
+        wanted, taken = fraction * sum(len(groups[key]) for key in members) + owed, 0
+        for key in members[:-1]:
+            if taken + len(groups[key]) / 2 <= wanted:
+                valid += groups[key]
+                taken += len(groups[key])
+        owed = wanted - taken
+    return sorted(valid)
+
+
+def slow_copies(keys, labels):
+    rows = {}
+    for row, key in enumerate(keys.tolist()):
+        rows.setdefault(key, []).append(row)
+    rows.pop(0, None)
+    copies = sorted(row for found in rows.values() for row in found[1:])
+    differ = [found for found in rows.values() if len({labels[row] for row in found}) > 1]
+    return copies, sorted(row for found in differ for row in found)
+
+
+def test_the_choice_and_the_copies_are_those_of_a_slow_loop():
+    rng = random.Random(5)
+    for _ in range(200):
+        count = rng.randint(30, 80)
+        kinds = [0, *(rng.getrandbits(64) for _ in range(rng.randint(9, 99)))]
+        keys = np.array(rng.choices(kinds, k=count), np.uint64)
+        labels = [tuple(sorted(rng.sample("abc", rng.randint(0, 2)))) for _ in range(count)]
+        fraction, seed = rng.choice([0.1, 0.3, 0.5, 0.9]), rng.randrange(9)
+        assert find_copies(keys, labels) == slow_copies(keys, labels)
+        valid = slow_hold_out(keys, labels, fraction, seed)
+        if valid:
+            train, found = hold_out(keys, labels, fraction, seed, "x")
+            assert found.tolist() == valid
+            assert sorted([*train, *valid]) == [*range(count)]
+
+
+def test_a_row_takes_few_bytes(table, monkeypatch):
+    """A table of 2 GB may have 100 million rows; here are 200 thousand."""
+    few = read_table(str(table), encoding="utf-8")
+    keys = np.random.default_rng(0).integers(0, 2**63, 200_000).astype(np.uint64)
+    labels = ["rare", *["common"] * 9] * 20_000
+    many = replace(few, texts=["abcdefghij"] * len(keys), labels=labels, rows=range(len(keys)))
+    monkeypatch.setattr(type(many), "keys", lambda data: keys)
+    monkeypatch.setattr(splits_module, "MOST_CHARACTERS", 20_000)
+
+    def most(work):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / len(keys)
+
+    assert most(lambda: find_copies(keys, labels)) < 30
+    assert most(lambda: fit_memory(many, labels, 1)) < 40
+    assert most(lambda: hold_out(keys, labels, 0.1, 1, "x")) < 90
 
 
 @pytest.mark.parametrize("texts", [["a"], ["a"] * 50, ["a", "b"]])

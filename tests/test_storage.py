@@ -1,7 +1,9 @@
 """Texts in memory or in a mapped file: the same sequence either way."""
 
+import sys
 import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,21 @@ def test_memory_is_bounded(monkeypatch, tmp_path):
     assert peak < 8_000_000  # of 20 MB of text
     assert found[12_345].startswith("12345 x")
     assert not list(tmp_path.glob("seqtool-*/texts"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is asked for there")
+def test_what_was_read_of_a_file_does_not_stay_in_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(storage, "MEMORY_CHARS", 100_000)
+
+    def megabytes():
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) / 1024
+
+    stored(["warm up " * 20] * 5000)[1]  # loads the libraries
+    before = megabytes()
+    found = stored(f"{n} " + "x" * 1000 for n in range(40_000))  # 40 MB
+    assert sum(len(text) for text in found) > 40_000_000
+    assert megabytes() < before + 10
+    assert sum(len(found[row]) for row in range(0, 40_000, 2)) > 20_000_000  # one by one
+    assert megabytes() < before + 10
