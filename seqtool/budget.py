@@ -22,7 +22,9 @@ EVALUATION_SHARE = 0.04  # of the budget, for all of them together
 CLOSING_SECONDS = 0.6  # from the last save to the end of the process
 SETTLE = 3  # first updates, slower than the rest, that no timing counts
 TRIED = 16  # updates timed before it is known how many networks the time is enough for
-TOLERANCE = 0.04  # of the budget: how far off the end must be before the fall is bent
+# How far off the end must be before the fall is bent: a share of the time left, which is no better
+# known, and of the budget, but of a long one no more than some seconds.
+TOLERANCE, SLACK, SLACK_SECONDS = 0.04, 0.02, 5.0
 
 
 @dataclass
@@ -147,9 +149,11 @@ class Pace:
         """Let the falling rate end after so many steps, if that makes a difference."""
         trainer, config = self.trainer, self.trainer.config
         off = abs(steps - config.steps) * self.seconds_per_step
+        allowed = TOLERANCE * max(0.0, self.left())
+        allowed += min(SLACK * self.budget.seconds, SLACK_SECONDS)
         # What is done a second time, after a rescue, keeps the rates of the first.
         again = trainer.step < self.reached
-        if again or trainer.step >= config.steps or off <= TOLERANCE * self.budget.seconds:
+        if again or trainer.step >= config.steps or off <= allowed:
             return False
         bends = (*config.bends, (trainer.step, config.steps))
         trainer.set_lengths(steps=steps, bends=bends)

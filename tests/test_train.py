@@ -636,6 +636,14 @@ def test_run_at_a_steady_speed_is_never_bent(corpus, tmp_path, monkeypatch):
     assert 0.85 * 9.0 < spent < 1.02 * 9.0
 
 
+def test_a_long_budget_ends_within_seconds(corpus, tmp_path, monkeypatch):
+    run, _, spent = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=900.0, step_seconds=slow_from(700, 1.0, 1.1)
+    )
+    assert 890 < spent < 907
+    assert 1 <= len(run.trainer.config.bends) <= 6
+
+
 def test_samples_of_their_own_rhythm_are_counted(corpus, tmp_path, monkeypatch):
     run, events, spent = run_within(
         corpus, tmp_path / "m", monkeypatch, seconds=20.0, step_seconds=lambda step: 0.05,
