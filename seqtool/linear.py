@@ -61,9 +61,10 @@ def ngram_keys(hashes: Array, texts: Texts, order: int) -> tuple[Array, Array]:
         order: Longest n-gram, at least 1; from two on, the borders of a text are part of some.
 
     Returns:
-        Keys, (K,) uint64, each n-gram of a text once, and the row of each, sorted by row and key.
+        Keys, (K,) uint64, each n-gram of a text once, and the row of each, (K,) int32, sorted by
+        row and key.
     """
-    row = np.repeat(np.arange(len(texts)), texts.lengths + 2)
+    row = np.repeat(np.arange(len(texts), dtype=np.int32), texts.lengths + 2)
     inner = np.ones(len(row), bool)
     first = texts.offsets[:-1] + 2 * np.arange(len(texts))
     inner[first] = inner[first + texts.lengths + 1] = False
@@ -108,8 +109,8 @@ def check_linear(arrays: Arrays, classes: int, where: str) -> None:
 def look_up(known: Array, keys: Array, rows: Array) -> tuple[Array, Array]:
     """Places of keys among the sorted known ones, and their rows; the unknown are left out."""
     if len(known) == 0:
-        return np.zeros(0, np.int64), rows[:0]
-    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.zeros(0, np.int32), rows[:0]
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1).astype(np.int32)
     found = known[places] == keys
     return places[found], rows[found]
 
@@ -181,17 +182,19 @@ def fit(
     if len(known) > most:
         known = np.sort(known[np.argsort(-counts, kind="stable")[:most]])
     places, rows = look_up(known, *features)
+    del features, counts  # of a large table it is a third of what all this takes
     scale = ratios(places, labels[rows], len(known), classes).astype(np.float32)
     best: Arrays = {}
     lowest, least = np.inf, GAIN / max(1, len(held_out_labels))
     for way in WAYS if len(held_out_labels) else (USUAL,):
         arrays: Arrays = {"keys": known}
-        values: Array = np.ones(len(places))
+        values: Array = np.ones(len(places), np.float32)
         if way.to_length:
             arrays["rarity"] = rarity = _rarity(places, len(known), len(labels))
-            values = rarity[places] / _lengths(rarity[places], rows, len(labels))[rows]
+            values = rarity[places]
+            values /= _lengths(values, rows, len(labels))[rows]
         shape = len(labels), len(known)
-        texts = csr_array((values.astype(np.float32), (rows, places)), shape=shape)
+        texts = csr_array((values, (rows, places)), shape=shape)
         factors, bias = np.full_like(scale, way.prior), np.zeros(classes, np.float32)
         before = np.inf
         for strength in way.strengths:
