@@ -283,4 +283,6 @@ def _factors(
         return float(loss.detach()) + strength / 2 * float(away.square().sum())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
+    # Twenty times the weights, and torch keeps the first one alive, with what it loads for it.
+    optimizer.state.clear()
     return factors.numpy(), bias.numpy()
