@@ -34,6 +34,7 @@ Problem = Literal[
 ]
 FATAL: tuple[Problem, ...] = ("missing-label", "one-class", "unseen-label")
 SHOWN = 5  # rows named for each problem
+AT_ONCE = 1 << 20  # keys looked up together
 RARE = 5  # a class with fewer rows is hardly learned and cannot be measured
 
 
@@ -209,12 +210,10 @@ def find_copies(keys: Keys, labels: Sequence[Label]) -> tuple[list[int], list[in
         keys: Of the rows' texts, (n,).
         labels: Of the rows, (n,); none if nothing is known of them.
     """
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    same = np.zeros(len(keys), dtype=bool)  # as the one before it in this order
-    np.equal(ordered[1:], ordered[:-1], out=same[1:])
-    same &= ordered != 0
-    del ordered  # 8 bytes for each row, and texts may be short
+    rows = _repeated(keys)
+    order = rows[np.argsort(keys[rows], kind="stable")]
+    same = np.zeros(len(order), dtype=bool)  # as the one before it in this order
+    np.equal(keys[order[1:]], keys[order[:-1]], out=same[1:])
     again = np.flatnonzero(same)
     others = []
     if labels:
@@ -222,6 +221,21 @@ def find_copies(keys: Keys, labels: Sequence[Label]) -> tuple[list[int], list[in
     group = np.cumsum(~same)
     conflicts = order[np.isin(group, group[others])]
     return np.sort(order[again]).tolist(), np.sort(conflicts).tolist()
+
+
+def _repeated(keys: Keys) -> npt.NDArray[np.int64]:
+    """The rows whose key another one has too, but for 0, in little memory if these are few."""
+    ordered = np.sort(keys)
+    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    several = several[several != 0]
+    if not len(several):
+        return np.zeros(0, np.int64)
+    found = [
+        first + np.flatnonzero(np.isin(keys[first : first + AT_ONCE], several))
+        for first in range(0, len(keys), AT_ONCE)
+    ]
+    return np.concatenate(found)
 
 
 def _copies(data: Labelled, keys: Keys) -> list[Finding | None]:

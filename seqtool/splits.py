@@ -112,7 +112,7 @@ def fit_memory(
     share = MOST_CHARACTERS / max(1.0, length * len(data))
     if share >= 1:
         return data, ""
-    drawn = data.select(_drawn(mixed(data.keys(), seed), labels, share).tolist())
+    drawn = data.select(_drawn(data.keys(), labels, share, seed).tolist())
     return drawn, f"{len(drawn):,} of {len(data):,} rows drawn, as many as one run learns from; "
 
 
@@ -123,15 +123,15 @@ def _key(text: str) -> int:
     return blob_key(squeezed.encode("utf-8", "surrogateescape"))
 
 
-def _drawn(order: Keys, labels: Sequence[str | tuple[str, ...]], share: float) -> Indices:
+def _drawn(keys: Keys, labels: Sequence[str | tuple[str, ...]], share: float, seed: int) -> Indices:
     """The rows of a share of each class, ascending: those that come last; one at least.
 
     Rows of one key are drawn together. There may be hundreds of millions, so it takes few arrays.
     """
-    kept = np.zeros(len(order), dtype=bool)
-    strata = _strata(labels, len(order))
+    kept = np.zeros(len(keys), dtype=bool)
+    strata = _strata(labels, len(keys))
     for members in _classes(np.argsort(strata, kind="stable"), strata):
-        own = order[members]
+        own = mixed(keys[members], seed)
         left = len(own) - max(1, round(share * len(own)))
         kept[members] = own >= np.partition(own, left)[left]
     return np.flatnonzero(kept)

@@ -80,7 +80,7 @@ class Table:
             self,
             texts=Picked(self.texts, indices),
             labels=[self.labels[i] for i in indices] if self.labels else [],
-            rows=array("q", (self.rows[i] for i in indices)),
+            rows=array("I", (self.rows[i] for i in indices)),
         )
 
 
@@ -221,7 +221,7 @@ def _collect(source: Source, columns: Columns, multi_label: bool) -> Table:
     text_at = [source.names.index(name) for name in columns.texts]
     label_at = None if columns.label is None else source.names.index(columns.label)
     separator = _separator(source, label_at) if multi_label and label_at is not None else ""
-    texts, labels, rows = TextStore(), [], array("q")
+    texts, labels, rows = TextStore(), [], array("I")
     known: dict[Label, Label] = {}  # one object for each label, however many rows have it
     for row, cells in source.read():
         where = source.files[row - 1] if source.files else f"{source.name}:{row}"

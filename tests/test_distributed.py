@@ -25,6 +25,7 @@ RUNS = {
     "generate": ("harbour.txt", "--ngram-dropout", 0, "--ngram-buckets", 64, "--bptt", 16),
     "classify": ("reviews.csv", "--embed-dropout", 0, "--word-dropout", 0, "--members", 2),
     "tag": ("tagged.conllu", "--embed-dropout", 0, "--word-dropout", 0),
+    "translate": ("pairs.tsv", "--source-word-dropout", 0, "--batch-size", 90),
     "rows": (
         *("reviews.csv", "--task", "generate", "--label-column", "sentiment"),
         *("--ngram-dropout", 0, "--ngram-buckets", 64, "--bptt", 64),
@@ -78,7 +79,10 @@ def test_more_processes_learn_the_same(tmp_path: Path, task: str, processes: int
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "processes"),
-    [("generate", 3), ("classify", 2), ("tag", 2), ("tag", 3), ("rows", 2), ("rows", 3)],
+    [
+        *(("generate", 3), ("classify", 2), ("tag", 2), ("tag", 3)),
+        *(("translate", 2), ("translate", 3), ("rows", 2), ("rows", 3)),
+    ],
 )
 def test_each_task_learns_the_same(tmp_path: Path, task: str, processes: int) -> None:
     check_same(tmp_path, task, processes)

@@ -162,8 +162,8 @@ def test_a_row_takes_few_bytes(table, monkeypatch):
         tracemalloc.stop()
         return peak / len(keys)
 
-    assert most(lambda: find_copies(keys, labels)) < 30
-    assert most(lambda: fit_memory(many, labels, 1)) < 40
+    assert most(lambda: find_copies(keys, labels)) < 12
+    assert most(lambda: fit_memory(many, labels, 1)) < 45
     assert most(lambda: hold_out(keys, labels, 0.1, 1, "x")) < 90
 
 
