@@ -68,7 +68,7 @@ def _classifier(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
     import torch
 
     from seqtool.classifier import build_classifier
-    from seqtool.judge import ImageJudge, load_judge
+    from seqtool.judge import ImageJudge, image_width, load_judge
     from seqtool.judging import ImageSequences, Sequences, TextSequences
 
     judge, card = load_judge(path)
@@ -79,7 +79,7 @@ def _classifier(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), np.uint8)
         ours = judge.opinions(pixels)[0]
         inputs = ImageSequences(pixels, judge.by, judge.mean, judge.deviation)
-        networks = build_classifier(card.model, classes, width=shape[1] * shape[2], weights=weights)
+        networks = build_classifier(card.model, classes, width=image_width(card), weights=weights)
     else:
         ours = judge.opinions(texts)[0]
         rows = judge.lexicon.encode(texts).cut(judge.max_length)

@@ -161,7 +161,7 @@ def draw_surprises(surprises: Sequence[Surprise], axes: "Axes") -> None:
 
 
 def draw_belief(belief: Belief, classes: Sequence[str], axes: "Axes") -> None:
-    """The probability of the classes that matter after each word or row of pixels."""
+    """The probability of the classes that matter after each word, or row of a picture."""
     steps = range(1, len(belief.pieces) + 1)
     for index, c in enumerate(belief.top):
         mark = "o" if len(steps) < FEW else None
@@ -173,7 +173,7 @@ def draw_belief(belief: Belief, classes: Sequence[str], axes: "Axes") -> None:
         words = [printable(piece.strip()) for piece in belief.pieces]
         axes.set_xticks(steps, words, rotation=60, ha="right", fontsize=8, parse_math=False)
     else:
-        axes.set(xlabel="words read" if belief.pixels is None else "rows of pixels read")
+        axes.set(xlabel=f"{belief.element}s read")
     _legend(axes)
 
 

@@ -34,10 +34,20 @@ class Belief:
     """How the judgement of one text or picture moves while it is read."""
 
     name: str  # its place in what was read
-    pieces: list[str]  # the words, or "" for each row of pixels, (T,)
+    pieces: list[str]  # the words, or "" for each step through a picture, (T,)
     probabilities: npt.NDArray[np.float64]  # of the classes after each, (T, C)
     label: str  # the true one, "" if it is not known
-    pixels: npt.NDArray[np.uint8] | None = None  # of a picture, (T, W, channels)
+    pixels: npt.NDArray[np.uint8] | None = None  # of a picture, (H, W, channels)
+    element: str = "word"  # what is read at each step, in one word
+
+    @property
+    def after_rows(self) -> npt.NDArray[np.float64]:
+        """The probabilities once each row of a picture is read, (H, C)."""
+        assert self.pixels is not None
+        height = len(self.pixels)
+        lines = (height + 1) // 2 if self.element == "block" else height  # of blocks, 2 x 2 each
+        ends = (np.arange(height) * lines // height + 1) * (len(self.pieces) // lines)
+        return self.probabilities[ends - 1]
 
     @property
     def top(self) -> list[int]:

@@ -77,6 +77,7 @@ class LayerGates:
 
     name: str
     gates: tuple[GateStats, ...]
+    keeping: str | None  # the gate that says how much of the memory is kept; None for a simple RNN
     memory: np.ndarray | None  # tokens for each unit, (H,); None for a simple RNN
     dead: float | None  # share of units that stay at 0 over the whole text; ReLU only
 
@@ -95,7 +96,8 @@ def describe(tracks: Sequence[Track]) -> LayerGates:
     dead = None
     if kind == "rnn_relu":
         dead = float((values["state"] == 0).all(dim=0).all(dim=0).double().mean())
-    return LayerGates(name, stats, None if keeping is None else memory(values[keeping]), dead)
+    lives = None if keeping is None else memory(values[keeping])
+    return LayerGates(name, stats, keeping, lives, dead)
 
 
 def memory(keep: Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ from seqtool.console import Console
 from seqtool.errors import CheckpointError, ConfigError, DataError
 from seqtool.files import check_place
 from seqtool.findings import VIEWS, Findings, View, as_dict
-from seqtool.judge import load_judge
+from seqtool.judge import image_width, load_judge
 from seqtool.mixture import load_partner
 from seqtool.output import emit
 from seqtool.shapes import language_shapes
@@ -296,13 +296,12 @@ def _look_classifier(
     from seqtool.devices import set_up
     from seqtool.looking import Labels, look_classifier
 
-    _, width, channels = card.source.get("image_shape", (0, 0, 0))
     device = set_up(request.device, request.threads)
     networks = build_classifier(
         card.model,
         len(classes),
         vocab_size=card.vocab_size,
-        width=width * channels,
+        width=image_width(card),
         weights=saved.weights,
     )
     many = specimens.select(rows)

@@ -468,9 +468,15 @@ def check_saved(saved: Saved, where: str) -> None:
         powers = each(each(number, opinions + 1), classes)
     fitted = {"powers": powers, "thresholds": each(number, classes), "set_scores": each(number)}
     check_fitted(card, fitted, where)
-    width = step_width(card.source["image_shape"], card.data.by) if images else 0
+    width = image_width(card)
     expected = weight_shapes(card.model, classes, vocab_size=card.vocab_size, width=width)
     check_weights(saved.weights, expected, where)
+
+
+def image_width(card: Card) -> int:
+    """Values that a classifier of images reads at each step; 0 for one of texts."""
+    shape = card.source.get("image_shape")
+    return step_width(shape, card.data.by) if shape else 0
 
 
 def _opinions(card: Card) -> int:

@@ -209,7 +209,7 @@ def look_classifier(
         windows: Some of one length, which the gradient flow is measured on.
         labels: Of the N, or what the model itself takes them for.
     """
-    element = "word" if beliefs[0].pixels is None else "step"
+    element = beliefs[0].element
 
     def samples(states: Sequence[np.ndarray]) -> list[Sample]:
         means = _means(many.lengths, lambda rows: _run(model, many, rows)[1])
@@ -363,7 +363,7 @@ def _followed(beliefs: Sequence[Belief]) -> dict[str, npt.NDArray[np.float64]]:
     if beliefs[0].pixels is None:
         return features([piece for belief in beliefs for piece in belief.line])
     rows = [np.arange(len(belief.pieces)) for belief in beliefs]
-    return {"row of the picture": np.concatenate(rows).astype(np.float64)}
+    return {f"{beliefs[0].element} of the picture": np.concatenate(rows).astype(np.float64)}
 
 
 def _run(model: Classifier, sequences: Sequences, rows: Array) -> tuple[Tensor, list[Track]]:

@@ -90,8 +90,9 @@ def _flow(summary: Summary, found: Findings, made: dict[str, Draw]) -> str:
         f"{escaped(verdict.evidence)}.{escaped(advice)}</p>"
     )
     caption = (
-        "How much of the gradient of a cost reaches the state some tokens earlier (line, ring "
-        "where 1 % is left), and how much a change of that state can still matter (crosses)."
+        f"How much of the gradient of a cost reaches the state some {found.element}s earlier "
+        "(line, ring where 1 % is left), and how much a change of that state can still matter "
+        "(crosses)."
     )
     heads = ["lag", *(layer.name for layer in flow.layers)]
     rows = [
@@ -132,7 +133,7 @@ def _gates(found: Findings, made: dict[str, Draw]) -> str:
             )
         if layer.memory is not None:
             middle = f"{float(np.median(layer.memory)):.1f} {found.element}s"
-            rows.append([name, "memory 1/(1-f), median", middle, "", ""])
+            rows.append([name, f"memory 1/(1-{layer.keeping}), median", middle, "", ""])
     caption = (
         "Each unit of each gate: how much of the time it is open (above 0.9) and shut (below 0.1). "
         "Units on the line are never in between."
@@ -206,8 +207,7 @@ def _believed(index: int, belief: Belief, found: Findings) -> tuple[str, str]:
     """The name of an example, and what is shown of it."""
     best = found.classes[belief.top[0]]
     truth = f", truly {belief.label}" if belief.label else ""
-    what = "word" if belief.pixels is None else "row of pixels"
-    caption = f"{belief.name}: what the model believes after each {what}."
+    caption = f"{belief.name}: what the model believes after each {belief.element}."
     picture = plot(lambda axes: draw_belief(belief, found.classes, axes), f"belief{index}", caption)
     if belief.pixels is not None:
         picture = _picture(belief.pixels, belief.name) + picture

@@ -39,6 +39,7 @@ MOST_TEXTS = 100_000  # lines of a file that are looked at
 MOST_LISTED = 12  # characters named
 WINDOWS = 16  # texts that the gradient flow of a classifier is measured on
 LONGEST_WINDOW = 128  # elements back that it is followed
+ELEMENTS = {"char": "character", "byte": "byte", "bpe": "piece"}  # of units that are not words
 NOTHING = np.empty(0, np.int64)  # no ids
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # what else might be a table, is a text as well
 
@@ -250,11 +251,12 @@ def read_beliefs(
             assert specimens.pixels is not None
             pixels = specimens.pixels[row]
             p = judge.trace(pixels)
-            belief = Belief(name, [""] * len(p), p, label, pixels)
+            belief = Belief(name, [""] * len(p), p, label, pixels, judge.by)
         else:
             most = min(length, judge.max_length)
             words, probabilities = judge.trace(_beginning(judge, specimens.texts[row], most))
-            belief = Belief(name, words, probabilities, label)
+            element = ELEMENTS.get(judge.lexicon.unit, "word")
+            belief = Belief(name, words, probabilities, label, element=element)
         if belief.pieces:
             found.append((row, belief))
             length -= len(belief.pieces)

@@ -191,7 +191,8 @@ def show_gates(layers: Sequence["LayerGates"], sheet: Sheet, element: str = "tok
         if layer.memory is not None:
             quartiles = np.quantile(layer.memory, [0, 0.25, 0.5, 0.75, 1])
             shown = " / ".join(_tokens(value) for value in quartiles)
-            sheet.pairs([("memory 1/(1-f)", f"{shown} {element}s (least, quartiles, most)")])
+            term = f"memory 1/(1-{layer.keeping})"
+            sheet.pairs([(term, f"{shown} {element}s (least, quartiles, most)")])
         if layer.dead is not None:
             sheet.pairs([("dead units", f"{layer.dead:.0%}")])
     sheet.paragraph("shut: below 0.1 (candidate, state: -0.8); open: above 0.9 (0.8)")
@@ -309,7 +310,7 @@ def show_surprises(surprises: Sequence["Surprise"], spell: Sequence[str], sheet:
 
 def show_beliefs(beliefs: Sequence[Belief], classes: Sequence[str], sheet: Sheet) -> None:
     """How the judgement of texts or pictures moves while they are read."""
-    sheet.heading("Belief: what the model thinks after each " + _element(beliefs[0]))
+    sheet.heading("Belief: what the model thinks after each " + beliefs[0].element)
     for belief in beliefs[:SHOWN_BELIEFS]:
         best = belief.top[0]
         path = belief.probabilities[:, best]
@@ -361,10 +362,6 @@ def _say_more(count: int, sheet: Sheet) -> None:
         sheet.paragraph(f"and {count - SHOWN_BELIEFS} more: --start N chooses, --json has all")
 
 
-def _element(belief: Belief) -> str:
-    return "word" if belief.pixels is None else "row of pixels"
-
-
 def _turns(belief: Belief, classes: Sequence[str]) -> str:
     """The words at which another class became the likeliest."""
     best = belief.probabilities.argmax(axis=1)
@@ -381,7 +378,7 @@ def _show_rows(belief: Belief, classes: Sequence[str], sheet: Sheet) -> None:
     grey = belief.pixels.mean(axis=2)  # (H, W)
     room = max(8, sheet.width - 30)
     columns = np.unique(np.linspace(0, grey.shape[1] - 1, min(room, grey.shape[1])).astype(int))
-    for row, p in zip(grey[:, columns], belief.probabilities, strict=True):
+    for row, p in zip(grey[:, columns], belief.after_rows, strict=True):
         drawn = "".join(INK[int(value * len(INK) / 256)] for value in row)
         best = int(p.argmax())
         name = printable(classes[best])[:12]

@@ -113,6 +113,7 @@ def test_all_views_fit_a_narrow_terminal(
     assert "200 of" in err
     for head in ("Gradient through time", "Gates", "Hidden units", "Memory:", "Surprisal"):
         assert head in out
+    assert "memory 1/(1-update)" in out
     assert max(map(len, out.splitlines())) <= 60
     assert "\x1b" not in out
 
@@ -389,13 +390,19 @@ def test_a_classifier_has_no_text_of_its_own(run: Run, judge: Path) -> None:
     assert "--start must be below the number of examples, 1" in error_line(err)
 
 
-def test_a_classifier_of_pictures(run: Run, tmp_path: Path) -> None:
+def draw_pictures(out: Path) -> Path:
+    """Dark and bright pictures of six rows of five pixels."""
     rng = np.random.default_rng(0)
     for label in ("dark", "bright"):
-        (tmp_path / "data" / label).mkdir(parents=True)
+        (out / label).mkdir(parents=True)
         for i in range(30):
             pixels = rng.integers(0, 90, (6, 5)) + 160 * (label == "bright")
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"data/{label}/{i}.png")
+            Image.fromarray(pixels.astype(np.uint8)).save(out / f"{label}/{i}.png")
+    return out
+
+
+def test_a_classifier_of_pictures(run: Run, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "data")
     out = tmp_path / "model"
     train = ("--steps", 60, "--hidden-size", 8, "--batch-size", 8, "-q")
     assert run("train", tmp_path / "data", "-o", out, *train)[0] == 0
@@ -412,6 +419,38 @@ def test_a_classifier_of_pictures(run: Run, tmp_path: Path) -> None:
     code, shown, _ = run("inspect", out, tmp_path / "data", "-l", 12, "--belief")
     assert code == 0
     assert shown.count("1.00") + shown.count("0.") >= 12
+
+
+@pytest.mark.parametrize(("by", "steps", "ends"), [("pixel", 30, 5), ("block", 9, 3)])
+def test_pictures_read_by_pixel_or_block(
+    run: Run, tmp_path: Path, by: str, steps: int, ends: int
+) -> None:
+    data, out = draw_pictures(tmp_path / "data"), tmp_path / "model"
+    train = ("--steps", 2, "--hidden-size", 4, "--by", by, "--members", 1, "-q")
+    assert run("train", data, "-o", out, *train)[0] == 0
+    found = values_of(run, out, data, "-l", 30)
+    assert found["health"]["element"] == by
+    belief = found["belief"][0]
+    assert len(belief["trace"]) == steps
+    code, shown, _ = run("inspect", out, data, "-l", 30, "--belief", "-q")
+    assert code == 0
+    assert f"after each {by}" in shown
+    # Beside each of the six rows stands what is believed at the end of its pixels or its blocks.
+    lines = re.findall(r"(dark|bright) +(\d\.\d\d) ", shown.split("truly")[1])
+    rows = belief["trace"][ends - 1 :: ends]
+    rows = [row for row in rows for _ in range(6 // len(rows))]
+    best = [max(row["probabilities"].items(), key=lambda item: item[1]) for row in rows]
+    assert lines == [(label, f"{p:.2f}") for label, p in best]
+
+
+def test_a_classifier_of_characters_tells_of_characters(run: Run, tmp_path: Path) -> None:
+    data, out = tmp_path / "names.csv", tmp_path / "model"
+    names = [f"{'aeiou'[i % 5]}{'bdf'[i % 3]}o,{'xy'[i % 2]}\n" for i in range(60)]
+    data.write_text("text,label\n" + "".join(names))
+    train = ("--tokenizer", "char", "--steps", 2, "--hidden-size", 4, "-q")
+    assert run("train", data, "-o", out, *train)[0] == 0
+    assert values_of(run, out, data, "-l", 12)["health"]["element"] == "character"
+    assert "after each character" in run("inspect", out, data, "--belief", "-q")[1]
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,11 @@ def test_promises_hold_of_images_and_of_labels_written_for(run: Run, tmp_path: P
     data = EXAMPLES["classify"].write(tmp_path / "rows.csv")
     small = ("--hidden-size", 8, "--steps", 4, "-q", "-o")
     assert run("train", tmp_path / "x-idx3-ubyte", *small, tmp_path / "images")[0] == 0
+    blocks = ("--by", "block", *small, tmp_path / "blocks")
+    assert run("train", tmp_path / "x-idx3-ubyte", *blocks)[0] == 0
     writes = ("--task", "generate", "--label-column", "label")
     assert run("train", data, *writes, *small, tmp_path / "rows")[0] == 0
-    for name in ("images", "rows"):
+    for name in ("images", "blocks", "rows"):
         code, shown, _ = run("selftest", tmp_path / name, "-q")
         assert code == 0, shown
         assert all(line.startswith("held\t") for line in shown.splitlines())
