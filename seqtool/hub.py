@@ -5,12 +5,11 @@ touches the network, and not even that with HF_HUB_OFFLINE=1.
 """
 
 import difflib
-import glob
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ _FILE = re.compile(r"\.(csv|tsv|tab|txt|dict|jsonl?|ndjson|parquet|gz|xz|bz2|zst
 TRANSLATION = "translation"  # a column with one text for each language, by convention
 _MAGIC = b"PAR1"
 _BATCH = 1000  # rows turned into Python objects at once
+Batch = Mapping[str, Sequence[Any]]  # columns of so many rows, by name
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,13 @@ def open_hub(name: tuple[str, str]) -> Rows:
         close = difflib.get_close_matches(chosen, parts, n=1)
         advice = f"did you mean {title}:{close[0]}?" if close else "name one of these"
         raise DataError(f'{title}: no split "{chosen}"; there are {", ".join(parts)}; {advice}')
-    return _rows(parts[chosen], parts[chosen]._fingerprint)
+    part = parts[chosen]
+
+    def batches(names: list[str]) -> Iterator[Batch]:
+        # Pictures and sounds are not even decoded.
+        yield from part.select_columns(names).iter(batch_size=_BATCH)
+
+    return _rows(part.features, batches, part._fingerprint)
 
 
 def open_parquet(files: TextFiles) -> Rows:
@@ -80,17 +86,20 @@ def open_parquet(files: TextFiles) -> Rows:
         DataError: If it is not a Parquet file, or a damaged one; also while reading.
     """
     import datasets
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
-    _silence()
     path, folder = _plain_file(files)
-    refused = (OSError, ValueError, datasets.exceptions.DatasetsError)
+    refused = (OSError, ValueError, ArrowException, datasets.exceptions.DatasetsError)
+
+    def batches(names: list[str]) -> Iterator[Batch]:
+        # One after the other: the library's own stream decodes up to a GB ahead.
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):
+                yield batch.to_pydict()
+
     try:
-        rows = _rows(
-            datasets.load_dataset(
-                "parquet", data_files=glob.escape(str(path)), split="train", streaming=True
-            ),
-            "",
-        )
+        features = datasets.Features.from_arrow_schema(parquet.read_schema(path))
+        rows = _rows(features, batches, "")
     except refused as err:
         raise _unreadable(files.name, err) from err
 
@@ -123,8 +132,10 @@ def _plain_file(files: TextFiles) -> tuple[Path, str]:
     return path, folder
 
 
-def _rows(data: Any, fingerprint: str) -> Rows:
-    """Rows of a Dataset or IterableDataset; class numbers become class names."""
+def _rows(
+    features: Mapping[str, Any], batches: Callable[[list[str]], Iterator[Batch]], fingerprint: str
+) -> Rows:
+    """Rows of a table in batches of some of its columns; class numbers become class names."""
     import datasets
 
     def simple(kind: Any) -> bool:
@@ -132,11 +143,9 @@ def _rows(data: Any, fingerprint: str) -> Rows:
             return simple(kind.feature)
         return isinstance(kind, datasets.Value | datasets.ClassLabel)
 
-    features = dict(data.features)
     spread = _languages(features.get(TRANSLATION))
     kinds = {name: kind for name, kind in features.items() if simple(kind)}
-    # Pictures and sounds are not even decoded.
-    chosen = data.select_columns([*kinds, *([TRANSLATION] if spread else [])])
+    chosen = [*kinds, *([TRANSLATION] if spread else [])]
 
     def named(kind: Any, cell: Any) -> Any:
         if isinstance(cell, list):
@@ -147,7 +156,7 @@ def _rows(data: Any, fingerprint: str) -> Rows:
 
     def read() -> Iterator[tuple[int, Sequence[Any]]]:
         row = 0
-        for batch in chosen.iter(batch_size=_BATCH):
+        for batch in batches(chosen):
             texts = batch[TRANSLATION] if spread else ()
             columns = [batch[name] for name in kinds]
             columns += [[text[language] for text in texts] for language in spread]

@@ -85,13 +85,16 @@ class _Mapped(Sequence[Text]):
     def __init__(self, mapping: mmap.mmap, rows: int) -> None:
         import pyarrow  # type: ignore[import-untyped]
 
-        table = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapping)).read_all()
         self._mapping = mapping
+        self._read = 0  # rows, since pages were dropped
+        parts = []
+        for part in pyarrow.ipc.open_stream(pyarrow.py_buffer(mapping)):
+            parts.append(part)
+            self._count(len(part))
+        table = pyarrow.Table.from_batches(parts)
         self._columns = table.columns
         self._single = table.column_names == _names(0)
         self._rows = rows
-        self._read = 0  # since pages were dropped
-        drop_pages(mapping)
 
     def __len__(self) -> int:
         return self._rows

@@ -1,16 +1,19 @@
 """Parquet files and data sets by name: what HF datasets reads, as rows with their numbers."""
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import datasets  # type: ignore[import-untyped]
 import huggingface_hub
+import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
 from seqtool.errors import DataError
 from seqtool.guessing import guess_task
-from seqtool.hub import hub_name
+from seqtool.hub import hub_name, open_hub, open_parquet
 from seqtool.tables import read_table
+from seqtool.text import open_text
 
 ROWS = {
     "text": ["a good film", None, "NA", "last"],
@@ -83,6 +86,35 @@ def test_a_data_set_by_name(data, monkeypatch):
     assert part.sha256 != table.sha256
     with pytest.raises(DataError, match=r'no split "tets"; .* did you mean owner/films:test\?'):
         read_table("owner/films:tets")
+
+
+@pytest.mark.parametrize("kind", ["hub", "parquet"])
+def test_a_data_set_is_never_held_whole(kind, tmp_path, monkeypatch):
+    """From the library's cache, or a file: batch by batch, any number of times."""
+    large = datasets.Dataset.from_dict({"text": [f"{n} " + "x" * 1000 for n in range(20_000)]})
+    if kind == "hub":
+        large.save_to_disk(tmp_path / "cached")  # as the library keeps what it has fetched
+        large = datasets.load_from_disk(tmp_path / "cached")
+        monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": large})
+        rows = open_hub(("owner/films", ""))
+    else:
+        pyarrow.parquet.write_table(large.data.table, tmp_path / "x.parquet", row_group_size=1000)
+        rows = open_parquet(
+            open_text(str(tmp_path / "x.parquet"), encoding="utf-8", binary_ok=True)
+        )
+    for _ in range(2):
+        before, most, count = pyarrow.total_allocated_bytes(), 0, 0
+        tracemalloc.start()
+        for row, (text,) in rows.read():
+            count += 1
+            assert row == count
+            assert text.startswith(f"{row - 1} x")
+            most = max(most, pyarrow.total_allocated_bytes() - before)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == 20_000
+        assert peak < 8_000_000  # of 20 MB of text
+        assert most < 8_000_000
 
 
 def test_without_a_network_the_name_is_told():
