@@ -230,8 +230,9 @@ def format_row(cells: Iterable[str], layout: Layout) -> str:
                 )
         return layout.delimiter.join(cells) + "\n"
     line = io.StringIO()
-    csv.writer(line, delimiter=layout.delimiter, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+    # Before Python 3.13 only what stands in the line end is quoted for it: \r too has to be.
+    csv.writer(line, delimiter=layout.delimiter, lineterminator="\r\n").writerow(cells)
+    return line.getvalue()[:-2] + "\n"
 
 
 def _head(lines: Iterator[str], most: int) -> tuple[list[str], bool]:

@@ -169,6 +169,13 @@ def test_what_is_written_quoted_is_read_back(rows, mark):
     assert back == rows
 
 
+@pytest.mark.parametrize("cell", ["\r", "a\rb", "\r\n", "a\n", 'q"', ""])
+def test_what_is_written_with_quotes_is_sound_for_others(cell):
+    line = format_row([cell], Layout(",", True, ("a",), True))
+    rows = csv.reader(io.StringIO(line, newline="\n").readlines(), strict=True)
+    assert [*rows] == [[cell]]
+
+
 def test_without_quotes_a_tab_cannot_be_written():
     layout = Layout("\t", False, ("a", "b"), True)
     assert format_row(['"a"', "b"], layout) == '"a"\tb\n'
