@@ -44,6 +44,7 @@ SMOOTH = 80  # points of a smoothed curve
 BELIEVED, MOST_ROWS = 0.02, 12  # of labels in a picture: probability somewhere, and how many
 WORDS_SHOWN = 40  # of a text, below its curve
 LONGEST_TITLE = 54  # characters
+LARGEST, ROOM = 9.0, 130.0  # points of a name beside a bar, and of all that stand above each other
 BELIEFS = 3  # texts or pictures drawn in one PNG
 STYLE: dict[Any, Any] = {  # matplotlib's own settings
     "font.size": 9,
@@ -143,6 +144,7 @@ def draw_units(found: Findings, axes: "Axes") -> None:
     rows = range(len(matches))
     axes.barh(rows, [match.excess for match in matches], color=COLOURS[0], height=0.6)
     axes.set_yticks(rows, [printable(name) for name in names], parse_math=False)
+    axes.tick_params(axis="y", labelsize=min(LARGEST, ROOM / max(1, len(matches))))
     axes.set(xlabel="strength, 0 chance to 1 perfect", xlim=(0, 1))
     axes.grid(visible=False, axis="y")
 

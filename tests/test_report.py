@@ -1,6 +1,7 @@
 """The page and the pictures: self-contained, small, and saying what was measured."""
 
 import base64
+import itertools
 import json
 import re
 import struct
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run, error_line
+from matplotlib.figure import Figure
 
 from seqtool.config import ModelConfig
-from seqtool.figures import save_plots
+from seqtool.figures import DPI, SIZE, draw_units, save_plots
 from seqtool.findings import VIEWS, Findings
 from seqtool.looking import look_language
 from seqtool.models import LanguageModel
+from seqtool.neurons import Match, Ranking
 from seqtool.report import make_page
 from seqtool.summary import Summary
 
@@ -302,3 +305,16 @@ def test_cure_writes_a_picture_and_a_page(run: Run, tmp_path: Path) -> None:
     code, out, err = run("cure", *options, "--html", place)
     assert (code, out) == (1, "")
     assert f"--html {place}" in error_line(err)
+
+
+@pytest.mark.parametrize("count", [3, 18, 30])
+def test_names_of_features_do_not_touch(count: int) -> None:
+    matches = [Match(0, unit, f"label {unit}", "AUC", 0.9, 1) for unit in range(count)]
+    found = Findings(pieces=["a"], layers=("layer 1",), ranking=Ranking(matches, matches))
+    figure = Figure(figsize=SIZE, layout="constrained", dpi=DPI)
+    draw_units(found, figure.add_subplot())
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.y0)
+    assert len(boxes) == count
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
