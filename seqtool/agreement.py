@@ -119,7 +119,6 @@ def _tagger(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
 
 def _translator(path: Path, texts: Sequence[str]) -> Iterator[Twice]:
     """Logits of target tokens one by one, all sources side by side."""
-
     from seqtool.encdec import EncDecStepper, build_translators
     from seqtool.ensemble import Ensemble, joined
     from seqtool.translation import load_translator

@@ -131,12 +131,13 @@ class Teacher(Batched):
         """Greedy translations of the first pairs held out, (n,) ids each."""
         pairs, steppers = self.held_out, [*map(EncDecStepper, self.networks)]
         assert pairs is not None, "nothing is held out"
+        steps = Ensemble(steppers)
         found: dict[int, Array] = {}
         order = np.argsort(pairs.targets.lengths[:count], kind="stable")
         for rows in np.array_split(order, -(-count // RATED_SIDE_BY_SIDE)):
             sources = self._sources(pairs, rows)
             best = search(
-                Ensemble(steppers),
+                steps,
                 joined(stepper.encode(*sources) for stepper in steppers),
                 BeamConfig(beam_size=1),
                 start_id=BOUNDARY,

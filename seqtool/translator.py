@@ -270,10 +270,7 @@ class Reading:
         c = np.empty((2, *(memories[0] if memories else NO_FLOATS).shape), np.float32)
         c[0] = memories[0] if memories else NO_FLOATS
         new_h, new_o = np.empty_like(h), np.zeros_like(o)
-        banned = np.zeros(self.vocab_size, np.bool_)
-        banned[banned_ids] = True
-        top, logs = np.zeros((batch, count), np.int64), np.zeros((batch, count))
-        norms, ends = np.zeros((2, batch))
+        banned, top, logs, norms, ends = _blank(batch, count, self.vocab_size, banned_ids)
         ids = np.asarray(ids, np.int64)
         rows = np.ascontiguousarray(sentences[0, :, 0])
 
@@ -322,13 +319,20 @@ class Readings(Ensemble[Reading]):
         # Padded as those of a network are, for loops that take several at once.
         padded = np.full((batch, self.models[0].padded), -np.inf, np.float32)
         padded[:, : self.vocab_size] = logits
-        banned = np.zeros(self.vocab_size, np.bool_)
-        banned[banned_ids] = True
-        top, logs = np.zeros((batch, count), np.int64), np.zeros((batch, count))
-        norms, ends = np.zeros((2, batch))
+        banned, top, logs, norms, ends = _blank(batch, count, self.vocab_size, banned_ids)
         rank_rows(padded, banned, top, logs, norms, ends, end_id)
         check_finite(norms)
         return Ranking(top, logs, ends), state
+
+
+def _blank(
+    batch: int, count: int, vocab_size: int, banned_ids: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """What a ranking of so many rows is written on: ``banned`` to ``ends`` of transduction.Said."""
+    banned = np.zeros(vocab_size, np.bool_)
+    banned[banned_ids] = True
+    norms, ends = np.zeros((2, batch))
+    return banned, np.zeros((batch, count), np.int64), np.zeros((batch, count)), norms, ends
 
 
 def embed_columns(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -173,6 +174,30 @@ def error_line(err: str) -> str:
     assert err.startswith("seqtool: error: "), err
     assert err.count("\n") == 1, err
     return err.removeprefix("seqtool: error: ")
+
+
+def check_each_learns_alone(together: Any, ones: list[Any], config: Any) -> None:
+    """Networks side by side learn in six updates what each learns by itself from the same start.
+
+    Args:
+        together: The objective of all networks.
+        ones: An objective for each of them.
+        config: How they are trained.
+    """
+    import numpy as np
+    import torch
+
+    from seqtool.trainer import Trainer
+
+    for one, network in zip(ones, together.networks, strict=True):
+        one.networks[0].load_state_dict(network.state_dict())
+    trainers = [Trainer(learner, config) for learner in (together, *ones)]
+    for _ in range(6):
+        (loss, _), *others = [trainer.update() for trainer in trainers]
+        assert loss == pytest.approx(np.mean([other for other, _ in others]), rel=1e-5)
+    for one, network in zip(ones, together.networks, strict=True):
+        for mine, other in zip(network.parameters(), one.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, other)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import check_each_learns_alone
 
 import seqtool.examples as examples_module
 from seqtool.budget import SETTLE, TRIED, Budget, time_run
@@ -119,15 +120,7 @@ def test_networks_side_by_side_learn_what_each_learns_alone(optimizer):
         for p in together.networks[1].output.parameters():
             p.mul_(20)
     ones = [objective(config, shape=still) for _ in range(3)]
-    for one, network in zip(ones, together.networks, strict=True):
-        one.networks[0].load_state_dict(network.state_dict())
-    trainers = [Trainer(learner, config) for learner in (together, *ones)]
-    for _ in range(6):
-        (loss, _), *others = [trainer.update() for trainer in trainers]
-        assert loss == pytest.approx(np.mean([other for other, _ in others]), rel=1e-5)
-    for one, network in zip(ones, together.networks, strict=True):
-        for mine, other in zip(network.parameters(), one.model.parameters(), strict=True):
-            torch.testing.assert_close(mine, other)
+    check_each_learns_alone(together, ones, config)
 
 
 @pytest.mark.parametrize("members", [1, 3])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import check_each_learns_alone
 from torch.nn import functional
 
 from seqtool.beam import search
@@ -153,15 +154,8 @@ def test_networks_side_by_side_learn_what_each_learns_alone():
     together, ones = make(members=3, held_out=reversals(30, 2)), [make() for _ in range(3)]
     with torch.no_grad():
         together.networks[1].output.bias.mul_(20)
-    for one, network in zip(ones, together.networks, strict=True):
-        one.networks[0].load_state_dict(network.state_dict())
-    trainers = [Trainer(learner, config) for learner in (together, *ones)]
-    for _ in range(6):
-        (loss, _), *others = [trainer.update() for trainer in trainers]
-        assert loss == pytest.approx(np.mean([other for other, _ in others]), rel=1e-5)
-    for one, network in zip(ones, together.networks, strict=True):
-        for mine, other in zip(network.parameters(), one.model.parameters(), strict=True):
-            torch.testing.assert_close(mine, other)
+    check_each_learns_alone(together, ones, config)
+    for one in ones:
         one.held_out = together.held_out
     losses = [one.evaluate(10_000).loss for one in ones]
     assert together.evaluate(10_000).loss == pytest.approx(np.mean(losses), rel=1e-5)
