@@ -1,5 +1,6 @@
 """Threads that make one call together."""
 
+import os
 import threading
 
 import pytest
@@ -111,3 +112,35 @@ def test_one_thread_is_the_caller(clock: list[float]) -> None:
 
     Team(1).run(job, 0, 1)
     assert found == [threading.current_thread()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be chosen here")
+def test_threads_together_have_a_core_each_and_are_free_afterwards() -> None:
+    cores = os.sched_getaffinity(0)
+    barrier, held = threading.Barrier(len(cores)), {}
+
+    def job(thread: int, threads: int) -> int:
+        held[thread] = os.sched_getaffinity(0)
+        barrier.wait()
+        return 0
+
+    everyone = Team()
+    for _ in range(2):
+        everyone._run(job, len(cores))
+        if len(cores) > 1:
+            assert sorted(core for own in held.values() for core in own) == sorted(cores)
+    barrier = threading.Barrier(len(cores))
+    free = [
+        everyone._pool.submit(lambda: (barrier.wait(), os.sched_getaffinity(0))[1]) for _ in cores
+    ]
+    assert [future.result() for future in free] == [cores] * len(cores)
+    assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be chosen here")
+def test_fewer_threads_than_cores_stay_where_the_system_puts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(team.os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    monkeypatch.setattr(team.os, "sched_setaffinity", lambda pid, cores: pytest.fail("moved"))
+    assert Team(2)._run(lambda thread, threads: threads, 2) == 2
