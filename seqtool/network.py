@@ -11,8 +11,7 @@ import numpy as np
 from seqtool.compiled import inlined, spliced
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.pointwise import GRU, LSTM, RELU, TANH
-from seqtool.products import Matrices, sigmoid, tanh
-from seqtool.tiles import COLUMNS
+from seqtool.products import ROWS, Matrices, sigmoid, tanh
 from seqtool.vectors import (
     LANES,
     add_atomic,
@@ -73,9 +72,9 @@ def meet(counter: Array, threads: int) -> None:
 
 @spliced
 def share(size: int, thread: int, threads: int) -> tuple[int, int]:
-    """First unit or row of a thread, and the one to stop before; multiples of COLUMNS."""
-    blocks = (size + COLUMNS - 1) // COLUMNS
-    return blocks * thread // threads * COLUMNS, blocks * (thread + 1) // threads * COLUMNS
+    """First unit or row of a thread, and the one to stop before; multiples of ROWS."""
+    blocks = (size + ROWS - 1) // ROWS
+    return blocks * thread // threads * ROWS, blocks * (thread + 1) // threads * ROWS
 
 
 @spliced

@@ -17,27 +17,25 @@ from seqtool.vectors import (
     LANES,
     SHIFT,
     add_products,
+    add_sums,
+    as_floats,
     fma,
     is_quantized,
     larger,
     largest,
     load,
-    load_four,
+    load_pair,
     power_of_two,
     smaller,
     splat,
-    splat_four,
     stay_apart,
     store,
-    totals,
     zero,
 )
 
 Array = np.ndarray[Any, Any]
 
-ROWS = (
-    8  # of int8, multiplied together and stored side by side, so that memory is read in one stream
-)
+ROWS = 2 * LANES  # of int8, stored and multiplied together
 LOG2E = np.float32(1 / np.log(2))
 LN2_HIGH = np.float32(0.693359375)  # exact in few bits: its product with a whole number is exact
 LN2_LOW = np.float32(np.log(2) - 0.693359375)
@@ -52,8 +50,8 @@ class Matrices(NamedTuple):
 
     Attributes:
         weights: (N,) float32 or int8. A float32 matrix (R, K) is stored as panels, (R / 16, K, 16),
-            see tiles. One of int8 as blocks of 8 rows: the first 2 LANES weights of each of them,
-            then the next of each, and so on.
+            see tiles. One of int8 as (R / ROWS, K / 2, ROWS, 2): what meets the same two numbers
+            of a vector stands together, a lane sums up one row, and memory is read in one stream.
         scales: What a row's products are multiplied by, (R,) float32.
         biases: What is added to them, (R,) float32.
         layout: (M, 3) int64: for each matrix its first weight, first row, and width in weights.
@@ -147,12 +145,14 @@ def encode_rows(
 
 @inlined
 def finish(
-    matrices: Matrices, row: int, sums: Any, factor: np.float32, out: Array, there: int
+    matrices: Matrices, row: int, a: Any, b: Any, factor: np.float32, out: Array, there: int
 ) -> None:
-    """Scale the sums of four rows, add their biases, and put them into ``out``."""
-    scaled = sums * (load_four(matrices.scales, row) * splat_four(factor))
-    put = scaled + load_four(matrices.biases, row)
-    store(out, there, put)
+    """Scale the sums of a block's rows, add their biases, and put them into ``out``."""
+    scale = splat(factor)
+    low = as_floats(a) * (load(matrices.scales, row) * scale)
+    high = as_floats(b) * (load(matrices.scales, row + LANES) * scale)
+    store(out, there, low + load(matrices.biases, row))
+    store(out, there + LANES, high + load(matrices.biases, row + LANES))
 
 
 def multiply(
@@ -171,8 +171,8 @@ def multiply(
     Args:
         matrices: Holds the matrix.
         matrix: Its number in the layout.
-        first: First row, a multiple of COLUMNS.
-        last: Row to stop before, a multiple of COLUMNS.
+        first: First row, a multiple of COLUMNS and with int8 weights of ROWS.
+        last: Row to stop before, a multiple of the same.
         codes: The vectors, one after the other, each as wide as the matrix, from ``encode``.
         factors: What ``encode`` returned for each, (count,).
         count: Number of vectors.
@@ -217,67 +217,55 @@ def multiply_words(
     out: Array,
     stride: int,
 ) -> None:
-    """``multiply`` with int8 weights."""
+    """``multiply`` with int8 weights, whole blocks of rows."""
     stay_apart()
     weights, layout = matrices.weights, matrices.layout
     width = layout[matrix, 2]
-    lanes = 2 * LANES
     for r in range(first, last, ROWS):
-        block = layout[matrix, 0] + r * width
-        row = layout[matrix, 1] + r
+        block, row = layout[matrix, 0] + r * width, layout[matrix, 1] + r
         m = 0
-        while m + 3 <= count:  # three vectors and four rows: twelve sums fill the registers
-            x = m * width
-            for half in range(0, ROWS, 4):
-                a0, b0, c0, d0 = zero(weights), zero(weights), zero(weights), zero(weights)
-                a1, b1, c1, d1 = zero(weights), zero(weights), zero(weights), zero(weights)
-                a2, b2, c2, d2 = zero(weights), zero(weights), zero(weights), zero(weights)
-                for k in range(0, width, lanes):
-                    p = block + k * ROWS + half * lanes
-                    x0 = load(codes, x + k)
-                    x1 = load(codes, x + width + k)
-                    x2 = load(codes, x + 2 * width + k)
-                    w = load(weights, p)
-                    a0 = add_products(a0, w, x0)
-                    a1 = add_products(a1, w, x1)
-                    a2 = add_products(a2, w, x2)
-                    w = load(weights, p + lanes)
-                    b0 = add_products(b0, w, x0)
-                    b1 = add_products(b1, w, x1)
-                    b2 = add_products(b2, w, x2)
-                    w = load(weights, p + 2 * lanes)
-                    c0 = add_products(c0, w, x0)
-                    c1 = add_products(c1, w, x1)
-                    c2 = add_products(c2, w, x2)
-                    w = load(weights, p + 3 * lanes)
-                    d0 = add_products(d0, w, x0)
-                    d1 = add_products(d1, w, x1)
-                    d2 = add_products(d2, w, x2)
-                there, above = m * stride + r + half, row + half
-                finish(matrices, above, totals(a0, b0, c0, d0), factors[m], out, there)
-                there += stride
-                finish(matrices, above, totals(a1, b1, c1, d1), factors[m + 1], out, there)
-                there += stride
-                finish(matrices, above, totals(a2, b2, c2, d2), factors[m + 2], out, there)
-            m += 3
-        while m < count:
-            x = m * width
-            a, b, c, d = zero(weights), zero(weights), zero(weights), zero(weights)
-            e, f, g, h = zero(weights), zero(weights), zero(weights), zero(weights)
-            for k in range(0, width, lanes):
+        while m + 4 <= count:
+            x0, x1, x2, x3 = m * width, (m + 1) * width, (m + 2) * width, (m + 3) * width
+            a0, a1, a2, a3 = zero(weights), zero(weights), zero(weights), zero(weights)
+            b0, b1, b2, b3 = zero(weights), zero(weights), zero(weights), zero(weights)
+            for k in range(0, width, 2):
                 p = block + k * ROWS
-                v = load(codes, x + k)
-                a = add_products(a, load(weights, p), v)
-                b = add_products(b, load(weights, p + lanes), v)
-                c = add_products(c, load(weights, p + 2 * lanes), v)
-                d = add_products(d, load(weights, p + 3 * lanes), v)
-                e = add_products(e, load(weights, p + 4 * lanes), v)
-                f = add_products(f, load(weights, p + 5 * lanes), v)
-                g = add_products(g, load(weights, p + 6 * lanes), v)
-                h = add_products(h, load(weights, p + 7 * lanes), v)
+                a, b = load(weights, p), load(weights, p + ROWS)
+                v = load_pair(codes, x0 + k)
+                a0, b0 = add_products(a0, a, v), add_products(b0, b, v)
+                v = load_pair(codes, x1 + k)
+                a1, b1 = add_products(a1, a, v), add_products(b1, b, v)
+                v = load_pair(codes, x2 + k)
+                a2, b2 = add_products(a2, a, v), add_products(b2, b, v)
+                v = load_pair(codes, x3 + k)
+                a3, b3 = add_products(a3, a, v), add_products(b3, b, v)
             there = m * stride + r
-            finish(matrices, row, totals(a, b, c, d), factors[m], out, there)
-            finish(matrices, row + 4, totals(e, f, g, h), factors[m], out, there + 4)
+            finish(matrices, row, a0, b0, factors[m], out, there)
+            finish(matrices, row, a1, b1, factors[m + 1], out, there + stride)
+            finish(matrices, row, a2, b2, factors[m + 2], out, there + 2 * stride)
+            finish(matrices, row, a3, b3, factors[m + 3], out, there + 3 * stride)
+            m += 4
+        while m < count:  # four sums for each row, as one would wait for its last product
+            x = m * width
+            a0, a1, a2, a3 = zero(weights), zero(weights), zero(weights), zero(weights)
+            b0, b1, b2, b3 = zero(weights), zero(weights), zero(weights), zero(weights)
+            for k in range(0, width, 8):
+                p = block + k * ROWS
+                v = load_pair(codes, x + k)
+                a0 = add_products(a0, load(weights, p), v)
+                b0 = add_products(b0, load(weights, p + ROWS), v)
+                v = load_pair(codes, x + k + 2)
+                a1 = add_products(a1, load(weights, p + 2 * ROWS), v)
+                b1 = add_products(b1, load(weights, p + 3 * ROWS), v)
+                v = load_pair(codes, x + k + 4)
+                a2 = add_products(a2, load(weights, p + 4 * ROWS), v)
+                b2 = add_products(b2, load(weights, p + 5 * ROWS), v)
+                v = load_pair(codes, x + k + 6)
+                a3 = add_products(a3, load(weights, p + 6 * ROWS), v)
+                b3 = add_products(b3, load(weights, p + 7 * ROWS), v)
+            a, b = add_sums(a0, a1), add_sums(b0, b1)
+            a, b = add_sums(a, add_sums(a2, a3)), add_sums(b, add_sums(b2, b3))
+            finish(matrices, row, a, b, factors[m], out, m * stride + r)
             m += 1
 
 

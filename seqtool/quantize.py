@@ -10,11 +10,10 @@ from seqtool.network import Network
 from seqtool.pointwise import kind_of
 from seqtool.products import ROWS, Matrices
 from seqtool.tiles import COLUMNS
-from seqtool.vectors import LANES
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-PADDING = 2 * LANES  # widths and units are multiples of it: the words of a vector
+PADDING = ROWS  # widths and units are multiples of it, as a block of int8 has no part of a row
 LARGEST = 127  # int8 is used evenly, without -128
 
 
@@ -131,11 +130,11 @@ def join(pairs: Sequence[tuple[Floats, Floats]], precision: Precision) -> Matric
     joined = _aligned(weight, np.float32 if exact else np.int8)
     scales = np.ones(row, np.float32)
     for (matrix, _), (first, place, _) in zip(pairs, layout, strict=True):
-        rows, lanes = COLUMNS, 1
+        rows, together = COLUMNS, 1
         if not exact:
-            rows, lanes = ROWS, 2 * LANES
+            rows, together = ROWS, 2
             matrix, scales[place : place + len(matrix)] = quantize(matrix)
-        blocks = matrix.reshape(-1, rows, matrix.shape[1] // lanes, lanes).swapaxes(1, 2)
+        blocks = matrix.reshape(-1, rows, matrix.shape[1] // together, together).swapaxes(1, 2)
         joined[first : first + matrix.size] = blocks.ravel()
     biases = np.concatenate([bias for _, bias in pairs])
     code = np.empty(0, np.float32 if exact else np.int16)

@@ -109,13 +109,14 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 
 @instruction
-def load_four(typing: Any, array: Any, index: Any) -> Any:
-    """Four floats that follow each other in an array."""
+def load_pair(typing: Any, array: Any, index: Any) -> Any:
+    """Two int16 that follow each other in an array, again and again."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _load(builder, _pointer(context, builder, array, args, Four.llvm))
+        pair = _load(builder, _pointer(context, builder, array, args, SUM))
+        return builder.bitcast(_repeat(builder, pair, Sums.llvm), Words.llvm)
 
-    return Four(array, types.intp), emit
+    return Words(array, types.intp), emit
 
 
 @instruction
@@ -143,16 +144,6 @@ def splat(typing: Any, number: Any) -> Any:
     return Floats(types.float32), emit
 
 
-@instruction
-def splat_four(typing: Any, number: Any) -> Any:
-    """Four times the same float32."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _repeat(builder, args[0], Four.llvm)
-
-    return Four(types.float32), emit
-
-
 def _repeat(builder: Any, number: Any, llvm: Any) -> Any:
     nothing = ir.Constant(llvm, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(SUM, 0))
@@ -178,11 +169,9 @@ def zero(typing: Any, weights: Any) -> Any:
 
 @instruction
 def add_products(typing: Any, total: Any, weights: Any, values: Any) -> Any:
-    """Total + weights * values: lane by lane of floats, of words exactly and in pairs."""
+    """Total + weights * values of words, exactly: the products are added up in pairs."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if total == Floats:
-            return _call(builder, FMULADD, Floats.llvm, [*args[1:], args[0]])
         product = builder.mul(*(builder.sext(arg, PRODUCTS) for arg in args[1:]))
         nothing = ir.Constant(PRODUCTS, ir.Undefined)
         pairs = [
@@ -195,15 +184,29 @@ def add_products(typing: Any, total: Any, weights: Any, values: Any) -> Any:
 
 
 @instruction
-def totals(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The sum of the lanes of each of four vectors, as floats."""
+def add_sums(typing: Any, a: Any, b: Any) -> Any:
+    """A + b, lane by lane of whole numbers."""
+    return Sums(Sums, Sums), lambda context, builder, sig, args: builder.add(*args)
+
+
+@instruction
+def as_floats(typing: Any, sums: Any) -> Any:
+    """Whole numbers as the floats that are nearest."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        add = builder.fadd if a == Floats else builder.add
+        return builder.sitofp(args[0], Floats.llvm)
 
+    return Floats(Sums), emit
+
+
+@instruction
+def totals(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sum of the lanes of each of four vectors of floats."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def halve(left: Any, right: Any) -> Any:
             lanes = 2 * left.type.count if right.type == left.type else left.type.count
-            return add(
+            return builder.fadd(
                 *(builder.shuffle_vector(left, right, _places(range(i, lanes, 2))) for i in (0, 1))
             )
 
@@ -212,8 +215,10 @@ def totals(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
             nothing = ir.Constant(result.type, ir.Undefined)
             count = result.type.count
             places = _places(range(0, count, 2)), _places(range(1, count, 2))
-            result = add(*(builder.shuffle_vector(result, nothing, place) for place in places))
-        return result if a == Floats else builder.sitofp(result, Four.llvm)
+            result = builder.fadd(
+                *(builder.shuffle_vector(result, nothing, place) for place in places)
+            )
+        return result
 
     return Four(a, b, c, d), emit
 

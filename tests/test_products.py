@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from seqtool.compiled import compiled
 from seqtool.products import (
     MAX_EXPONENT,
+    ROWS,
     Matrices,
     encode,
     exponential,
@@ -22,7 +23,7 @@ from seqtool.products import (
 from seqtool.quantize import join
 from seqtool.vectors import LANES, load, store
 
-R, K, M = 48, 96, 7  # rows, width, vectors
+R, K, M = 96, 96, 7  # rows, width, vectors
 
 
 @compiled
@@ -54,7 +55,7 @@ def make(precision: Any, seed: int = 1) -> tuple[np.ndarray, np.ndarray, Matrice
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(R, K)).astype(np.float32)
     bias = rng.normal(size=R).astype(np.float32)
-    before = np.ones((16, 32), np.float32), np.ones(16, np.float32)
+    before = np.ones((ROWS, 32), np.float32), np.ones(ROWS, np.float32)
     return weight, bias, join([before, (weight, bias)], precision)
 
 
@@ -97,10 +98,10 @@ def test_int8_products_are_exact_sums_of_the_rounded_numbers() -> None:
 
 @pytest.mark.parametrize("width", [32, 512, 4096])
 def test_the_largest_int8_sums_do_not_overflow(width: int) -> None:
-    weight, none = np.ones((8, width), np.float32), np.zeros(8, np.float32)
+    weight, none = np.ones((ROWS, width), np.float32), np.zeros(ROWS, np.float32)
     matrices = join([(weight[:, :32], none), (weight, none)], "int8")
-    x, out = np.full((1, width), -3, np.float32), np.empty((1, 8), np.float32)
-    product(matrices, 0, 8, x, np.zeros(x.shape, np.int16), out)
+    x, out = np.full((1, width), -3, np.float32), np.empty((1, ROWS), np.float32)
+    product(matrices, 0, ROWS, x, np.zeros(x.shape, np.int16), out)
     assert_allclose(out, -3 * width, rtol=1e-3)
 
 
@@ -117,10 +118,10 @@ def test_a_vectors_products_do_not_depend_on_the_others(precision: Any) -> None:
 def test_some_rows_are_those_of_all(precision: Any) -> None:
     _, _, matrices = make(precision)
     x = np.random.default_rng(2).normal(size=(M, K)).astype(np.float32)
-    some = multiplied(matrices, x, 16, 32)
-    assert np.array_equal(some[:, 16:32], multiplied(matrices, x)[:, 16:32])
-    assert np.isnan(some[:, :16]).all()
-    assert np.isnan(some[:, 32:]).all()
+    some = multiplied(matrices, x, 32, 64)
+    assert np.array_equal(some[:, 32:64], multiplied(matrices, x)[:, 32:64])
+    assert np.isnan(some[:, :32]).all()
+    assert np.isnan(some[:, 64:]).all()
 
 
 def test_a_vector_of_nothing_gives_the_bias() -> None:
