@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 FEWEST_ROWS = 64  # a smaller product is over before oneDNN has found out how to do it
+# oneDNN makes code for each shape that it meets and keeps that of the last thousand: with batches
+# of any number of tokens a gigabyte or two. So shapes are made to come again.
+MULTIPLE = 64
 
 
 def _find() -> Any:
@@ -31,11 +34,17 @@ def _find() -> Any:
 _onednn = _find()
 
 
+def whole(rows: Tensor) -> Tensor:
+    """Rows (N, K) with as many of zeros behind them as make their number a multiple."""
+    return functional.pad(rows, (0, 0, 0, -len(rows) % MULTIPLE))
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """The matrix a b^T + bias, without a gradient.
 
     Args:
-        a: (N, K); quickest if one of its axes is contiguous, as of b.
+        a: (N, K); quickest if one of its axes is contiguous, as of b. Where N or K changes from
+            call to call, the matrices should be ``whole`` along it.
         b: (M, K).
         bias: (M,).
     """
@@ -73,8 +82,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x (N, K), weight (M, K), bias (M,) to (N, M)."""
+        count, x = len(x), whole(x)
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return product(x, weight, bias)[:count]
 
     @staticmethod
     @once_differentiable
@@ -82,8 +92,9 @@ class _Linear(torch.autograd.Function):
         """Gradient of the result to those of x, weight and bias."""
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
+        count, grad = len(grad), whole(grad)
         return (
-            product(grad, weight.t()) if of_x else None,
+            product(grad, weight.t())[:count] if of_x else None,
             product(grad.t(), x.t()) if of_weight else None,
             grad.sum(dim=0) if of_bias else None,
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from seqtool.dense import product
+from seqtool.dense import MULTIPLE, product, whole
 
 # Scores held at a time, 16 MB: in the third-level cache of many machines. But never fewer rows than
 # this: the gradient of the whole matrix is read and written for each chunk.
@@ -31,23 +31,27 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         """x (N, H), weight (V, H), bias (V,), targets (N,) to a scalar."""
         count, vocab_size = len(x), len(weight)
+        x = whole(x)
+        targets = functional.pad(targets, (0, len(x) - count))
         wanted = any(ctx.needs_input_grad)
         # That of the matrix lies as its transpose: so its products are the quickest.
         grads = tuple(map(torch.zeros_like, (x, weight.t(), bias))) if wanted else ()
-        rows = min(count, max(FEWEST_ROWS, SCORES // vocab_size))
-        answer = x.new_full((rows, 1), smoothing - 1)
+        rows = max(FEWEST_ROWS, SCORES // vocab_size // MULTIPLE * MULTIPLE)
+        answer = x.new_full((min(rows, len(x)), 1), smoothing - 1)
         total = x.new_zeros(())
-        for first in range(0, count, rows):
+        for first in range(0, len(x), rows):
             part, answers = x[first : first + rows], targets[first : first + rows, None]
+            real = min(len(part), count - first)  # behind them stand rows of zeros
             scores = product(part, weight, bias)
             log_probs = functional.log_softmax(scores, dim=1)
-            found = log_probs.gather(1, answers).sum()
+            found = log_probs[:real].gather(1, answers[:real]).sum()
             # All log-probabilities of a row are its scores less one number, log Z: the sum of them
             # takes no pass over them, for the sum of all scores is a product of sums (below).
-            log_z = scores.gather(1, answers).sum() - found
+            log_z = scores[:real].gather(1, answers[:real]).sum() - found
             total += smoothing * log_z - (1 - smoothing) * found
             if wanted:  # of the scores: softmax less the target, and the mean's 1 / N
                 errors = log_probs.exp_().scatter_add_(1, answers, answer[: len(part)])
+                errors[real:] = 0
                 torch.mul(
                     product(errors, weight.t()), 1 / count, out=grads[0][first : first + rows]
                 )
@@ -62,7 +66,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grads[1].sub_(x_sum[:, None], alpha=share / count)
                 grads[2].sub_(share)
         if wanted:
-            grads = grads[0], grads[1].t(), grads[2]
+            grads = grads[0][:count], grads[1].t(), grads[2]
         ctx.save_for_backward(*grads)
         return total / count
 

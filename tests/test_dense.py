@@ -7,7 +7,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from seqtool import dense
-from seqtool.dense import FEWEST_ROWS, Linear, linear, product
+from seqtool.dense import FEWEST_ROWS, MULTIPLE, Linear, linear, product
 
 ROWS, K, M = FEWEST_ROWS + 7, 19, 33
 
@@ -74,6 +74,21 @@ def test_large_float32_products_go_to_onednn_and_no_others(monkeypatch):
     monkeypatch.setattr(dense, "_onednn", None)
     assert product(torch.randn(ROWS, K), b).shape == (ROWS, M)
     assert taken == [(ROWS, K)]
+
+
+def test_a_layer_asks_for_few_shapes_whatever_the_number_of_rows(monkeypatch):
+    shapes = set()
+
+    def spy(a, b, bias, *_):
+        shapes.add((*a.shape, *b.shape))
+        return functional.linear(a, b, bias)
+
+    monkeypatch.setattr(dense, "_onednn", spy)
+    layer = Linear(K, M)
+    for rows in range(FEWEST_ROWS, FEWEST_ROWS + 2 * MULTIPLE, 5):
+        x = torch.randn(rows, K, requires_grad=True)
+        layer(x).square().sum().backward()
+    assert len(shapes) <= 3 * 3  # three products; 64, 128 or 192 rows
 
 
 @pytest.mark.parametrize("change", [None, RuntimeError, TypeError])

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from seqtool import losses
+from seqtool import dense, losses
 from seqtool.losses import cross_entropy
 
 N, H, V = 11, 3, 7
@@ -14,11 +14,13 @@ N, H, V = 11, 3, 7
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch) -> None:
-    """Chunks of four rows, the last of three, even for a small vocabulary."""
+    """Chunks of four rows, the last with one of padding, even for a small vocabulary."""
     torch.manual_seed(5)
     monkeypatch.setattr(losses, "LARGE_VOCABULARY", 0)
     monkeypatch.setattr(losses, "FEWEST_ROWS", 1)
     monkeypatch.setattr(losses, "SCORES", 4 * V)
+    for module in (dense, losses):
+        monkeypatch.setattr(module, "MULTIPLE", 2)
 
 
 def draw(*shape: int) -> Tensor:
@@ -84,4 +86,4 @@ def test_scores_of_more_rows_than_a_chunk_are_never_held(monkeypatch):
 
     monkeypatch.setattr(losses, "product", spy)
     cross_entropy(draw(N, H), draw(V, H), draw(V), torch.randint(V, (N,)))
-    assert seen == [(4, V), (4, V), (3, V)]
+    assert seen == [(4, V)] * 3
