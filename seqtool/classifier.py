@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, Stack
 from seqtool.config import ClassifierConfig, TaggerConfig
+from seqtool.dense import linear
 from seqtool.models import load_arrays
 from seqtool.ngrams import NgramTables
 from seqtool.shapes import of_member
@@ -100,7 +101,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, h: Tensor, inside: Tensor) -> Tensor:
         """Pool (B, T, S) where ``inside`` (B, T) holds; gives (B, S)."""
-        scores = torch.tanh(functional.linear(h, self.weight, self.bias)) @ self.query
+        scores = torch.tanh(linear(h, self.weight, self.bias)) @ self.query
         shares = scores.masked_fill(~inside, -torch.inf).softmax(dim=1)
         # Padding may hold anything, and 0 times that must be 0.
         kept = h.masked_fill(~inside[:, :, None], 0)

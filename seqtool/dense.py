@@ -36,7 +36,8 @@ _onednn = _find()
 
 def whole(rows: Tensor) -> Tensor:
     """Rows (N, K) with as many of zeros behind them as make their number a multiple."""
-    return functional.pad(rows, (0, 0, 0, -len(rows) % MULTIPLE))
+    missing = -len(rows) % MULTIPLE
+    return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

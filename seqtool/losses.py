@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from seqtool.dense import MULTIPLE, product, whole
+from seqtool.dense import MULTIPLE, linear, product, whole
 
 # Scores held at a time, 16 MB: in the third-level cache of many machines. But never fewer rows than
 # this: the gradient of the whole matrix is read and written for each chunk.
@@ -95,7 +95,7 @@ def cross_entropy(
             arXiv:1512.00567, section 7).
     """
     if len(weight) < LARGE_VOCABULARY:
-        scores = functional.linear(x, weight, bias)
+        scores = linear(x, weight, bias)
         return functional.cross_entropy(scores, targets, label_smoothing=smoothing)
     loss: Tensor = _ChunkedCrossEntropy.apply(x, weight, bias, targets, smoothing)
     return loss

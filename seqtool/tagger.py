@@ -19,6 +19,7 @@ from seqtool.cells import RecurrentStack, Stack
 from seqtool.classifier import Words, WordVectors
 from seqtool.config import TaggerConfig
 from seqtool.crf import Chain
+from seqtool.dense import Linear
 
 
 class Tagger(nn.Module):
@@ -44,7 +45,7 @@ class Tagger(nn.Module):
             dropout=config.dropout,
             bidirectional=True,
         )
-        self.output = nn.Linear(2 * config.hidden_size, num_labels)
+        self.output = Linear(2 * config.hidden_size, num_labels)
         nn.init.zeros_(self.output.bias)
         self.chain = Chain(num_labels) if config.crf else None
 

@@ -178,7 +178,7 @@ ALLOWED: dict[str, set[str]] = {
     "batches": {"lexicon"},
     "calibration": set(),
     "linear": {"calibration", "checkpoint", "errors", "labelsets", "lexicon"},
-    "classifier": {"cells", "config", "models", "ngrams", "shapes"},
+    "classifier": {"cells", "config", "dense", "models", "ngrams", "shapes"},
     "judging": {
         *("batches", "calibration", "classifier", "config", "distributed", "labelsets"),
         *("lexicon", "pixels", "trainer"),
@@ -204,7 +204,7 @@ ALLOWED: dict[str, set[str]] = {
     "spans": set(),
     "viterbi": {"spans"},
     "crf": set(),
-    "tagger": {"cells", "classifier", "config", "crf"},
+    "tagger": {"cells", "classifier", "config", "crf", "dense"},
     "annotator": {
         *(
             "batches",
