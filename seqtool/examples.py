@@ -1,6 +1,7 @@
 """Labelled data as numbers: words looked up, n-grams found, pixels measured."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from seqtool.embeddings import Vectors
 from seqtool.images import Images
 from seqtool.labelled import Split, class_counts, class_weights, strings
 from seqtool.lexicon import Lexicon
+from seqtool.linear import Part, ngram_keys
 from seqtool.linear import fit as fit_linear
-from seqtool.linear import ngram_keys
 from seqtool.linear import score as score_linear
 from seqtool.pixels import pixel_statistics, step_count, step_width
 from seqtool.pretrained import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-MOST_WORDS = 8_000_000  # that the linear classifier is trained on; some 250 bytes each
+MOST_NGRAMS = 16_000_000  # that the linear classifier is trained on; 8 bytes each
 AT_ONCE = 10_000  # texts whose n-grams are found together
 SHIFT = 14  # an image may move by one part in so many of its shorter side
 _UNITS = {"word": "words", "char": "characters", "byte": "bytes", "bpe": "pieces of words"}
@@ -169,42 +170,44 @@ class Examples:
         if order and self.lexicon is not None:
             self.order, self._hashes = order, np.array(self.lexicon.table.hashes)
 
-    def _ngrams(self, part: int, rows: Array) -> tuple[Array, Array]:
-        """Of some of the texts of a part, see ``ngram_keys``, which takes much memory at once."""
-        keys, places, count = list[Array](), list[Array](), 0
+    def _ngrams(self, part: int, rows: Array) -> Iterator[Part]:
+        """Of some of the texts of a part, AT_ONCE at a time."""
         for some in np.array_split(rows, len(rows) // AT_ONCE + 1):
-            found = ngram_keys(self._hashes, self.texts[part].select(some), self.order)
-            keys.append(found[0])
-            places.append(found[1] + count)
-            count += len(some)
-        return np.concatenate(keys), np.concatenate(places)
+            texts = self.texts[part].select(some)
+            yield *ngram_keys(self._hashes, texts, self.order), len(some)
 
     def fit_linear(self, order: int) -> dict[str, Array]:
         """Train the linear classifier, if there shall be one; on a sample if there are too many."""
         self.take_ngrams(order)
         if not self.order:
             return {}
-        none = np.zeros((0, *self.labels[0].shape[1:]), np.int64)
-        held_out: tuple[Any, Array] = (np.zeros(0, np.uint64), np.zeros(0, np.int64)), none
+        most = MOST_NGRAMS // order  # words, each of which ends as many n-grams
+        held_out: Array = np.zeros(0, np.int64)
+        apart = np.zeros((0, *self.labels[0].shape[1:]), np.int64)
         if len(self.labels) > 1:
-            rows = evenly(self.texts[1].lengths, MOST_WORDS // 4)
-            held_out = self._ngrams(1, rows), self.labels[1][rows]
-        rows = evenly(self.texts[0].lengths, MOST_WORDS)
+            held_out = evenly(self.texts[1].lengths, most // 4)
+            apart = self.labels[1][held_out]
+        rows = evenly(self.texts[0].lengths, most)
         labels = self.labels[0][rows]
         if labels.ndim == 2:  # what is weighted is that a label is there
             weights = np.where(labels > 0, self.class_weights, 1.0)
         else:
             weights = self.class_weights[labels]
-        classes = len(self.split.classes)
-        return fit_linear(self._ngrams(0, rows), labels, weights, classes, *held_out)
+        return fit_linear(
+            partial(self._ngrams, 0, rows),
+            labels,
+            weights,
+            len(self.split.classes),
+            partial(self._ngrams, -1, held_out),
+            apart,
+        )
 
     def _opinions(self, linear: dict[str, Array]) -> Array:
         """What the linear classifier says of the texts held out, (M, C) float32."""
         if self._second is None:  # the networks may be built twice, for a timing and for the run
             everything = np.arange(len(self.texts[1]))
-            parts = np.array_split(everything, len(everything) // AT_ONCE + 1)
             self._second = np.concatenate(
-                [score_linear(linear, *self._ngrams(1, rows), len(rows)) for rows in parts]
+                [score_linear(linear, *part) for part in self._ngrams(1, everything)]
             )
         return self._second
 

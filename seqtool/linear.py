@@ -14,6 +14,7 @@ learned from. A long text has so many n-grams of its own that to start from the 
 by heart before anything is learned: 1 % worse on film reviews.)
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,17 @@ from seqtool.checkpoint import MOST_WEIGHT
 from seqtool.errors import CheckpointError
 from seqtool.labelsets import fit_label_powers, label_nll, probabilities
 from seqtool.lexicon import Texts
+from seqtool.memory import give_back
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Pair = tuple[Array, Array]
+Part = tuple[Array, Array, int]  # keys and rows of some texts, from ngram_keys, and how many texts
+Parts = Callable[[], Iterable[Part]]  # all texts, part after part, as often as is asked
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed
-MAX_WEIGHTS = 1 << 23  # the most frequent n-grams are kept, 32 MB of weights at most
+MAX_WEIGHTS = 5 << 19  # the most frequent n-grams are kept; 140 bytes each while it is trained
+MOST_COUNTED = 1 << 22  # different n-grams counted at once, some 50 bytes each
 BEGIN, END = np.uint64(1), np.uint64(2)  # stand around a text: what begins or ends it may tell
 
 
@@ -50,6 +55,20 @@ WAYS = (
 USUAL = Way(0.1, False, (3.0,))  # where nothing is held out
 GAIN = 0.5  # nats by which held-out texts, all together, must gain from another way or penalty
 ITERATIONS = 20  # of L-BFGS
+BLOCK = 10_000  # texts whose features are weighed together
+AT_ONCE = 1 << 20  # places that are counted together: NumPy makes 8 bytes of the 4 of each
+
+
+class Standing(NamedTuple):
+    """Which of the known n-grams stand in each of N texts."""
+
+    places: Array  # (K,) int32, those of a text in a row, ascending
+    starts: Array  # (N + 1,) int64, where the places of each text start, and where the last end
+
+    def rows(self) -> Array:
+        """The text that each stands in, (K,) int32."""
+        count = len(self.starts) - 1
+        return np.repeat(np.arange(count, dtype=np.int32), np.diff(self.starts))
 
 
 def ngram_keys(hashes: Array, texts: Texts, order: int) -> tuple[Array, Array]:
@@ -115,9 +134,68 @@ def look_up(known: Array, keys: Array, rows: Array) -> tuple[Array, Array]:
     return places[found], rows[found]
 
 
+def frequent(parts: Iterable[Part], most: int) -> Array:
+    """The n-grams that stand in most texts, at most ``most`` of them, (F,) uint64, sorted.
+
+    Where there are more different ones than MOST_COUNTED, the rarer half is forgotten, as often as
+    that is so: what comes back later is counted afresh.
+    """
+    known, counts = np.zeros(0, np.uint64), np.zeros(0, np.int32)
+    waiting = list[Array]()
+    for keys, _, _ in parts:
+        waiting.append(keys)
+        # Not one part at a time: to make room among those known costs as much as they are.
+        if sum(map(len, waiting)) > MOST_COUNTED // 4:
+            known, counts = _added(known, counts, np.concatenate(waiting))
+            waiting.clear()
+            if len(known) > MOST_COUNTED:
+                known, counts = _most_frequent(known, counts, max(most, MOST_COUNTED // 2))
+    if waiting:
+        known, counts = _added(known, counts, np.concatenate(waiting))
+    return _most_frequent(known, counts, most)[0]
+
+
+def _added(known: Array, counts: Array, keys: Array) -> Pair:
+    """Sorted keys and how often each was met, once more keys are counted with them."""
+    new, times = np.unique(keys, return_counts=True)
+    places = np.searchsorted(known, new)
+    old = np.zeros(len(new), bool)
+    inside = places < len(known)
+    old[inside] = known[places[inside]] == new[inside]
+    counts[places[old]] += times[old].astype(np.int32)
+    places, new, times = places[~old], new[~old], times[~old]
+    return np.insert(known, places, new), np.insert(counts, places, times)
+
+
+def _most_frequent(known: Array, counts: Array, most: int) -> Pair:
+    """The keys with the highest counts, as many as there may be; of equal ones the first."""
+    if len(known) <= most:
+        return known, counts
+    kept = np.sort(np.argsort(-counts, kind="stable")[:most])
+    return known[kept], counts[kept]
+
+
+def standing(known: Array, parts: Iterable[Part]) -> Standing:
+    """Where the known n-grams stand."""
+    places, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
+    for keys, rows, count in parts:
+        # In the order of the keys they are found three times as fast: neighbours are near.
+        order = np.argsort(keys)
+        found = np.full(len(keys), -1, np.int32)
+        some, where = look_up(known, keys[order], order)
+        found[where] = some
+        places.append(found[found >= 0])
+        lengths.append(np.bincount(rows[found >= 0], minlength=count))
+    return Standing(np.concatenate(places), np.cumsum(np.concatenate(lengths)))
+
+
 def score(arrays: Arrays, keys: Array, rows: Array, count: int) -> Array:
     """Logits of ``count`` texts, (N, C) float32, from the n-grams that stand in them."""
-    places, rows = look_up(arrays["keys"], keys, rows)
+    return _logits(arrays, *look_up(arrays["keys"], keys, rows), count)
+
+
+def _logits(arrays: Arrays, places: Array, rows: Array, count: int) -> Array:
+    """As ``score``, of n-grams that are looked up."""
     weight = arrays["weight"]  # (F, C)
     sums = [np.bincount(rows, weight[places, c], minlength=count) for c in range(weight.shape[1])]
     logits: Array = np.stack(sums, axis=1)
@@ -132,43 +210,51 @@ def _lengths(values: Array, rows: Array, count: int) -> Array:
     return np.asarray(np.sqrt(np.where(squares > 0, squares, 1)))
 
 
-def ratios(places: Array, labels: Array, features: int, classes: int) -> Array:
-    """Naive Bayes log-count ratios of each class against all others, (F, C).
+def ratios(texts: Standing, labels: Array, features: int, classes: int) -> Array:
+    """Naive Bayes log-count ratios of each class against all others, (F, C) float32.
 
     Args:
-        places: Feature of each n-gram in a text, (K,).
-        labels: Class of that text, (K,), or for each class whether the text has it, (K, C).
+        texts: What stands in N texts.
+        labels: Class of each text, (N,), or for each class whether the text has it, (N, C).
         features: F.
         classes: C.
     """
-    if labels.ndim == 2:
-        columns = [np.bincount(places, labels[:, c], minlength=features) for c in range(classes)]
-        counts = np.stack(columns, axis=1)
-    else:
-        counts = np.bincount(places * classes + labels, minlength=features * classes)
-        counts = counts.reshape(features, classes).astype(np.float64)
-    inside = counts + 1  # as if every n-gram had been seen once more with each class
-    outside = np.bincount(places, minlength=features)[:, None] - counts + 1
-    shares = inside / inside.sum(axis=0), outside / outside.sum(axis=0)
-    return np.asarray(np.log(shares[0]) - np.log(shares[1]))
+    found = np.zeros((features, classes), np.float32)
+    having = _counted(texts.places, features)
+    lengths = np.diff(texts.starts)
+    for c in range(classes):
+        has = labels == c if labels.ndim == 1 else labels[:, c] > 0
+        counts = _counted(texts.places[np.repeat(has, lengths)], features)
+        # As if every n-gram had been seen once more with each class.
+        inside, outside = counts + 1, having - counts + 1
+        found[:, c] = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
+    return found
+
+
+def _counted(places: Array, features: int) -> Array:
+    """How often each feature is among some places, (F,)."""
+    found = np.zeros(features, np.int64)
+    for first in range(0, len(places), AT_ONCE):
+        found += np.bincount(places[first : first + AT_ONCE], minlength=features)
+    return found
 
 
 def fit(
-    features: tuple[Array, Array],
+    parts: Parts,
     labels: Array,
     weights: Array,
     classes: int,
-    held_out: tuple[Array, Array],
+    held_out: Parts,
     held_out_labels: Array,
 ) -> Arrays:
     """Train on some texts, in the way and with the strength of penalty that suit some others.
 
     Args:
-        features: Keys and rows of N texts, from ``ngram_keys``.
+        parts: N texts.
         labels: Of these texts, (N,), or 1 for each that a text has, (N, C).
         weights: How much each text counts, or each of its labels; as ``labels``.
         classes: C.
-        held_out: Keys and rows of M other texts; with M = 0 the usual way is taken.
+        held_out: M other texts; with M = 0 the usual way is taken.
         held_out_labels: Of those, (M,) or (M, C).
 
     Returns:
@@ -177,34 +263,30 @@ def fit(
     """
     from scipy.sparse import csr_array
 
-    known, counts = np.unique(features[0], return_counts=True)
-    most = max(1, MAX_WEIGHTS // classes)
-    if len(known) > most:
-        known = np.sort(known[np.argsort(-counts, kind="stable")[:most]])
-    places, rows = look_up(known, *features)
-    del features, counts  # of a large table it is a third of what all this takes
-    scale = ratios(places, labels[rows], len(known), classes).astype(np.float32)
+    known = frequent(parts(), max(1, MAX_WEIGHTS // classes))
+    texts, others = standing(known, parts()), standing(known, held_out())
+    shape = len(labels), len(known)
+    scale = ratios(texts, labels, len(known), classes)
+    give_back()  # what was freed while n-grams were counted
     best: Arrays = {}
     lowest, least = np.inf, GAIN / max(1, len(held_out_labels))
     for way in WAYS if len(held_out_labels) else (USUAL,):
         arrays: Arrays = {"keys": known}
-        values: Array = np.ones(len(places), np.float32)
         if way.to_length:
-            arrays["rarity"] = rarity = _rarity(places, len(known), len(labels))
-            values = rarity[places]
-            values /= _lengths(values, rows, len(labels))[rows]
-        shape = len(labels), len(known)
-        texts = csr_array((values, (rows, places)), shape=shape)
+            arrays["rarity"] = _rarity(texts.places, *shape)
+        values = _values(texts, arrays.get("rarity"))
+        features = csr_array((values, texts.places, texts.starts), shape=shape)
         factors, bias = np.full_like(scale, way.prior), np.zeros(classes, np.float32)
         before = np.inf
         for strength in way.strengths:
             pull = strength, way.prior
-            factors, bias = _factors(texts, labels, weights, scale, pull, (factors, bias))
+            factors, bias = _factors(features, labels, weights, scale, pull, (factors, bias))
             weight = scale * factors * arrays.get("rarity", np.ones(1, np.float32))[:, None]
-            found = arrays | {"weight": weight, "bias": bias}
+            found = arrays | {"weight": weight, "bias": bias.copy()}
             if not len(held_out_labels):
                 return found
-            loss = _calibrated_loss(score(found, *held_out, len(held_out_labels)), held_out_labels)
+            logits = _logits(found, others.places, others.rows(), len(held_out_labels))
+            loss = _calibrated_loss(logits, held_out_labels)
             if loss < lowest - least:
                 best, lowest = found, loss
             if loss >= before - least:
@@ -213,13 +295,27 @@ def fit(
     return best
 
 
-def _rarity(places: Array, features: int, texts: int) -> Array:
+def _rarity(places: Array, texts: int, features: int) -> Array:
     """Of every feature, (F,): log of how many texts there are for one that has it, and 1.
 
     Source: the inverse document frequency of Sparck Jones 1972, smoothed as in scikit-learn.
     """
-    shares = (1 + np.bincount(places, minlength=features)) / (1 + texts)
+    shares = (1 + _counted(places, features)) / (1 + texts)
     return np.asarray(1 - np.log(shares), np.float32)
+
+
+def _values(texts: Standing, rarity: Array | None) -> Array:
+    """Of all features of all texts, (K,): 1, or their rarity where texts are of length 1."""
+    values: Array = np.ones(len(texts.places), np.float32)
+    if rarity is None:
+        return values
+    for first in range(0, len(texts.starts) - 1, BLOCK):
+        starts = texts.starts[first : first + BLOCK + 1]
+        places = texts.places[starts[0] : starts[-1]]
+        some = Standing(places, starts - starts[0])
+        rows, found = some.rows(), rarity[places]
+        values[starts[0] : starts[-1]] = found / _lengths(found, rows, len(starts) - 1)[rows]
+    return values
 
 
 def _calibrated_loss(logits: Array, labels: Array) -> float:
@@ -251,21 +347,21 @@ def _factors(
         weights: As ``labels``.
         scale: Of the features, (F, C) float32.
         pull: Strength and prior of the penalty.
-        start: Factors and bias to begin with.
+        start: Factors and bias to begin with; what is found is written over them.
     """
     import torch
     from torch.nn import functional
 
     targets = torch.from_numpy(labels)
     share = torch.from_numpy(weights / len(labels)).float()
-    factors, bias = (torch.from_numpy(part.copy()) for part in start)
+    factors, bias = (torch.from_numpy(part) for part in start)
     strength, prior = pull[0] / len(labels), pull[1]
-    turned = texts.T.tocsr()
     optimizer = torch.optim.LBFGS(
         [factors, bias], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def closure() -> float:
+        factors.grad = None
         sums = torch.from_numpy(texts @ (scale * factors.numpy())).requires_grad_()
         logits = sums + bias
         if targets.ndim == 2:
@@ -276,13 +372,14 @@ def _factors(
             losses = functional.cross_entropy(logits, targets, reduction="none")
         loss = (losses * share).sum()
         (slope,) = torch.autograd.grad(loss, sums)
-        factors.grad = torch.from_numpy(scale * (turned @ slope.numpy()))
         away = factors - prior
-        factors.grad += strength * away
+        penalty = strength / 2 * float(away.square().sum())
+        factors.grad = torch.from_numpy(texts.T @ slope.numpy()).mul_(torch.from_numpy(scale))
+        factors.grad += away.mul_(strength)
         bias.grad = slope.sum(dim=0)
-        return float(loss.detach()) + strength / 2 * float(away.square().sum())
+        return float(loss.detach()) + penalty
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    # Twenty times the weights, and torch keeps the first one alive, with what it loads for it.
+    # Many times the weights, and torch keeps the first one alive, with what it loads for it.
     optimizer.state.clear()
     return factors.numpy(), bias.numpy()

@@ -177,7 +177,7 @@ ALLOWED: dict[str, set[str]] = {
     "lexicon": {*BASIC, "idfiles", "tokenizer"},
     "batches": {"lexicon"},
     "calibration": set(),
-    "linear": {"calibration", "checkpoint", "errors", "labelsets", "lexicon"},
+    "linear": {"calibration", "checkpoint", "errors", "labelsets", "lexicon", "memory"},
     "classifier": {"cells", "config", "dense", "models", "ngrams", "shapes"},
     "judging": {
         *("batches", "calibration", "classifier", "config", "distributed", "labelsets"),

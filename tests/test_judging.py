@@ -204,7 +204,7 @@ def test_the_linear_classifier_of_many_texts_is_that_of_a_sample(tmp_path, monke
         (tmp_path / "a.csv").write_text("text,label\n" + texts)
         (tmp_path / "b.csv").write_text("text,label\ngood,1\nbad w1,0\ngood bad,1\n")
         config = LabelConfig(vocab_size=20)
-        monkeypatch.setattr(examples_module, "MOST_WORDS", most)
+        monkeypatch.setattr(examples_module, "MOST_NGRAMS", 2 * most)
         monkeypatch.setattr(examples_module, "AT_ONCE", at_once)
         split = read_split(str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), config, 1)
         examples = Examples(split, config)

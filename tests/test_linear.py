@@ -9,9 +9,22 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
+from seqtool import linear
 from seqtool.calibration import fit_powers, nll, pool
 from seqtool.lexicon import Lexicon
-from seqtool.linear import GAIN, WAYS, _factors, fit, look_up, ngram_keys, ratios, score
+from seqtool.linear import (
+    GAIN,
+    WAYS,
+    Standing,
+    _factors,
+    fit,
+    frequent,
+    look_up,
+    ngram_keys,
+    ratios,
+    score,
+    standing,
+)
 
 TEXTS = ["good good film", "bad film", "good fun", "bad bad day", ""]
 LABELS = np.array([1, 0, 1, 0, 1])
@@ -21,6 +34,16 @@ def encoded(texts):
     lexicon = Lexicon("word", [], lower=True, buckets=0)
     rows = lexicon.encode(texts)
     return np.array(lexicon.table.hashes), rows
+
+
+def parts(keys, rows, count):
+    """Some texts, all of them together."""
+    return lambda: [(keys, rows, count)]
+
+
+def nothing():
+    """No texts."""
+    return []
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -48,12 +71,15 @@ def test_the_same_ngram_has_the_same_key_wherever_it_stands():
 
 
 def test_ratios_by_hand():
-    places, labels = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 1])
-    found = ratios(places, labels, 2, 2)
+    texts = Standing(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 4]))
+    labels = np.array([0, 0, 1])
+    found = ratios(texts, labels, 2, 2)
     # Counts + 1: feature 0 has 3 and 2, feature 1 has 1 and 2; sums 4 and 4.
     assert found[0, 0] == pytest.approx(math.log(3 / 4) - math.log(2 / 4))
     assert found[1, 1] == pytest.approx(math.log(2 / 4) - math.log(1 / 4))
     assert found[:, 0] == pytest.approx(-found[:, 1])
+    # The same, as a set of labels for each text.
+    np.testing.assert_array_equal(ratios(texts, np.eye(2, dtype=int)[labels], 2, 2), found)
 
 
 @pytest.mark.parametrize("prior", [0.0, 0.1])
@@ -97,8 +123,7 @@ def test_features_of_a_text_are_those_of_scikit_learns_tf_idf(monkeypatch):
 
     monkeypatch.setattr("seqtool.linear._factors", see)
     monkeypatch.setattr("seqtool.linear.USUAL", WAYS[1])
-    nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
-    fit((keys, where), LABELS, np.ones(5), 2, nothing, np.zeros(0, np.int64))
+    fit(parts(keys, where, 5), LABELS, np.ones(5), 2, nothing, LABELS[:0])
     theirs = TfidfVectorizer(binary=True).fit_transform(TEXTS).toarray()
     # The columns stand in another order.
     np.testing.assert_allclose(
@@ -110,14 +135,8 @@ def test_learns_what_words_say_and_ignores_unknown_ones():
     hashes, rows = encoded([*TEXTS, "good zebra", "bad zebra", "zebra"])
     keys, where = ngram_keys(hashes, rows, 2)
     train = where < 5
-    arrays = fit(
-        (keys[train], where[train]),
-        LABELS,
-        np.ones(5),
-        2,
-        (np.zeros(0, np.uint64), np.zeros(0, np.int64)),
-        np.zeros(0, np.int64),
-    )
+    texts = parts(keys[train], where[train], 5)
+    arrays = fit(texts, LABELS, np.ones(5), 2, nothing, LABELS[:0])
     logits = score(arrays, keys, where, 8)
     assert logits[:4].argmax(axis=1).tolist() == LABELS[:4].tolist()
     assert logits[5:7].argmax(axis=1).tolist() == [1, 0]
@@ -131,9 +150,55 @@ def test_looks_up_only_what_it_knows():
     assert len(look_up(known[:0], known, np.zeros(3, int))[0]) == 0
 
 
+@pytest.mark.parametrize("size", [7, 40, 300, 5000])
+def test_counting_in_parts_is_counting_at_once(size, monkeypatch):
+    monkeypatch.setattr(linear, "MOST_COUNTED", 1000)
+    rng = np.random.default_rng(2)
+    keys = rng.zipf(1.3, 3000).astype(np.uint64) % np.uint64(997)
+    some = [(keys[i : i + size], np.zeros(0), 0) for i in range(0, len(keys), size)]
+    known, counts = np.unique(keys, return_counts=True)
+    for most in (1, 20, 997):
+        kept = np.argsort(-counts, kind="stable")[:most]
+        np.testing.assert_array_equal(frequent(some, most), known[np.sort(kept)])
+
+
+def test_where_too_many_are_counted_the_rare_ones_are_forgotten(monkeypatch):
+    monkeypatch.setattr(linear, "MOST_COUNTED", 200)
+    rng = np.random.default_rng(2)
+    often = np.arange(50)  # every third n-gram is one of these, all others are new
+    stream = np.where(np.arange(30_000) % 3, np.arange(30_000) + 50, rng.choice(often, 30_000))
+    some = [(part, np.zeros(0), 0) for part in np.split(stream.astype(np.uint64), 600)]
+    sizes = []
+
+    def counted(known, counts, keys):
+        sizes.append(len(known) + len(keys))
+        return added(known, counts, keys)
+
+    added = linear._added
+    monkeypatch.setattr(linear, "_added", counted)
+    assert frequent(some, 50).tolist() == often.tolist()
+    assert max(sizes) <= 300  # those known, and a quarter and a part more that wait
+    assert len(frequent(some, 120)) == 120
+
+
+def test_known_ngrams_stand_where_they_are_looked_up():
+    hashes, rows = encoded([*TEXTS, "good zebra", "zebra"])
+    keys, where = ngram_keys(hashes, rows, 2)
+    known = frequent([(keys, where, 7)], 9)
+    places, found = look_up(known, keys, where)
+    for cuts in ([0, 7], [0, 2, 4, 5, 7], range(8)):
+        some = [
+            (*ngram_keys(hashes, rows.select(np.arange(begin, end)), 2), end - begin)
+            for begin, end in pairwise(cuts)
+        ]
+        texts = standing(known, some)
+        np.testing.assert_array_equal(texts.places, places)
+        np.testing.assert_array_equal(texts.rows(), found)
+        assert len(texts.starts) == 8
+
+
 def test_several_labels_are_questions_of_their_own():
     keys, where = ngram_keys(*encoded(TEXTS), 2)
-    nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
     other = np.array([1, 1, 0, 0, 1])
     truth = np.stack([1 - LABELS, LABELS, other], axis=1)
 
@@ -141,7 +206,7 @@ def test_several_labels_are_questions_of_their_own():
         chosen = truth[:, columns]
         none = np.zeros((0, len(columns)), np.int64)
         weights = np.ones(chosen.shape)
-        return fit((keys, where), chosen, weights, len(columns), nothing, none)
+        return fit(parts(keys, where, 5), chosen, weights, len(columns), nothing, none)
 
     together = learn([0, 1, 2])
     np.testing.assert_allclose(together["weight"][:, 0], -together["weight"][:, 1], atol=2e-3)
@@ -156,8 +221,7 @@ def test_scores_are_those_that_were_fitted(monkeypatch, way):
     hashes, rows = encoded([*TEXTS, "good good film zebra"])
     keys, where = ngram_keys(hashes, rows, 2)
     train = where < 5
-    nothing = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
-    arrays = fit((keys[train], where[train]), LABELS, np.ones(5), 2, nothing, LABELS[:0])
+    arrays = fit(parts(keys[train], where[train], 5), LABELS, np.ones(5), 2, nothing, LABELS[:0])
     logits = score(arrays, keys, where, 6)
     assert logits[:5].argmax(axis=1).tolist() == LABELS.tolist()
     # Weights by hand: the sum over a text's n-grams, by its length where there is one.
@@ -177,12 +241,12 @@ def test_held_out_texts_choose_the_way_and_its_penalty(monkeypatch):
     labels = np.array([sum(text.split().count(w) for w in words[:3]) > 2 for text in texts]) * 1
     keys, where = ngram_keys(*encoded(texts), 1)
     first = where < 150
-    train, held = (keys[first], where[first]), (keys[~first], where[~first] - 150)
+    train, held = (keys[first], where[first], 150), (keys[~first], where[~first] - 150, 50)
 
     def learn(*ways):
         monkeypatch.setattr("seqtool.linear.WAYS", ways)
-        arrays = fit(train, labels[:150], np.ones(150), 2, held, labels[150:])
-        logits = score(arrays, *held, 50)
+        arrays = fit(parts(*train), labels[:150], np.ones(150), 2, parts(*held), labels[150:])
+        logits = score(arrays, *held)
         return arrays, nll(pool([logits], fit_powers([logits], labels[150:])), labels[150:])
 
     ends = []
