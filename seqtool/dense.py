@@ -40,6 +40,11 @@ def whole(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
+def _first(rows: Tensor, count: int) -> Tensor:
+    """Without what ``whole`` has put behind them; no view if that was nothing."""
+    return rows if len(rows) == count else rows[:count]
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """The matrix a b^T + bias, without a gradient.
 
@@ -85,7 +90,7 @@ class _Linear(torch.autograd.Function):
         """x (N, K), weight (M, K), bias (M,) to (N, M)."""
         count, x = len(x), whole(x)
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)[:count]
+        return _first(product(x, weight, bias), count)
 
     @staticmethod
     @once_differentiable
@@ -95,7 +100,7 @@ class _Linear(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         count, grad = len(grad), whole(grad)
         return (
-            product(grad, weight.t())[:count] if of_x else None,
+            _first(product(grad, weight.t()), count) if of_x else None,
             product(grad.t(), x.t()) if of_weight else None,
             grad.sum(dim=0) if of_bias else None,
         )

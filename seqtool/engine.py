@@ -122,7 +122,7 @@ class Engine:
         self._padded = padded(vocab_size)
         self._partner = partner
         self._counts = build_counts(*(partner or (None, None)))
-        self._team = Team(threads)
+        self._team = Team(threads, meeting=True)
         self._announce = announce
         self._context = config.ngram_order - 1
         self._parts = 2 if config.cell == "lstm" else 1

@@ -198,7 +198,7 @@ class Examples:
             labels,
             weights,
             len(self.split.classes),
-            partial(self._ngrams, -1, held_out),
+            partial(self._ngrams, -1, held_out),  # the last part; of no rows if none is held out
             apart,
         )
 

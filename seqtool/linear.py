@@ -275,7 +275,9 @@ def fit(
         if way.to_length:
             arrays["rarity"] = _rarity(texts.places, *shape)
         values = _values(texts, arrays.get("rarity"))
-        features = csr_array((values, texts.places, texts.starts), shape=shape)
+        # Starts of the type that places have: scipy would copy these to the wider one.
+        starts = texts.starts.astype(np.int32)
+        features = csr_array((values, texts.places, starts), shape=shape)
         factors, bias = np.full_like(scale, way.prior), np.zeros(classes, np.float32)
         before = np.inf
         for strength in way.strengths:

@@ -12,9 +12,11 @@ from seqtool.compiled import inlined, spliced
 from seqtool.hashing import BASE, PRIME, SPREAD
 from seqtool.pointwise import GRU, LSTM, RELU, TANH
 from seqtool.products import ROWS, Matrices, sigmoid, tanh
+from seqtool.tiles import COLUMNS
 from seqtool.vectors import (
     LANES,
     add_atomic,
+    is_quantized,
     larger,
     load,
     load_atomic,
@@ -71,10 +73,11 @@ def meet(counter: Array, threads: int) -> None:
 
 
 @spliced
-def share(size: int, thread: int, threads: int) -> tuple[int, int]:
-    """First unit or row of a thread, and the one to stop before; multiples of ROWS."""
-    blocks = (size + ROWS - 1) // ROWS
-    return blocks * thread // threads * ROWS, blocks * (thread + 1) // threads * ROWS
+def share(network: Network, size: int, thread: int, threads: int) -> tuple[int, int]:
+    """First unit or row of a thread, and the one to stop before, as ``multiply`` wants them."""
+    together = ROWS if is_quantized(network.matrices.code) else COLUMNS
+    blocks = (size + together - 1) // together
+    return blocks * thread // threads * together, blocks * (thread + 1) // threads * together
 
 
 @spliced

@@ -13,7 +13,7 @@ from seqtool.tiles import COLUMNS
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-PADDING = ROWS  # widths and units are multiples of it, as a block of int8 has no part of a row
+PADDING = ROWS  # widths and units are multiples of it, so that matrices have whole blocks
 LARGEST = 127  # int8 is used evenly, without -128
 
 

@@ -210,8 +210,8 @@ def write(
     vocab_size, padded, width = allowed.shape[1], logits.shape[1], x.shape[1]
     room = make_room(network, batch)
     weights, heap = np.empty(vocab_size, np.float64), np.empty(vocab_size, np.int64)
-    begin, end = share(network.units, thread, threads)
-    first_row, last_row = share(padded, thread, threads)
+    begin, end = share(network, network.units, thread, threads)
+    first_row, last_row = share(network, padded, thread, threads)
     # A lone text's token is chosen and looked up by every thread, each for itself: cheaper than to
     # wait for it. What is looked up is added up in place, which no other thread must see.
     first, last = 0, batch
@@ -293,7 +293,7 @@ def read(
     codes_h = np.empty(units, matrices.code.dtype)
     factors, factors_h = np.empty(steps, np.float32), np.empty(1, np.float32)
     ux, wh = np.empty(steps * gap, np.float32), np.empty(gap, np.float32)
-    begin, end = share(units, thread, threads)
+    begin, end = share(network, units, thread, threads)
     rows, scores, states, memories = table_rows.ravel(), logits.ravel(), h.ravel(), c.ravel()
     for t in range(steps * thread // threads, steps * (thread + 1) // threads):
         now = network.context + t
@@ -328,7 +328,7 @@ def read(
     for t in range(first, steps):
         place = (t - first) * units
         factors[t - first] = encode(top, t * stride, units, codes, place)
-    first_row, last_row = share(padded, thread, threads)
+    first_row, last_row = share(network, padded, thread, threads)
     multiply(
         matrices, 2 * layers, first_row, last_row, codes, factors, steps - first, scores, padded
     )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 
 Job = Callable[[int, int], int]  # thread, threads -> result, the same for all
 
@@ -27,7 +28,7 @@ def own_core(thread: int, threads: int) -> Iterator[None]:
     to meet, so none looks starved and none is moved: two took longer than one alone.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    if len(cores) != threads:  # of fewer threads each finds an idle core
+    if len(cores) != threads:  # with cores to spare the system is not tempted
         yield
         return
     with suppress(OSError):  # a core can be taken from us at any time; it is only slower then
@@ -39,7 +40,7 @@ def own_core(thread: int, threads: int) -> Iterator[None]:
             os.sched_setaffinity(0, cores)
 
 
-def _share(job: Job, thread: int, threads: int) -> int:
+def _on_its_core(job: Job, thread: int, threads: int) -> int:
     with own_core(thread, threads):
         return job(thread, threads)
 
@@ -47,12 +48,16 @@ def _share(job: Job, thread: int, threads: int) -> int:
 class Team:
     """Runs jobs on one thread or on all, whichever has been faster for their like.
 
+    Threads that wait for each other within a job should be ``meeting``: then each has a core of its
+    own while it works.
+
     The job must give the same result however many threads share it. How fast they are together is
     found by trying: another program on one of the cores makes them slower than one thread alone.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, *, meeting: bool = False) -> None:
         """Use at most so many threads; as many as there are cores if not given."""
+        self._meeting = meeting
         self.threads = max(1, min(threads or available_cores(), available_cores()))
         self._pool = ThreadPoolExecutor(self.threads)  # starts no thread before it is needed
         self._times: dict[int, dict[int, list[float]]] = {}
@@ -86,8 +91,9 @@ class Team:
         return self._pool.submit(self._lead, job, threads).result()
 
     def _lead(self, job: Job, threads: int) -> int:
-        others = [self._pool.submit(_share, job, thread, threads) for thread in range(1, threads)]
-        result = _share(job, 0, threads)
+        part = partial(_on_its_core, job) if self._meeting else job
+        others = [self._pool.submit(part, thread, threads) for thread in range(1, threads)]
+        result = part(0, threads)
         for other in others:
             other.result()
         return result

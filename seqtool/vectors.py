@@ -277,15 +277,14 @@ def power_of_two(typing: Any, shifted: Any) -> Any:
 
 def _define(operation: Any, build: str) -> None:
     class Operator(ConcreteTemplate):
-        cases = (signature(Floats, Floats, Floats), signature(Four, Four, Four))
+        cases = (signature(Floats, Floats, Floats),)
 
     infer_global(operation)(Operator)
-    for vector in (Floats, Four):
 
-        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return getattr(builder, build)(*args)
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, build)(*args)
 
-        lower_builtin(operation, vector, vector)(emit)
+    lower_builtin(operation, Floats, Floats)(emit)
 
 
 for _operation, _build in (

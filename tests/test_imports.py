@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "vectors": set(),
     "choosing": {"compiled", "vectors"},
     "products": {"compiled", "tiles", "vectors"},
-    "network": {"compiled", "hashing", "pointwise", "products", "vectors"},
+    "network": {"compiled", "hashing", "pointwise", "products", "tiles", "vectors"},
     "recurrence": {"choosing", "compiled", "counting", "network", "products", "tiles"},
     "transducer": {"compiled", "products", "vectors"},
     "memories": {"compiled", "network", "pointwise", "products", "transducer", "vectors"},

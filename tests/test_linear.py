@@ -197,6 +197,21 @@ def test_known_ngrams_stand_where_they_are_looked_up():
         assert len(texts.starts) == 8
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_the_fit_does_not_depend_on_how_much_is_weighed_at_once(way, monkeypatch):
+    monkeypatch.setattr(linear, "WAYS", (way,))
+    hashes, rows = encoded(TEXTS)
+    texts = parts(*ngram_keys(hashes, rows, 2), len(rows))
+    arguments = texts, LABELS, np.ones(len(LABELS), np.float32), 2, texts, LABELS
+    at_once = fit(*arguments)
+    monkeypatch.setattr(linear, "BLOCK", 2)
+    monkeypatch.setattr(linear, "AT_ONCE", 3)
+    in_parts = fit(*arguments)
+    assert at_once.keys() == in_parts.keys()
+    for name, values in at_once.items():
+        assert np.array_equal(in_parts[name], values), name
+
+
 def test_several_labels_are_questions_of_their_own():
     keys, where = ngram_keys(*encoded(TEXTS), 2)
     other = np.array([1, 1, 0, 0, 1])

@@ -124,7 +124,7 @@ def test_threads_together_have_a_core_each_and_are_free_afterwards() -> None:
         barrier.wait()
         return 0
 
-    everyone = Team()
+    everyone = Team(meeting=True)
     for _ in range(2):
         everyone._run(job, len(cores))
         if len(cores) > 1:
@@ -143,4 +143,4 @@ def test_fewer_threads_than_cores_stay_where_the_system_puts_them(
 ) -> None:
     monkeypatch.setattr(team.os, "sched_getaffinity", lambda pid: {0, 1, 2})
     monkeypatch.setattr(team.os, "sched_setaffinity", lambda pid, cores: pytest.fail("moved"))
-    assert Team(2)._run(lambda thread, threads: threads, 2) == 2
+    assert Team(2, meeting=True)._run(lambda thread, threads: threads, 2) == 2
