@@ -41,6 +41,17 @@ def test_with_little_time_a_network_is_small_enough_to_read_its_pairs_often():
     assert min(SIZES) < short < long
 
 
+@pytest.mark.parametrize("seconds", [None, 120, 600])
+def test_without_attention_the_state_is_wider_as_it_holds_all_of_a_source(seconds):
+    letters = sizes(20_000, length=7.4, vocabulary=28)
+    plans = [
+        choose_translator(letters, seconds=seconds, gflops=GFLOPS, given={"attention": kind})
+        for kind in ("dot", "none")
+    ]
+    looking, plain = (plan.model["hidden_size"] for plan in plans)
+    assert looking < plain <= 2 * looking
+
+
 def test_what_is_given_is_kept_and_the_rest_follows_it():
     given = {"hidden_size": 100, "dropout": 0.7, "lr": 1.0, "tying": "none", "batch_size": 9}
     plan = choose_translator(sizes(30_000), seconds=300, gflops=GFLOPS, given=given)
