@@ -6,6 +6,7 @@ to the user and to the exact sources.
 """
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba import types
 from numba.core import caching, event
 from numba.core.ccallback import CFunc
+from numba.core.compiler import Flags
+from numba.core.cpu_options import FastMathOptions
+from numba.extending import intrinsic
 
 from seqtool.cache import directory
 from seqtool.errors import ConfigError
@@ -63,6 +68,34 @@ def arithmetic(function: FunctionT) -> FunctionT:
     made: Any = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
     kept: FunctionT = made
     return kept
+
+
+def unaliased(function: FunctionT) -> FunctionT:
+    """As ``arithmetic``, for a function that gives nothing and whose arrays do not overlap.
+
+    Vector code otherwise begins with a comparison of where all its arrays end: with thirteen of
+    them that takes longer than the work on a row of a hundred numbers. numba has a flag for it, but
+    not in its decorators.
+    """
+
+    def typed(context: Any, *arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            flags: Any = Flags()
+            flags.noalias, flags.forceinline, flags.error_model = True, True, "numpy"
+            flags.fastmath = FastMathOptions({"contract"})
+            made = context.compile_subroutine(builder, function, signature, flags=flags)
+            return context.call_internal(builder, made.fndesc, signature, values)
+
+        return types.void(*arguments), generate
+
+    own = inspect.signature(function)
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    about: Any = typed
+    # numba cannot call what takes any number of arguments.
+    about.__signature__ = own.replace(parameters=[context, *own.parameters.values()])
+    made: Any = intrinsic(typed)
+    part: FunctionT = made
+    return part
 
 
 def compiled(function: FunctionT) -> FunctionT:

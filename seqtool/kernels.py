@@ -20,7 +20,7 @@ from torch.nn import functional
 from seqtool import loops
 from seqtool.loops import BLOCK_ROWS, Job, count_blocks
 from seqtool.pointwise import KINDS
-from seqtool.tiles import ABREAST, COLUMNS, DEPTH
+from seqtool.tiles import ABREAST, COLUMNS
 
 # Panels of the gates whose gradients of the weights are summed together, reading the input once.
 GROUP = 8 * ABREAST
@@ -175,7 +175,7 @@ class _Layer(torch.autograd.Function):
         depth = gates * padded(size)
         grad_state = pad(grad_final[0], padded(size)).clone()
         grad_cell = grad_final[1].clone() if cells is not None else None
-        grad_x = x.new_zeros(steps, rows, padded(inputs)) if ctx.needs_input_grad[0] else None
+        grad_x = x.new_empty(steps, rows, padded(inputs)) if ctx.needs_input_grad[0] else None
 
         def panels(weight: Tensor, *, of_input: bool) -> Tensor:
             blocks = areas(weight.view(gates, size, -1), kind, of_input=of_input)
@@ -183,7 +183,6 @@ class _Layer(torch.autograd.Function):
             columns = blocks.shape[2] // COLUMNS
             return blocks.view(depth, columns, COLUMNS).transpose(0, 1).contiguous()
 
-        depth_of_chunks = -(-steps * rows // DEPTH) * DEPTH
         grad_ih = x.new_empty(gates, padded(size), inputs)
         grad_hh = x.new_empty(gates, padded(size), size)
         grad_bias = x.new_empty(width // padded(size), padded(size))
@@ -198,11 +197,8 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_OUTPUT: grad_output.contiguous(),
             Job.GRAD_STATE: grad_state,
             Job.GRAD_CELL: grad_cell,
-            Job.GRAD_GATES: x.new_zeros(rows, width + COLUMNS),
+            Job.GRAD_GATES: x.new_empty(steps, rows, width + COLUMNS),
             Job.GRAD_X: grad_x,
-            Job.GATE_CHUNKS: x.new_empty(depth_of_chunks * width),
-            Job.X_CHUNKS: x.new_empty(depth_of_chunks * padded(inputs)),
-            Job.H_CHUNKS: x.new_empty(depth_of_chunks * padded(size)),
             Job.GRAD_WEIGHT_IH: grad_ih,
             Job.GRAD_WEIGHT_HH: grad_hh,
             Job.GRAD_BIAS: grad_bias,

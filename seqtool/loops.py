@@ -40,9 +40,10 @@ from seqtool.tiles import (
     DEPTH,
     abreast,
     claim,
+    pack,
+    prefetch,
     product,
     tile_rows,
-    to_chunks,
     view,
 )
 
@@ -68,15 +69,12 @@ class Job(IntEnum):
     GRAD_OUTPUT = 15  # (T, B, H)
     GRAD_STATE = 16  # (B, P): of the final h, turned into that of the first
     GRAD_CELL = 17  # (B, H): the same of c
-    GRAD_GATES = 18  # (B, areas P + 16): of one time step; zeros in the padding
-    GRAD_X = 19  # (T, B, E rounded up), zeros
-    GATE_CHUNKS = 20  # chunks of (T B, areas P): gradient of the gates at all times
-    X_CHUNKS = 21  # chunks of (T B, E)
-    H_CHUNKS = 22  # chunks of (T B, H): h before each step
-    GRAD_WEIGHT_IH = 23  # (input areas P, E)
-    GRAD_WEIGHT_HH = 24  # (state areas P, H)
-    GRAD_BIAS = 25  # (areas P,)
-    KEEP = 26  # 1: forward keeps the gates of all time steps
+    GRAD_GATES = 18  # (T, B, areas P + 16): so rows do not share places of a cache
+    GRAD_X = 19  # (T, B, E rounded up)
+    GRAD_WEIGHT_IH = 20  # (input areas P, E)
+    GRAD_WEIGHT_HH = 21  # (state areas P, H)
+    GRAD_BIAS = 22  # (areas P,)
+    KEEP = 23  # 1: forward keeps the gates of all time steps
 
 
 # Rows that go through time together: enough that reading the weights does not set the pace, few
@@ -84,6 +82,7 @@ class Job(IntEnum):
 BLOCK_ROWS = 16 * ABREAST
 FIELDS = len(Job)
 TILE = COLUMNS * COLUMNS
+PANEL = DEPTH * COLUMNS  # of a chunk
 
 
 def count_blocks(size: int, best: int, threads: int) -> int:
@@ -205,8 +204,8 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
 def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
     """Blocks of rows back through all time steps.
 
-    Turns GRAD_STATE and GRAD_CELL into those of the first state, adds to GRAD_X if that is there,
-    and fills the panels from which the gradients of the weights are made.
+    Turns GRAD_STATE and GRAD_CELL into those of the first state and fills GRAD_GATES, and GRAD_X if
+    that is there.
     """
     num_areas, from_input = areas(kind)
 
@@ -215,7 +214,6 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
         steps, rows, inputs, size, padded = sizes(job)
         width, depth = num_areas * padded, from_input * padded
         x_panels, h_panels = panels(inputs), panels(size)
-        x = view(job, Job.X, steps * rows * inputs, unit)
         weight_ih = view(job, Job.WEIGHT_IH, depth * x_panels * COLUMNS, unit)
         weight_hh = view(job, Job.WEIGHT_HH, depth * padded, unit)
         states = view(job, Job.STATES, (steps + 1) * rows * size, unit)
@@ -226,13 +224,9 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
         grad_state = view(job, Job.GRAD_STATE, rows * padded, unit)
         grad_cell = view(job, Job.GRAD_CELL, rows * size if kind == LSTM else 0, unit)
         row_width = width + COLUMNS
-        grad_gates = view(job, Job.GRAD_GATES, rows * row_width, unit)
+        grad_gates = view(job, Job.GRAD_GATES, steps * rows * row_width, unit)
         x_width = x_panels * COLUMNS if job[Job.GRAD_X] else 0
         grad_x = view(job, Job.GRAD_X, steps * rows * x_width, unit)
-        depths = (steps * rows + DEPTH - 1) // DEPTH * DEPTH
-        gates_out = view(job, Job.GATE_CHUNKS, depths * width, unit)
-        x_out = view(job, Job.X_CHUNKS, depths * x_panels * COLUMNS, unit)
-        h_out = view(job, Job.H_CHUNKS, depths * padded, unit)
         lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
         while True:
             block = claim(job)
@@ -240,12 +234,12 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
                 break
             low = rows * block // job[Job.BLOCKS]
             high = rows * (block + 1) // job[Job.BLOCKS]
-            grad_at = low * row_width
             for step in range(steps):
                 t = step if job[Job.BACKWARD] else steps - 1 - step
                 first = t * rows + low
                 before = (first + rows if job[Job.BACKWARD] else first) * size
                 after = (first if job[Job.BACKWARD] else first + rows) * size
+                grad_at = first * row_width
                 for r in range(high - low):
                     row = gates[(first + r) * width : (first + r + 1) * width]
                     b, a = before + r * size, after + r * size
@@ -264,86 +258,94 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
                         gru_backward(row, h_before, out, grad_h, grad_row, size, unit)
                     else:
                         rnn_backward(kind, h, out, grad_h, grad_row, size, unit)
+                    for area in range(num_areas if size < padded else 0):
+                        clear(grad_row[area * padded + size : (area + 1) * padded])
                 product(
                     grad_gates, grad_at + width - depth, row_width, high - low, depth,
                     weight_hh, 0, h_panels, grad_state, low * padded, padded,
                 )  # fmt: skip
                 if x_width:
+                    clear(grad_x[first * x_width : (first + high - low) * x_width])
                     product(
                         grad_gates, grad_at, row_width, high - low, depth,
                         weight_ih, 0, x_panels, grad_x, first * x_width, x_width,
                     )  # fmt: skip
-                count = high - low
-                to_chunks(grad_gates, grad_at, row_width, count, width, gates_out, first)
-                to_chunks(x, first * inputs, inputs, count, inputs, x_out, first)
-                to_chunks(states, before, size, count, size, h_out, first)
 
     return backward
 
 
 def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
-    """Gradients of the weights from the panels that the backward loop filled.
+    """Gradients of the weights from those of the gates.
 
-    The blocks are groups of panels of the gates: a piece of the input is multiplied with all of a
-    group while it is in the cache.
+    The blocks are groups of panels of the gates. A chunk of their rows is packed, and then one
+    panel after the other of the input in these rows, which is multiplied with all of the group
+    while it is in the cache. So what is multiplied together lies together, and not at distances
+    that fall on the same places of a cache.
     """
     num_areas, from_input = areas(kind)
 
     def weights(address: Any) -> None:
         job = carray(address, FIELDS)
         steps, rows, inputs, size, padded = sizes(job)
-        all_steps = steps * rows
+        all_rows = steps * rows
         width, depth = num_areas * padded, from_input * padded
-        gate_panels, x_panels, h_panels = width // COLUMNS, panels(inputs), panels(size)
-        chunks = (all_steps + DEPTH - 1) // DEPTH
-        gates = view(job, Job.GATE_CHUNKS, chunks * DEPTH * width, unit)
-        x = view(job, Job.X_CHUNKS, chunks * DEPTH * x_panels * COLUMNS, unit)
-        h = view(job, Job.H_CHUNKS, chunks * DEPTH * padded, unit)
+        row_width = width + COLUMNS
+        gate_panels, x_panels = width // COLUMNS, panels(inputs)
+        gates = view(job, Job.GRAD_GATES, all_rows * row_width, unit)
+        x = view(job, Job.X, all_rows * inputs, unit)
+        h = view(job, Job.STATES, (all_rows + rows) * size, unit)
+        h_start = rows * size if job[Job.BACKWARD] else 0  # of h before the first row of gates
         grad_ih = view(job, Job.GRAD_WEIGHT_IH, depth * inputs, unit)
         grad_hh = view(job, Job.GRAD_WEIGHT_HH, depth * size, unit)
         grad_bias = view(job, Job.GRAD_BIAS, width, unit)
-        tiles = x_panels + h_panels  # for each panel of the gates
+        tiles = x_panels + panels(size)  # for each panel of the gates
         most = (gate_panels + job[Job.BLOCKS] - 1) // job[Job.BLOCKS]
         sums = np.empty(most * tiles * TILE, dtype=gates.dtype)
+        packed = np.empty(most * PANEL, dtype=gates.dtype)
+        piece = np.empty(PANEL, dtype=gates.dtype)
         while True:
             block = claim(job)
             if block >= job[Job.BLOCKS]:
                 break
             low = gate_panels * block // job[Job.BLOCKS]
             high = gate_panels * (block + 1) // job[Job.BLOCKS]
-            group = range(low, high)
             clear(sums)
             clear(grad_bias[low * COLUMNS : high * COLUMNS])
-            for chunk in range(chunks):
-                k = min(DEPTH, all_steps - chunk * DEPTH)
-                for panel in group:
-                    right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
-                    rows_here = gates[right : right + k * COLUMNS]
-                    add_rows(rows_here, grad_bias[panel * COLUMNS : (panel + 1) * COLUMNS])
+            for top in range(0, all_rows, DEPTH):
+                k = min(DEPTH, all_rows - top)
+                start = top * row_width + low * COLUMNS
+                pack(gates, start, row_width, k, width, packed, PANEL, high - low)
+                for panel in range(low, high):
+                    at = (panel - low) * PANEL
+                    total = grad_bias[panel * COLUMNS : (panel + 1) * COLUMNS]
+                    add_rows(packed[at : at + k * COLUMNS], total)
+                source, row, here = x, inputs, top * inputs
+                h_here = h_start + top * size
                 for p in range(tiles):
                     # The input meets the first panels of the gates, the state the last.
-                    begin = low if p < x_panels else max(low, (width - depth) // COLUMNS)
-                    end = min(high, depth // COLUMNS) if p < x_panels else high
+                    begin, end, column = low, min(high, depth // COLUMNS), p * COLUMNS
+                    if p >= x_panels:
+                        begin, end = max(low, (width - depth) // COLUMNS), high
+                        column -= x_panels * COLUMNS
+                    pack(source, here, row, k, row - column, piece, PANEL, 1)
+                    here += COLUMNS
+                    if p == x_panels - 1:
+                        source, row, here = h, size, h_here
                     for panel in range(begin, end, ABREAST):
                         count = min(ABREAST, end - panel)
-                        right = (chunk * gate_panels + panel) * DEPTH * COLUMNS
                         into = ((panel - low) * tiles + p) * TILE
-                        if p < x_panels:
-                            left = (chunk * x_panels + p) * DEPTH * COLUMNS
-                            tile_rows(
-                                x, left, 1, COLUMNS, COLUMNS,
-                                gates, right, DEPTH * COLUMNS, count, k,
-                                sums, into, COLUMNS, tiles * TILE,
-                            )  # fmt: skip
-                        else:
-                            left = (chunk * h_panels + p - x_panels) * DEPTH * COLUMNS
-                            tile_rows(
-                                h, left, 1, COLUMNS, COLUMNS,
-                                gates, right, DEPTH * COLUMNS, count, k,
-                                sums, into, COLUMNS, tiles * TILE,
-                            )  # fmt: skip
-            for i, panel in enumerate(group):
-                row = panel * COLUMNS
+                        tile_rows(
+                            piece, 0, 1, COLUMNS, COLUMNS,
+                            packed, (panel - low) * PANEL, PANEL, count, k,
+                            sums, into, COLUMNS, tiles * TILE,
+                        )  # fmt: skip
+                        # Meanwhile the next piece is on its way from memory.
+                        first = k * (panel - begin) // (end - begin)
+                        last = k * (panel - begin + count) // (end - begin)
+                        for r in range(first, last):
+                            prefetch(source, here + r * row)
+            for i in range(high - low):
+                row = (low + i) * COLUMNS
                 found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]
                 if row < depth:
                     transpose_tiles(found, inputs, grad_ih[row * inputs : (row + COLUMNS) * inputs])

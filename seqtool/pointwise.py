@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from seqtool.compiled import arithmetic
+from seqtool.compiled import arithmetic, unaliased
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
 LSTM, GRU, TANH, RELU, SIGMOID = range(len(KINDS))
@@ -79,11 +79,24 @@ def clear(target: Any) -> None:
 
 
 @arithmetic
+def quarters(gates: Any) -> Any:
+    """The four areas of a row."""
+    padded = len(gates) // 4
+    first, second = gates[:padded], gates[padded : 2 * padded]
+    return first, second, gates[2 * padded : 3 * padded], gates[3 * padded :]
+
+
+@arithmetic
 def lstm_forward(gates: Any, c_before: Any, c: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: gates in, activated gates, c and h out."""
-    padded = len(gates) // 4
-    i, f = gates[:padded], gates[padded : 2 * padded]
-    g, o = gates[2 * padded : 3 * padded], gates[3 * padded :]
+    i, f, g, o = quarters(gates)
+    _lstm_forward(i, f, g, o, c_before, c, h, size, half)
+
+
+@unaliased
+def _lstm_forward(
+    i: Any, f: Any, g: Any, o: Any, c_before: Any, c: Any, h: Any, size: Any, half: Any
+) -> None:
     for j in range(size):
         # sigmoid(x) = (1 + tanh(x / 2)) / 2
         i_j = half + half * tanh(half * i[j])
@@ -109,11 +122,32 @@ def lstm_backward(
     one: Any,
 ) -> None:
     """One row at one time: gradients of h and c in, of the gates and of the c before out."""
-    padded = len(gates) // 4
-    i, f = gates[:padded], gates[padded : 2 * padded]
-    g, o = gates[2 * padded : 3 * padded], gates[3 * padded :]
-    grad_i, grad_f = grad_gates[:padded], grad_gates[padded : 2 * padded]
-    grad_g, grad_o = grad_gates[2 * padded : 3 * padded], grad_gates[3 * padded :]
+    i, f, g, o = quarters(gates)
+    grad_i, grad_f, grad_g, grad_o = quarters(grad_gates)
+    _lstm_backward(
+        i, f, g, o, c_before, c, grad_output,
+        grad_h, grad_c, grad_i, grad_f, grad_g, grad_o, size, one,
+    )  # fmt: skip
+
+
+@unaliased
+def _lstm_backward(
+    i: Any,
+    f: Any,
+    g: Any,
+    o: Any,
+    c_before: Any,
+    c: Any,
+    grad_output: Any,
+    grad_h: Any,
+    grad_c: Any,
+    grad_i: Any,
+    grad_f: Any,
+    grad_g: Any,
+    grad_o: Any,
+    size: Any,
+    one: Any,
+) -> None:
     for j in range(size):
         dh = grad_h[j] + grad_output[j]
         squashed = tanh(c[j])
@@ -129,9 +163,14 @@ def lstm_backward(
 @arithmetic
 def gru_forward(gates: Any, h_before: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: gates in, activated gates (m stays) and h out."""
-    padded = len(gates) // 4
-    n, r = gates[:padded], gates[padded : 2 * padded]
-    z, m = gates[2 * padded : 3 * padded], gates[3 * padded :]
+    n, r, z, m = quarters(gates)
+    _gru_forward(n, r, z, m, h_before, h, size, half)
+
+
+@unaliased
+def _gru_forward(
+    n: Any, r: Any, z: Any, m: Any, h_before: Any, h: Any, size: Any, half: Any
+) -> None:
     for j in range(size):
         r_j = half + half * tanh(half * r[j])
         z_j = half + half * tanh(half * z[j])
@@ -145,11 +184,29 @@ def gru_backward(
     gates: Any, h_before: Any, grad_output: Any, grad_h: Any, grad_gates: Any, size: Any, one: Any
 ) -> None:
     """One row at one time: gradient of h in, of the gates and, in part, of the h before out."""
-    padded = len(gates) // 4
-    n, r = gates[:padded], gates[padded : 2 * padded]
-    z, m = gates[2 * padded : 3 * padded], gates[3 * padded :]
-    grad_n, grad_r = grad_gates[:padded], grad_gates[padded : 2 * padded]
-    grad_z, grad_m = grad_gates[2 * padded : 3 * padded], grad_gates[3 * padded :]
+    n, r, z, m = quarters(gates)
+    grad_n, grad_r, grad_z, grad_m = quarters(grad_gates)
+    _gru_backward(
+        n, r, z, m, h_before, grad_output, grad_h, grad_n, grad_r, grad_z, grad_m, size, one
+    )
+
+
+@unaliased
+def _gru_backward(
+    n: Any,
+    r: Any,
+    z: Any,
+    m: Any,
+    h_before: Any,
+    grad_output: Any,
+    grad_h: Any,
+    grad_n: Any,
+    grad_r: Any,
+    grad_z: Any,
+    grad_m: Any,
+    size: Any,
+    one: Any,
+) -> None:
     for j in range(size):
         dh = grad_h[j] + grad_output[j]
         dn = dh * (one - z[j]) * (one - n[j] * n[j])
@@ -160,7 +217,7 @@ def gru_backward(
         grad_h[j] = dh * z[j]
 
 
-@arithmetic
+@unaliased
 def rnn_forward(kind: Any, gates: Any, h: Any, size: Any, half: Any) -> None:
     """One row at one time: activation in, h out."""
     if kind == TANH:
@@ -175,7 +232,7 @@ def rnn_forward(kind: Any, gates: Any, h: Any, size: Any, half: Any) -> None:
             h[j] = half + half * tanh(half * gates[j])
 
 
-@arithmetic
+@unaliased
 def rnn_backward(
     kind: Any, h: Any, grad_output: Any, grad_h: Any, grad_gates: Any, size: Any, one: Any
 ) -> None:

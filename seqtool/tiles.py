@@ -77,10 +77,32 @@ def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
     return types.void(a, types.int64, b, types.int64), generate
 
 
+def _prefetch(context: Any, array: Any, index: Any) -> Any:
+    """Ask for the line of a flat array in which an index lies; past its end it does nothing."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        _emit_prefetch(builder, builder.gep(data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 # numba takes the first argument away.
 pointer: Any = intrinsic(_pointer)
 claim: Any = intrinsic(_claim)
 copy_row: Any = intrinsic(_copy_row)
+prefetch: Any = intrinsic(_prefetch)
+
+
+def _emit_prefetch(builder: Any, address: Any) -> None:
+    byte = ir.IntType(8).as_pointer()
+    arguments = [byte] + [ir.IntType(32)] * 3
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), arguments), "llvm.prefetch.p0"
+    )
+    hints = [ir.IntType(32)(hint) for hint in (0, 3, 1)]  # to read, keep, data
+    builder.call(function, [builder.bitcast(address, byte), *hints])
 
 
 def _emit_tile(builder: Any, rows: int, panels: int, args: Any) -> None:
@@ -99,12 +121,6 @@ def _emit_tile(builder: Any, rows: int, panels: int, args: Any) -> None:
     # fmuladd, not fma: processors without the instruction multiply, then add.
     multiply_add = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{COLUMNS}{name}"
-    )
-    byte = ir.IntType(8).as_pointer()
-    prefetch = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3),
-        "llvm.prefetch.p0",
     )
 
     def further(base: Any, distance: Any, times: int) -> Any:
@@ -133,9 +149,8 @@ def _emit_tile(builder: Any, rows: int, panels: int, args: Any) -> None:
     # The panels after these, one line for each k. Without this a matrix of 16 MB, which lies in the
     # third-level cache, is read at two thirds of the speed; with one row, which leaves no time
     # between two lines, it is in the way.
-    hints = [ir.IntType(32)(hint) for hint in (0, 3, 1)]  # to read, keep, data
     for panel in next_panels if rows > 1 else []:
-        builder.call(prefetch, [builder.bitcast(builder.gep(panel, [b_at]), byte), *hints])
+        _emit_prefetch(builder, builder.gep(panel, [b_at]))
     undefined = ir.Constant(vector, ir.Undefined)
     first = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
     after = []
@@ -370,37 +385,25 @@ def product(
 
 
 @inlined
-def to_chunks(
-    a: Any, a_start: Any, a_row: Any, rows: Any, width: Any, chunks: Any, top: Any
+def pack(
+    a: Any, a_start: Any, a_row: Any, rows: Any, columns: Any, panels: Any, panel: Any, count: Any
 ) -> None:
-    """Copy some rows of a matrix into chunks of it, zeros in the columns that it does not have.
-
-    A chunk is DEPTH rows of the matrix in panels, (panels, DEPTH, 16). What is multiplied together
-    thus lies together, and not at distances that fall on the same places of a cache.
+    """Copy some rows of a matrix into panels, zeros in the columns that it does not have.
 
     Args:
-        a: Flat; ``rows`` rows of ``width`` entries, the first at ``a_start``, ``a_row`` apart.
-        chunks: Flat (chunks, panels, DEPTH, 16).
-        top: Which row of the matrix the first is.
+        a: Flat; ``rows`` rows of ``columns`` entries, the first at ``a_start``, ``a_row`` apart.
+        panels: Flat; ``count`` panels of (rows, 16), ``panel`` apart.
     """
-    count, whole = (width + COLUMNS - 1) // COLUMNS, width // COLUMNS
-    done = 0
-    while done < rows:
-        chunk, first = (top + done) // DEPTH, (top + done) % DEPTH
-        here = min(rows - done, DEPTH - first)
-        for panel in range(whole):
-            source = a_start + done * a_row + panel * COLUMNS
-            target = ((chunk * count + panel) * DEPTH + first) * COLUMNS
-            for r in range(here):
-                copy_row(a, source + r * a_row, chunks, target + r * COLUMNS)
+    whole = min(count, columns // COLUMNS)
+    # Row by row, as they lie in memory: a panel's worth of each is on as many pages.
+    for r in range(rows):
+        source, target = a_start + r * a_row, r * COLUMNS
+        for p in range(whole):
+            copy_row(a, source + p * COLUMNS, panels, target + p * panel)
         if whole < count:
-            source = a_start + done * a_row + whole * COLUMNS
-            target = ((chunk * count + whole) * DEPTH + first) * COLUMNS
-            for r in range(here):
-                for j in range(COLUMNS):
-                    inside = whole * COLUMNS + j < width
-                    chunks[target + r * COLUMNS + j] = a[source + r * a_row + j] if inside else 0
-        done += here
+            for j in range(COLUMNS):
+                column = whole * COLUMNS + j
+                panels[target + whole * panel + j] = a[source + column] if column < columns else 0
 
 
 @inlined

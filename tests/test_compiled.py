@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numba
+import numpy as np
 import pytest
 
 import seqtool
-from seqtool.compiled import SOURCES, cache_directory
+from seqtool.compiled import SOURCES, arithmetic, cache_directory, unaliased
 
 PACKAGE = Path(seqtool.__file__).parent
 # A few lines compile in a second.
@@ -61,6 +64,26 @@ def test_changed_sources_make_new_code(script: Path, tmp_path: Path) -> None:
     other = "compiled._fingerprint = lambda: 'of other sources'\n@compiled.compiled"
     script.write_text(PROGRAM.replace("@compiled.compiled", other))
     assert run(script, **place) == "now"
+
+
+@pytest.mark.parametrize(("kind", "compares"), [(arithmetic, True), (unaliased, False)])
+def test_arrays_that_do_not_overlap_are_not_compared(kind: Any, compares: bool) -> None:
+    """Where they begin and end is compared before vector code runs, unless they are said to."""
+
+    def add(a: Any, b: Any, total: Any) -> None:
+        for j in range(len(total)):
+            total[j] = a[j] + b[j]
+
+    part = kind(add)
+
+    @numba.njit
+    def whole(a: Any, b: Any, total: Any) -> None:
+        part(a, b, total)
+
+    a, total = np.arange(41, dtype=np.float32), np.zeros(41, np.float32)
+    whole(a, a, total)
+    np.testing.assert_array_equal(total, 2 * a)
+    assert ("memcheck" in whole.inspect_llvm(whole.signatures[0])) == compares
 
 
 def test_the_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
