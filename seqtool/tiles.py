@@ -26,6 +26,9 @@ from seqtool.vectors import WIDE
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
 DEPTH = 128  # rows of a chunk: 8 KB of a panel, a quarter of a first-level cache
+# Of the common dimension of a product: some rows, and the panels that they meet, then stay in the
+# second-level cache (14 rows and two panels: 188 KB).
+DEEPEST = 1024
 # Rows and panels of a tile: twelve of AVX2's sixteen registers hold sums, 28 of AVX-512's 32. A
 # core that begins two multiply-adds in a cycle and ends them after four wants eight sums at least.
 MOST_ROWS, ABREAST = (14, 2) if WIDE else (6, 1)
@@ -375,13 +378,15 @@ def product(
         c: Flat; ``rows`` rows of 16 count entries, the first at ``c_start``, ``c_row`` apart.
     """
     most = abreast(rows)
-    for panel in range(0, count, most):
-        here = panels_start + panel * k * COLUMNS
-        tile_rows(
-            a, a_start, a_row, 1, rows,
-            panels, here, k * COLUMNS, min(most, count - panel), k,
-            c, c_start + panel * COLUMNS, c_row, COLUMNS,
-        )  # fmt: skip
+    for first in range(0, k, DEEPEST):
+        deep = min(DEEPEST, k - first)
+        for panel in range(0, count, most):
+            here = panels_start + (panel * k + first) * COLUMNS
+            tile_rows(
+                a, a_start + first, a_row, 1, rows,
+                panels, here, k * COLUMNS, min(most, count - panel), deep,
+                c, c_start + panel * COLUMNS, c_row, COLUMNS,
+            )  # fmt: skip
 
 
 @inlined
