@@ -13,8 +13,8 @@ from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
 from seqtool.embeddings import Vectors
 from seqtool.images import Images
 from seqtool.labelled import Split, class_counts, class_weights, strings
-from seqtool.lexicon import Lexicon
-from seqtool.linear import Part, ngram_keys
+from seqtool.lexicon import Lexicon, Texts
+from seqtool.linear import Part, Parts, ngram_keys
 from seqtool.linear import fit as fit_linear
 from seqtool.linear import score as score_linear
 from seqtool.pixels import pixel_statistics, step_count, step_width
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 MOST_NGRAMS = 16_000_000  # that the linear classifier is trained on; 8 bytes each
-AT_ONCE = 10_000  # texts whose n-grams are found together
+WORDS_AT_ONCE = 1 << 20  # whose n-grams are found together; some 50 bytes each and order
 SHIFT = 14  # an image may move by one part in so many of its shorter side
 _UNITS = {"word": "words", "char": "characters", "byte": "bytes", "bpe": "pieces of words"}
 EMPTY_TOKENIZER = "{}"  # kept with models that read no text
@@ -170,11 +170,17 @@ class Examples:
         if order and self.lexicon is not None:
             self.order, self._hashes = order, np.array(self.lexicon.table.hashes)
 
-    def _ngrams(self, part: int, rows: Array) -> Iterator[Part]:
-        """Of some of the texts of a part, AT_ONCE at a time."""
-        for some in np.array_split(rows, len(rows) // AT_ONCE + 1):
-            texts = self.texts[part].select(some)
-            yield *ngram_keys(self._hashes, texts, self.order), len(some)
+    def _ngrams(self, texts: Texts, rows: Array) -> Iterator[Part]:
+        """Of some of the texts, in parts of WORDS_AT_ONCE and at most one text more."""
+        ends = np.cumsum(texts.lengths[rows] + 2)  # with the borders of each
+        for some in np.split(rows, np.flatnonzero(np.diff(ends // WORDS_AT_ONCE)) + 1):
+            yield *ngram_keys(self._hashes, texts.select(some), self.order), len(some)
+
+    def _sample(self, part: int, most: int) -> tuple[Parts, Array]:
+        """Texts of a part with about so many words, and their labels."""
+        texts = self.texts[part]
+        rows = evenly(texts.lengths, most)
+        return partial(self._ngrams, texts, rows), self.labels[part][rows]
 
     def fit_linear(self, order: int) -> dict[str, Array]:
         """Train the linear classifier, if there shall be one; on a sample if there are too many."""
@@ -182,33 +188,22 @@ class Examples:
         if not self.order:
             return {}
         most = MOST_NGRAMS // order  # words, each of which ends as many n-grams
-        held_out: Array = np.zeros(0, np.int64)
-        apart = np.zeros((0, *self.labels[0].shape[1:]), np.int64)
-        if len(self.labels) > 1:
-            held_out = evenly(self.texts[1].lengths, most // 4)
-            apart = self.labels[1][held_out]
-        rows = evenly(self.texts[0].lengths, most)
-        labels = self.labels[0][rows]
+        texts, labels = self._sample(0, most)
+        held_out: tuple[Parts, Array] = list[Part], labels[:0]
+        if len(self.parts) > 1:
+            held_out = self._sample(1, most // 4)
         if labels.ndim == 2:  # what is weighted is that a label is there
             weights = np.where(labels > 0, self.class_weights, 1.0)
         else:
             weights = self.class_weights[labels]
-        return fit_linear(
-            partial(self._ngrams, 0, rows),
-            labels,
-            weights,
-            len(self.split.classes),
-            partial(self._ngrams, -1, held_out),  # the last part; of no rows if none is held out
-            apart,
-        )
+        return fit_linear(texts, labels, weights, len(self.split.classes), *held_out)
 
     def _opinions(self, linear: dict[str, Array]) -> Array:
         """What the linear classifier says of the texts held out, (M, C) float32."""
         if self._second is None:  # the networks may be built twice, for a timing and for the run
-            everything = np.arange(len(self.texts[1]))
-            self._second = np.concatenate(
-                [score_linear(linear, *part) for part in self._ngrams(1, everything)]
-            )
+            texts = self.texts[1]
+            parts = self._ngrams(texts, np.arange(len(texts)))
+            self._second = np.concatenate([score_linear(linear, *part) for part in parts])
         return self._second
 
     def objective(

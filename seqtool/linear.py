@@ -55,15 +55,18 @@ WAYS = (
 USUAL = Way(0.1, False, (3.0,))  # where nothing is held out
 GAIN = 0.5  # nats by which held-out texts, all together, must gain from another way or penalty
 ITERATIONS = 20  # of L-BFGS
-BLOCK = 10_000  # texts whose features are weighed together
-AT_ONCE = 1 << 20  # places that are counted together: NumPy makes 8 bytes of the 4 of each
+TEXTS_AT_ONCE = 10_000  # whose features are weighed together
+PLACES_AT_ONCE = 1 << 20  # that are counted together: NumPy makes 8 bytes of the 4 of each
 
 
 class Standing(NamedTuple):
-    """Which of the known n-grams stand in each of N texts."""
+    """Which of the known n-grams stand in each of N texts.
 
-    places: Array  # (K,) int32, those of a text in a row, ascending
-    starts: Array  # (N + 1,) int64, where the places of each text start, and where the last end
+    Both arrays are int32, since scipy would copy both to the wider type of the two.
+    """
+
+    places: Array  # (K,), those of a text in a row, ascending; K is at most 2^31 - 1
+    starts: Array  # (N + 1,), where the places of each text start, and where the last end
 
     def rows(self) -> Array:
         """The text that each stands in, (K,) int32."""
@@ -176,7 +179,11 @@ def _most_frequent(known: Array, counts: Array, most: int) -> Pair:
 
 
 def standing(known: Array, parts: Iterable[Part]) -> Standing:
-    """Where the known n-grams stand."""
+    """Where the known n-grams stand.
+
+    That is in fewer places than int32 can count: with 2^31 of them the keys alone, from which they
+    are looked up, would be 16 GB, and those who call give a sample of what is so large.
+    """
     places, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
     for keys, rows, count in parts:
         # In the order of the keys they are found three times as fast: neighbours are near.
@@ -186,7 +193,9 @@ def standing(known: Array, parts: Iterable[Part]) -> Standing:
         found[where] = some
         places.append(found[found >= 0])
         lengths.append(np.bincount(rows[found >= 0], minlength=count))
-    return Standing(np.concatenate(places), np.cumsum(np.concatenate(lengths)))
+    starts = np.cumsum(np.concatenate(lengths))
+    assert starts[-1] <= np.iinfo(np.int32).max, "too many n-grams; give a sample of the texts"
+    return Standing(np.concatenate(places), starts.astype(np.int32))
 
 
 def score(arrays: Arrays, keys: Array, rows: Array, count: int) -> Array:
@@ -234,8 +243,8 @@ def ratios(texts: Standing, labels: Array, features: int, classes: int) -> Array
 def _counted(places: Array, features: int) -> Array:
     """How often each feature is among some places, (F,)."""
     found = np.zeros(features, np.int64)
-    for first in range(0, len(places), AT_ONCE):
-        found += np.bincount(places[first : first + AT_ONCE], minlength=features)
+    for first in range(0, len(places), PLACES_AT_ONCE):
+        found += np.bincount(places[first : first + PLACES_AT_ONCE], minlength=features)
     return found
 
 
@@ -275,9 +284,7 @@ def fit(
         if way.to_length:
             arrays["rarity"] = _rarity(texts.places, *shape)
         values = _values(texts, arrays.get("rarity"))
-        # Starts of the type that places have: scipy would copy these to the wider one.
-        starts = texts.starts.astype(np.int32)
-        features = csr_array((values, texts.places, starts), shape=shape)
+        features = csr_array((values, texts.places, texts.starts), shape=shape)
         factors, bias = np.full_like(scale, way.prior), np.zeros(classes, np.float32)
         before = np.inf
         for strength in way.strengths:
@@ -311,8 +318,8 @@ def _values(texts: Standing, rarity: Array | None) -> Array:
     values: Array = np.ones(len(texts.places), np.float32)
     if rarity is None:
         return values
-    for first in range(0, len(texts.starts) - 1, BLOCK):
-        starts = texts.starts[first : first + BLOCK + 1]
+    for first in range(0, len(texts.starts) - 1, TEXTS_AT_ONCE):
+        starts = texts.starts[first : first + TEXTS_AT_ONCE + 1]
         places = texts.places[starts[0] : starts[-1]]
         some = Standing(places, starts - starts[0])
         rows, found = some.rows(), rarity[places]

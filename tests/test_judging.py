@@ -18,6 +18,7 @@ from seqtool.examples import Examples
 from seqtool.judging import Judging, Labelled, TextSequences
 from seqtool.labelled import read_split
 from seqtool.lexicon import Lexicon
+from seqtool.linear import ngram_keys
 from seqtool.train import Keeper, fit, restore_last
 from seqtool.trainer import Trainer
 
@@ -205,7 +206,7 @@ def test_the_linear_classifier_of_many_texts_is_that_of_a_sample(tmp_path, monke
         (tmp_path / "b.csv").write_text("text,label\ngood,1\nbad w1,0\ngood bad,1\n")
         config = LabelConfig(vocab_size=20)
         monkeypatch.setattr(examples_module, "MOST_NGRAMS", 2 * most)
-        monkeypatch.setattr(examples_module, "AT_ONCE", at_once)
+        monkeypatch.setattr(examples_module, "WORDS_AT_ONCE", at_once)
         split = read_split(str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), config, 1)
         examples = Examples(split, config)
         linear = examples.fit_linear(2)
@@ -217,3 +218,29 @@ def test_the_linear_classifier_of_many_texts_is_that_of_a_sample(tmp_path, monke
     assert opinions.shape == said.shape == (3, 2)
     for found, expected in zip(learned(10_000, 7), (whole, said), strict=True):
         np.testing.assert_equal(found, expected)
+
+
+def test_ngrams_are_found_a_bounded_number_of_words_at_a_time(tmp_path, monkeypatch):
+    lengths = [0, 1, 30, 2, 2, 2, 0, 0, 9, 1] * 3
+    words = (" ".join(f"w{i}" for i in range(length)) for length in lengths)
+    (tmp_path / "a.csv").write_text(
+        "text,label\n" + "".join(f"{text},{i % 2}\n" for i, text in enumerate(words))
+    )
+    split = read_split(str(tmp_path / "a.csv"), None, LabelConfig(valid_fraction=0), 1)
+    examples = Examples(split, LabelConfig())
+    examples.take_ngrams(2)
+    (texts,) = examples.texts
+    rows = np.arange(len(texts))[::-1]
+    monkeypatch.setattr(examples_module, "WORDS_AT_ONCE", 12)
+    parts = [*examples._ngrams(texts, rows)]
+    done = 0
+    for keys, _, count in parts:
+        some = rows[done : done + count]
+        sizes = texts.lengths[some] + 2
+        assert sizes[1:].sum() <= 12
+        expected, _ = ngram_keys(examples._hashes, texts.select(some), 2)
+        assert keys.tolist() == expected.tolist()
+        done += count
+    assert done == len(rows)
+    assert len(parts) > 5
+    assert [count for *_, count in examples._ngrams(texts, rows[:0])] == [0]

@@ -195,6 +195,7 @@ def test_known_ngrams_stand_where_they_are_looked_up():
         np.testing.assert_array_equal(texts.places, places)
         np.testing.assert_array_equal(texts.rows(), found)
         assert len(texts.starts) == 8
+        assert texts.starts.dtype == texts.places.dtype == np.int32
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -204,8 +205,8 @@ def test_the_fit_does_not_depend_on_how_much_is_weighed_at_once(way, monkeypatch
     texts = parts(*ngram_keys(hashes, rows, 2), len(rows))
     arguments = texts, LABELS, np.ones(len(LABELS), np.float32), 2, texts, LABELS
     at_once = fit(*arguments)
-    monkeypatch.setattr(linear, "BLOCK", 2)
-    monkeypatch.setattr(linear, "AT_ONCE", 3)
+    monkeypatch.setattr(linear, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(linear, "PLACES_AT_ONCE", 3)
     in_parts = fit(*arguments)
     assert at_once.keys() == in_parts.keys()
     for name, values in at_once.items():
