@@ -34,14 +34,17 @@ def _find() -> Any:
 _onednn = _find()
 
 
-def whole(rows: Tensor) -> Tensor:
-    """Rows (N, K) with as many of zeros behind them as make their number a multiple."""
-    missing = -len(rows) % MULTIPLE
+def pad_rows(rows: Tensor) -> Tensor:
+    """Rows (N, K), with as many of zeros behind them as oneDNN needs for a shape that comes again.
+
+    None are put there if it has no part in their products.
+    """
+    missing = -len(rows) % MULTIPLE if _can_have(rows) else 0
     return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def _first(rows: Tensor, count: int) -> Tensor:
-    """Without what ``whole`` has put behind them; no view if that was nothing."""
+    """Without what ``pad_rows`` has put behind them; no view if that was nothing."""
     return rows if len(rows) == count else rows[:count]
 
 
@@ -50,7 +53,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         a: (N, K); quickest if one of its axes is contiguous, as of b. Where N or K changes from
-            call to call, the matrices should be ``whole`` along it.
+            call to call, both matrices should have gone through ``pad_rows`` along it.
         b: (M, K).
         bias: (M,).
     """
@@ -77,9 +80,14 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+def _can_have(a: Tensor) -> bool:
+    """Whether oneDNN is there for such numbers."""
+    return _onednn is not None and a.dtype == torch.float32 and a.device.type == "cpu"
+
+
 def _suits(a: Tensor) -> bool:
-    fits = a.dtype == torch.float32 and a.device.type == "cpu" and len(a) >= FEWEST_ROWS
-    return fits and _onednn is not None
+    """Whether it is also worth the asking."""
+    return _can_have(a) and len(a) >= FEWEST_ROWS
 
 
 class _Linear(torch.autograd.Function):
@@ -88,9 +96,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x (N, K), weight (M, K), bias (M,) to (N, M)."""
-        count, x = len(x), whole(x)
-        ctx.save_for_backward(x, weight)
-        return _first(product(x, weight, bias), count)
+        ctx.save_for_backward(x, weight)  # not the padded copy: x is often kept by others too
+        return _first(product(pad_rows(x), weight, bias), len(x))
 
     @staticmethod
     @once_differentiable
@@ -98,9 +105,9 @@ class _Linear(torch.autograd.Function):
         """Gradient of the result to those of x, weight and bias."""
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        count, grad = len(grad), whole(grad)
+        grad = pad_rows(grad)
         return (
-            _first(product(grad, weight.t()), count) if of_x else None,
-            product(grad.t(), x.t()) if of_weight else None,
+            _first(product(grad, weight.t()), len(x)) if of_x else None,
+            product(grad.t(), pad_rows(x).t()) if of_weight else None,
             grad.sum(dim=0) if of_bias else None,
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from seqtool.dense import MULTIPLE, linear, product, whole
+from seqtool.dense import MULTIPLE, linear, pad_rows, product
 
 # Scores held at a time, 16 MB: in the third-level cache of many machines. But never fewer rows than
 # this: the gradient of the whole matrix is read and written for each chunk.
@@ -31,7 +31,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         """x (N, H), weight (V, H), bias (V,), targets (N,) to a scalar."""
         count, vocab_size = len(x), len(weight)
-        x = whole(x)
+        x = pad_rows(x)
         targets = functional.pad(targets, (0, len(x) - count))
         wanted = any(ctx.needs_input_grad)
         # That of the matrix lies as its transpose: so its products are the quickest.

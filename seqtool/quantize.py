@@ -59,8 +59,8 @@ def build_network(
     tables = weights.get("ngrams.weight", np.zeros((0, config.embed_size), np.float32))
     return Network(
         join(pairs, precision),
-        whole(weights["embedding.weight"]),
-        whole(tables),
+        contiguous(weights["embedding.weight"]),
+        contiguous(tables),
         kind_of(config.cell, config.nonlinearity),
         len(gates),
         config.num_layers,
@@ -70,7 +70,7 @@ def build_network(
     )
 
 
-def whole(array: Floats) -> Floats:
+def contiguous(array: Floats) -> Floats:
     """The array as the loops can read it: float32, in one piece."""
     return np.require(array, np.float32, ["C", "W"])
 

@@ -366,7 +366,7 @@ def build_transducer(
 ) -> "Transducer":
     """Lay out the weights of an encoder-decoder for the loops."""
     from seqtool.pointwise import kind_of
-    from seqtool.quantize import join, layer_pairs, padded, spread, whole
+    from seqtool.quantize import contiguous, join, layer_pairs, padded, spread
     from seqtool.transducer import ADDITIVE, DOT, NONE, Places, Transducer
 
     hidden, embed = config.hidden_size, config.embed_size
@@ -426,8 +426,8 @@ def build_transducer(
     return Transducer(
         join(pairs, precision),
         places,
-        whole(weights["source_embedding.weight"]),
-        whole(target),
+        contiguous(weights["source_embedding.weight"]),
+        contiguous(target),
         norm("memory_norm", both),
         norm("deep_norm", [embed]),
         np.zeros(0, np.float32) if score is None else spread(score, one),

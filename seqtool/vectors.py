@@ -5,7 +5,7 @@ changes with its unrolling. These types name the vectors outright: LANES floats,
 words against LANES sums of their products. What comes out is the same to the bit whatever stands
 around it. Of a processor only the width of its registers is asked for: LLVM turns the operations
 into what the one at hand has (for the products of words vpmaddwd with AVX2, vpdpwssd with VNNI,
-smull and saddlp on ARM).
+smull, uzp1, uzp2 and add on AArch64).
 """
 
 import operator

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.testing import assert_close
 
 from seqtool import dense
-from seqtool.dense import FEWEST_ROWS, MULTIPLE, Linear, linear, product
+from seqtool.dense import FEWEST_ROWS, MULTIPLE, Linear, linear, pad_rows, product
 
 ROWS, K, M = FEWEST_ROWS + 7, 19, 33
 
@@ -89,6 +90,29 @@ def test_a_layer_asks_for_few_shapes_whatever_the_number_of_rows(monkeypatch):
         x = torch.randn(rows, K, requires_grad=True)
         layer(x).square().sum().backward()
     assert len(shapes) == 3 * 3  # three products; 64, 128 or 192 rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("there", [True, False])
+def test_rows_are_padded_only_for_onednn(monkeypatch, dtype, there):
+    monkeypatch.setattr(dense, "_onednn", functional.linear if there else None)
+    for count in (0, 1, MULTIPLE, MULTIPLE + 1):
+        rows = torch.randn(count, K, dtype=dtype)
+        found = pad_rows(rows)
+        near(found[:count], rows)
+        assert not found[count:].any()
+        wanted = there and dtype == torch.float32
+        assert len(found) == (-(-count // MULTIPLE) * MULTIPLE if wanted else count)
+
+
+def test_a_layer_keeps_its_input_and_no_padded_copy(monkeypatch):
+    monkeypatch.setattr(dense, "_onednn", lambda a, b, bias, *_: functional.linear(a, b, bias))
+    kept = list[Tensor]()
+    x, layer = torch.randn(ROWS, K), Linear(K, M)
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        layer(x)
+    assert x.data_ptr() in [tensor.data_ptr() for tensor in kept]
+    assert {len(tensor) for tensor in kept} == {ROWS, M}
 
 
 @pytest.mark.parametrize("change", [None, RuntimeError, TypeError])
