@@ -96,7 +96,11 @@ class Card:
             raise CheckpointError(f"{where}: damaged or cut short; {COPY_AGAIN}") from err
         match values:
             case {"format": int(found), "seqtool": str(version)}:
-                made = f"it was written by seqtool {version!r}, this is {__version__}"
+                made = (
+                    f"it was written by seqtool {version!r}, this is {__version__}"
+                    if version != __version__
+                    else f"it was written by another state of seqtool {version}"
+                )
             case _:
                 raise CheckpointError(f"{where}: not from seqtool; name a directory train made")
         digest = values.pop("sha256", None)
@@ -116,7 +120,7 @@ class Card:
                 raise ConfigError("card: best must hold settings by name")
             return made_card
         except (ConfigError, KeyError, TypeError) as err:
-            raise CheckpointError(f"{where}: {err}; {made}: use that version") from err
+            raise CheckpointError(f"{where}: {err}; {made}: use that one") from err
 
 
 def event_line(event: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqtool.checkpoint as checkpoint
+from seqtool import __version__
 from seqtool.checkpoint import (
     BEST,
     CONFIG,
@@ -374,7 +375,12 @@ def test_another_format_is_named(tmp_path, version, needle, sealed):
 def test_settings_of_another_version_are_named(tmp_path, changes):
     make(tmp_path / "m")
     edit_config(tmp_path / "m", seqtool="9.8", **changes)
-    with pytest.raises(CheckpointError, match=r"config.json: .*written by seqtool '9.8'"):
+    told = r"config.json: .*written by seqtool '9.8', this is "
+    with pytest.raises(CheckpointError, match=told):
+        load(tmp_path / "m")
+    edit_config(tmp_path / "m", seqtool=__version__, **changes)
+    told = rf"config.json: .*written by another state of seqtool {__version__}: use that one$"
+    with pytest.raises(CheckpointError, match=told):
         load(tmp_path / "m")
 
 
