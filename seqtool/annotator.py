@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.batches import by_length
-from seqtool.checkpoint import Card, Saved, check_weights, load
+from seqtool.checkpoint import Card, Saved, load
 from seqtool.claims import check_data, check_fitted, number, whole
 from seqtool.config import TaggerConfig
 from seqtool.judge import Floats, Vectors, linear_map
 from seqtool.lexicon import TokenLexicon
-from seqtool.shapes import layer_shapes, vector_shapes
+from seqtool.shapes import check_weights, layer_shapes, vector_shapes
 from seqtool.spans import Scheme
 from seqtool.team import Team
 from seqtool.viterbi import best_labels, marginals, neighbours

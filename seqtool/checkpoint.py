@@ -8,11 +8,9 @@ are written beside their place, synced and renamed, carry a SHA-256 and name the
 is replaced the same way, so a reader sees the old model or the new one, after a crash as well.
 """
 
-import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -20,8 +18,6 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from seqtool import __version__
 from seqtool.config import CONFIGS, Task, TrainConfig, from_dict
@@ -40,21 +36,13 @@ from seqtool.places import (
     check_free,
     clean_up,
     discard,
-    listed,
     read_file,
     steadily,
     swap,
 )
-
-Arrays = dict[str, np.ndarray[Any, Any]]
-Tensors = Mapping[str, np.ndarray[Any, Any]]
+from seqtool.tensorfile import Arrays, Tensors, pack, sha256, unpack
 
 FORMAT = 1  # of the whole directory; raised when an older seqtool could not read it rightly
-MOST_HEADER = 1 << 24  # bytes of JSON in a safetensors file
-MOST_WEIGHT = 1e30  # training gives up long before; sums of such numbers are still finite
-_UNSEALED = "0" * 64  # stands where the hash goes while the hash is taken
-# The hash inside a safetensors header: our one metadata string is JSON inside JSON.
-_DIGEST = re.compile(rb'\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,7 @@ class Card:
     def to_json(self) -> str:
         """The card with its format, the version that wrote it, and a checksum."""
         values = {"format": FORMAT, "seqtool": __version__} | _finite(asdict(self))
-        values["sha256"] = _sha256(json.dumps(values, sort_keys=True))
+        values["sha256"] = sha256(json.dumps(values, sort_keys=True))
         # ASCII, because file names may hold bytes that are not UTF-8 (lone surrogates in str).
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
@@ -104,7 +92,7 @@ class Card:
             case _:
                 raise CheckpointError(f"{where}: not from seqtool; name a directory train made")
         digest = values.pop("sha256", None)
-        sealed = digest == _sha256(json.dumps(values, sort_keys=True))  # free of layout
+        sealed = digest == sha256(json.dumps(values, sort_keys=True))  # free of layout
         del values["format"], values["seqtool"]
         if found != FORMAT:
             raise CheckpointError(f"{where}: format {found}, needed {FORMAT}; {made}: upgrade")
@@ -126,31 +114,6 @@ class Card:
 def event_line(event: Mapping[str, Any]) -> str:
     """One event as a line of JSON; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_finite(event), allow_nan=False) + "\n"
-
-
-def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Compare names and shapes with those of the model that the card describes.
-
-    Raises:
-        CheckpointError: Naming what is missing, unexpected, of another shape or no finite numbers.
-    """
-    found = {name: array.shape for name, array in weights.items()}
-    faults = [
-        f"{name} has shape {found.get(name, 'none')}, needed {expected.get(name, 'none')}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-    ]
-    if faults:
-        raise CheckpointError(f"{where}: not as in {CONFIG}: {listed(faults)}; {COPY_AGAIN}")
-    for name, array in weights.items():
-        if array.dtype != np.float32:
-            raise CheckpointError(f"{where}: {name} is of {array.dtype}, needed float32")
-        largest = np.abs(array).max(initial=0)
-        if not largest < MOST_WEIGHT:  # nor if it is nan
-            raise CheckpointError(
-                f"{where}: {name} is not finite or absurd ({largest}), so answers would mean "
-                "nothing; train again, with a lower --lr or --clip-norm 0.25"
-            )
 
 
 @dataclass(frozen=True)
@@ -177,7 +140,7 @@ def load(path: Path, task: str | None = None) -> Saved:
     def read(directory: Path, where: str) -> Saved:
         card, weights, _ = _read_tensors(directory, where, BEST)
         tokenizer = read_file(directory, where, TOKENIZER)
-        if _sha256(tokenizer) != card.seal.get("tokenizer_sha256"):
+        if sha256(tokenizer) != card.seal.get("tokenizer_sha256"):
             raise CheckpointError(f"{where}/{TOKENIZER}: damaged, or of another run; {COPY_AGAIN}")
         return Saved(card, tokenizer.decode("utf-8"), weights)
 
@@ -353,8 +316,8 @@ class ModelDir:
         tokenizer = tokenizer_json.encode("utf-8")
         # Named by its content, so that repeating a run repeats its files to the bit.
         name = replace(card, extra={}, seal={}).to_json()
-        run = _sha256(name, tokenizer, *_pack_tensors(weights, {}))[:16]
-        card = replace(card, seal={"run": run, "tokenizer_sha256": _sha256(tokenizer)})
+        run = sha256(name, tokenizer, *pack(weights, {}))[:16]
+        card = replace(card, seal={"run": run, "tokenizer_sha256": sha256(tokenizer)})
         log = "".join(map(event_line, events)).encode("ascii")
         files = {name: (tensors, dict[str, Any]()) for name, tensors in (parts or {}).items()}
         files[BEST] = weights, {}
@@ -373,7 +336,7 @@ class ModelDir:
                     write_whole(beside / EVENTS, log)
                 for name, (tensors, header) in files.items():
                     header |= {"name": name, "run": run}
-                    write_whole(beside / name, *_pack_tensors(tensors, header))
+                    write_whole(beside / name, *pack(tensors, header))
                 swap(beside, self._home)
             finally:
                 discard(beside)
@@ -421,7 +384,7 @@ class ModelDir:
     def _save(self, name: str, tensors: Tensors, **header: Any) -> None:
         with self._saving() as seal:
             header |= {"name": name, "run": seal["run"]}
-            write_whole(self._home / name, *_pack_tensors(tensors, header))
+            write_whole(self._home / name, *pack(tensors, header))
 
     def _cut_events(self, file: IO[bytes]) -> int:
         size = file.seek(0, os.SEEK_END)
@@ -450,42 +413,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _sha256(*parts: str | bytes | bytearray | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode("ascii") if isinstance(part, str) else part)
-    return digest.hexdigest()
-
-
-def _pack_tensors(tensors: Tensors, header: dict[str, Any]) -> list[bytes | memoryview]:
-    """The pieces of a safetensors file whose hash covers each of its bytes but the hash itself.
-
-    The library would build the file in memory, three times as large with the hash put in; here
-    the tensors stay where they are. Length, JSON header and data are those of the format,
-    https://github.com/huggingface/safetensors#format.
-    """
-    arrays = {
-        name: np.asarray(tensor, tensor.dtype.newbyteorder("<"), order="C")
-        for name, tensor in tensors.items()
-    }
-    text = json.dumps({"sha256": _UNSEALED} | header, default=np.generic.item)
-    described: dict[str, Any] = {"__metadata__": {"seqtool": text}}
-    pieces: list[bytes | memoryview] = []
-    end = 0
-    # The widest first, so that each begins at a multiple of its own width.
-    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):
-        array = arrays[name]
-        kind = "BOOL" if array.dtype == bool else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
-        begin, end = end, end + array.nbytes
-        described[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [begin, end]}
-        pieces.append(array.reshape(-1).view(np.uint8).data)
-    head = json.dumps(described, separators=(",", ":")).encode("ascii")
-    head += b" " * (-len(head) % 8)
-    head = len(head).to_bytes(8, "little") + head
-    digest = _sha256(head, *pieces).encode("ascii")
-    return [head.replace(_UNSEALED.encode("ascii"), digest, 1), *pieces]
-
-
 def _read_card(home: Path, where: str) -> Card:
     blob = read_file(home, where, CONFIG)
     return Card.from_json(blob.decode("utf-8", "replace"), f"{where}/{CONFIG}")
@@ -493,20 +420,11 @@ def _read_card(home: Path, where: str) -> Card:
 
 def _read_tensors(home: Path, where: str, name: str = LAST) -> tuple[Card, Arrays, dict[str, Any]]:
     """The card, and a file's tensors and header, every byte of it checked."""
-    card, blob = _read_card(home, where), read_file(home, where, name)
-    end = 8 + int.from_bytes(blob[:8], "little")  # safetensors: length, JSON header, data
-    if end > min(len(blob), MOST_HEADER):
-        raise CheckpointError(f"{where}/{name}: damaged or cut short; {COPY_AGAIN}")
-    place = _DIGEST.search(blob, 8, min(end, len(blob)))
-    a, b = place.span(1) if place else (0, 0)
-    if blob[a:b].decode("ascii") != _sha256(memoryview(blob)[:a], _UNSEALED, memoryview(blob)[b:]):
-        raise CheckpointError(f"{where}/{name}: damaged or cut short; {COPY_AGAIN}")
+    card = _read_card(home, where)
     try:
-        header = json.loads(json.loads(blob[8:end])["__metadata__"]["seqtool"])
-        ours = (header["name"], header["run"]) == (name, card.seal.get("run"))
-        arrays = safetensors.numpy.load(blob) if ours else {}
-    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as err:
-        raise CheckpointError(f"{where}/{name}: not one that seqtool wrote; {COPY_AGAIN}") from err
-    if not ours:
+        arrays, header = unpack(read_file(home, where, name))
+    except ValueError as err:
+        raise CheckpointError(f"{where}/{name}: {err}; {COPY_AGAIN}") from err
+    if (header.get("name"), header.get("run")) != (name, card.seal.get("run")):
         raise CheckpointError(f"{where}: {name} is not that of this {CONFIG}; {COPY_AGAIN}")
-    return card, dict(sorted(arrays.items())), header  # they come in any order
+    return card, arrays, header

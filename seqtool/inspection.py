@@ -8,15 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from seqtool.annotator import load_annotator
-from seqtool.checkpoint import (
-    Card,
-    Saved,
-    check_weights,
-    event_line,
-    load,
-    load_events,
-    load_text,
-)
+from seqtool.checkpoint import Card, Saved, event_line, load, load_events, load_text
 from seqtool.config import Device, OnUnknown
 from seqtool.console import Console
 from seqtool.errors import CheckpointError, ConfigError, DataError
@@ -25,7 +17,7 @@ from seqtool.findings import VIEWS, Findings, View, as_dict
 from seqtool.judge import image_width, load_judge
 from seqtool.mixture import load_partner
 from seqtool.output import emit
-from seqtool.shapes import language_shapes
+from seqtool.shapes import check_weights, language_shapes
 from seqtool.sheet import Sheet
 from seqtool.specimens import (
     Reading,

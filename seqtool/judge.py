@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.batches import by_length
-from seqtool.checkpoint import Card, Saved, check_weights, load, load_counts
+from seqtool.checkpoint import Card, Saved, load, load_counts
 from seqtool.claims import check_data, check_fitted, each, number, optional, text, whole
 from seqtool.config import ClassifierConfig, Steps
 from seqtool.ensemble import together
@@ -22,7 +22,7 @@ from seqtool.labelsets import Powers, probabilities
 from seqtool.lexicon import Lexicon, Texts
 from seqtool.linear import check_linear, ngram_keys, score
 from seqtool.pixels import image_steps, step_width
-from seqtool.shapes import layer_shapes, of_all_members, of_member, vector_shapes
+from seqtool.shapes import check_weights, layer_shapes, of_all_members, of_member, vector_shapes
 from seqtool.team import Team
 
 Floats = npt.NDArray[np.float32]

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.calibration import fit_powers, nll, pool
-from seqtool.checkpoint import MOST_WEIGHT
 from seqtool.errors import CheckpointError
 from seqtool.labelsets import fit_label_powers, label_nll, probabilities
 from seqtool.lexicon import Texts
 from seqtool.memory import give_back
+from seqtool.shapes import MOST_WEIGHT
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqtool.checkpoint import Card, Saved, check_weights
+from seqtool.checkpoint import Card, Saved
 from seqtool.embeddings import Vectors, read_vectors
 from seqtool.lexicon import Lexicon
+from seqtool.shapes import check_weights
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.backoff import NGram
-from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
+from seqtool.checkpoint import Saved, event_line, load, load_text
 from seqtool.console import Console
 from seqtool.decode import Reader, Steppable
 from seqtool.distributed import portions, shared_out, world
@@ -24,7 +24,7 @@ from seqtool.resampling import ratio_interval
 from seqtool.rowtexts import as_labelled, as_table, spell
 from seqtool.scorecard import GradeRequest, held_part
 from seqtool.scoring import SPELLING_NATS, ScoreRequest
-from seqtool.shapes import language_shapes
+from seqtool.shapes import check_weights, language_shapes
 from seqtool.surprisal import negative_log_likelihood
 from seqtool.tables import Table
 from seqtool.tokenizer import START_ID, Tokenizer

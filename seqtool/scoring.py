@@ -15,7 +15,7 @@ import numpy as np
 from seqtool.backoff import NGram
 from seqtool.baselines import XZ_TRAIN_BYTES, xz_cost
 from seqtool.census import Tally, clip_documents, split_at, text_stats
-from seqtool.checkpoint import Saved, check_weights, event_line, load, load_text
+from seqtool.checkpoint import Saved, event_line, load, load_text
 from seqtool.comparing import Blocks, Comparison, compare_costs
 from seqtool.config import Device, OnUnknown, Precision
 from seqtool.console import Console, format_count, number_of, plural
@@ -27,7 +27,7 @@ from seqtool.errors import ConfigError, DataError
 from seqtool.memory import give_back
 from seqtool.mixture import Interpolator, load_partner
 from seqtool.output import emit
-from seqtool.shapes import language_shapes
+from seqtool.shapes import check_weights, language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.surprisal import Position, Surprisal
 from seqtool.text import TextFiles, open_text

@@ -1,14 +1,21 @@
-"""The names and shapes of weights: what a model file must hold. No torch here."""
+"""The names and shapes of weights: what a model file must hold, and whether it does."""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
+import numpy as np
+
 from seqtool.config import GATES, ClassifierConfig, ModelConfig, TaggerConfig, TranslatorConfig
+from seqtool.errors import CheckpointError
+from seqtool.places import CONFIG, COPY_AGAIN, listed
+from seqtool.tensorfile import Tensors
 
 Recurrent = ModelConfig | ClassifierConfig | TaggerConfig | TranslatorConfig
 Averaged = ClassifierConfig | TranslatorConfig  # may be several networks
 Shapes = dict[str, tuple[int, ...]]
 ValueT = TypeVar("ValueT")
+
+MOST_WEIGHT = 1e30  # training gives up long before; sums of such numbers are still finite
 
 
 def layer_shapes(config: Recurrent, stack: str, layer: str, width: int) -> Shapes:
@@ -72,3 +79,28 @@ def language_shapes(config: ModelConfig, vocab_size: int) -> Shapes:
         shapes["output.weight"] = (vocab_size, config.hidden_size)
     shapes["output.bias"] = (vocab_size,)
     return shapes
+
+
+def check_weights(weights: Tensors, expected: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Compare names and shapes with those of the model that the card describes.
+
+    Raises:
+        CheckpointError: Naming what is missing, unexpected, of another shape or no finite numbers.
+    """
+    found = {name: array.shape for name, array in weights.items()}
+    faults = [
+        f"{name} has shape {found.get(name, 'none')}, needed {expected.get(name, 'none')}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    if faults:
+        raise CheckpointError(f"{where}: not as in {CONFIG}: {listed(faults)}; {COPY_AGAIN}")
+    for name, array in weights.items():
+        if array.dtype != np.float32:
+            raise CheckpointError(f"{where}: {name} is of {array.dtype}, needed float32")
+        largest = np.abs(array).max(initial=0)
+        if not largest < MOST_WEIGHT:  # nor if it is nan
+            raise CheckpointError(
+                f"{where}: {name} is not finite or absurd ({largest}), so answers would mean "
+                "nothing; train again, with a lower --lr or --clip-norm 0.25"
+            )

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from seqtool.checkpoint import Card, ModelDir, Saved, Tensors, check_weights, load, load_last
+from seqtool.checkpoint import Card, ModelDir, Saved, load, load_last
 from seqtool.config import CONFIGS, TrainConfig
 from seqtool.console import Console, format_count
 from seqtool.distributed import agree, join, world
@@ -24,6 +24,8 @@ from seqtool.places import LAST, is_free
 from seqtool.receipts import receipt
 from seqtool.runs import TrainRequest, enough_memory, flag, resumed_device, run, shown_settings
 from seqtool.settings import Settings
+from seqtool.shapes import check_weights
+from seqtool.tensorfile import Tensors
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seqtool.audit import count_classes
-from seqtool.checkpoint import Saved, Tensors, load, load_counts
+from seqtool.checkpoint import Saved, load, load_counts
 from seqtool.config import ClassifierConfig, LabelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.errors import ConfigError
@@ -29,6 +29,7 @@ from seqtool.tasks import (
     reader_rows,
     starred,
 )
+from seqtool.tensorfile import Tensors
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqtool.audit import count_classes
-from seqtool.checkpoint import Saved, Tensors, load
+from seqtool.checkpoint import Saved, load
 from seqtool.config import DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.decode import Generation, row_rngs
@@ -19,6 +19,7 @@ from seqtool.rowtexts import RowTexts, read_rows
 from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.tasks import Allowance, Choice, configs
+from seqtool.tensorfile import Tensors
 from seqtool.tokenizer import Tokenizer
 from seqtool.train_text import KEEP_TEXT_TOKENS, SAMPLE_LENGTH, TextTask, inherit_shape, new_model
 

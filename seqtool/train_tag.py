@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqtool.annotator import check_saved
-from seqtool.checkpoint import Saved, Tensors
+from seqtool.checkpoint import Saved
 from seqtool.config import TaggerConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.lexicon import TokenLexicon, fold, frequent_words, hash_text
@@ -15,6 +15,7 @@ from seqtool.runs import TrainRequest
 from seqtool.settings import Settings
 from seqtool.tagged import TaggedSplit, numbers, read_split, summary, words
 from seqtool.tasks import OF_STREAMS, Allowance, Choice, Task, by_passes, configs, reader_rows
+from seqtool.tensorfile import Tensors
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqtool.backoff import MAX_TOKENS, NGram
-from seqtool.checkpoint import Card, Saved, Tensors, check_weights, load
+from seqtool.checkpoint import Card, Saved, load
 from seqtool.config import DataConfig, DecodeConfig, ModelConfig, TrainConfig
 from seqtool.console import Console
 from seqtool.data import Corpus, fit_shape, load_corpus
@@ -19,7 +19,9 @@ from seqtool.overview import listed, model_rows, show_corpus
 from seqtool.places import COUNTS, TEXT
 from seqtool.runs import TrainRequest, inherit
 from seqtool.settings import Settings
+from seqtool.shapes import check_weights
 from seqtool.tasks import Allowance, Choice, Task, configs
+from seqtool.tensorfile import Tensors
 from seqtool.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

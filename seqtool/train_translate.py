@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqtool.bitext import PairSplit, read_split
-from seqtool.checkpoint import Saved, Tensors
+from seqtool.checkpoint import Saved
 from seqtool.config import PairConfig, TrainConfig, TranslatorConfig
 from seqtool.console import Console
 from seqtool.dictionary import learn_dictionary
@@ -46,6 +46,7 @@ from seqtool.tasks import (
     reader_rows,
     starred,
 )
+from seqtool.tensorfile import Tensors
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from seqtool.batches import by_length
 from seqtool.beam import Hypothesis, normalised
-from seqtool.checkpoint import Card, check_weights, load
+from seqtool.checkpoint import Card, load
 from seqtool.claims import check_pairs
 from seqtool.config import UNSEEN, BeamConfig, DecodeConfig, Precision
 from seqtool.errors import CheckpointError, ConfigError
 from seqtool.scans import Scanner
+from seqtool.shapes import check_weights
 from seqtool.spelling import Side, Spelling
 from seqtool.tokenizer import BYTE_SYMBOLS
 from seqtool.translator import Translator, weight_shapes

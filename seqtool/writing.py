@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seqtool.checkpoint import Saved, check_weights, load, load_text
+from seqtool.checkpoint import Saved, load, load_text
 from seqtool.config import DecodeConfig, Device, OnUnknown, Precision
 from seqtool.console import Console
 from seqtool.copies import CopyMeter, Track
@@ -31,7 +31,7 @@ from seqtool.errors import ConfigError, SeqtoolError
 from seqtool.labels import find_label, label_ids, listed
 from seqtool.mixture import Mixture, load_partner
 from seqtool.output import emit
-from seqtool.shapes import language_shapes
+from seqtool.shapes import check_weights, language_shapes
 from seqtool.states import Place, check_place, fingerprint, load_place, save_place
 from seqtool.text import open_text
 from seqtool.tokenizer import TextStream, Tokenizer

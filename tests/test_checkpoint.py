@@ -23,7 +23,6 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import seqtool.checkpoint as checkpoint
 from seqtool import __version__
 from seqtool.checkpoint import (
     BEST,
@@ -39,7 +38,6 @@ from seqtool.checkpoint import (
     ModelDir,
     Saved,
     _load_part,
-    check_weights,
     event_line,
     load,
     load_counts,
@@ -48,6 +46,7 @@ from seqtool.checkpoint import (
 )
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
 from seqtool.errors import CheckpointError, ConfigError, SeqtoolError
+from seqtool.shapes import check_weights
 
 ALL = {CONFIG, TOKENIZER, BEST, LAST, TEXT, COUNTS, DICTIONARY, EVENTS}
 OLD, NEW, THIRD = 3, 4, 5  # hidden sizes, and so the models that tests tell apart
@@ -229,25 +228,6 @@ def test_a_card_of_other_types_is_refused(tmp_path, changes, expected):
 def test_weights_are_plain_safetensors(tmp_path):
     make(tmp_path / "m")
     assert same_arrays(safetensors.numpy.load_file(tmp_path / "m" / BEST), weights_of(OLD))
-
-
-def test_what_is_written_is_what_the_library_writes():
-    """To the byte, but for the order of what is equally wide; the hash stands for 64 zeros."""
-    rng = np.random.default_rng(5)
-    kinds = (np.bool_, np.uint8, np.int16, np.float16, np.uint32, np.float32, np.int64, np.float64)
-    tensors = {f"{i}": rng.integers(0, 2, (2, i)).astype(kind) for i, kind in enumerate(kinds)}
-    tensors |= {"scalar": np.array(3.5, np.float32), "turned": np.arange(6, dtype=">i4")[::-2]}
-    head, *data = checkpoint._pack_tensors(tensors, {"name": "x"})
-    whole = b"".join([head, *data])
-    native = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in tensors.items()}
-    assert same_arrays(safetensors.numpy.load(whole), native)
-    (text,) = json.loads(bytes(head[8:]))["__metadata__"].values()
-    digest = json.loads(text)["sha256"].encode()
-    assert hashlib.sha256(whole.replace(digest, b"0" * 64)).hexdigest() == digest.decode()
-    alone = {"3": tensors["3"], "5": tensors["5"], "7": tensors["7"]}
-    ours = b"".join(checkpoint._pack_tensors(alone, {}))
-    (text,) = json.loads(ours[8 : 8 + int.from_bytes(ours[:8], "little")])["__metadata__"].values()
-    assert ours == safetensors.numpy.save(alone, {"seqtool": text})
 
 
 def test_the_same_run_writes_the_same_bytes(tmp_path):

@@ -34,6 +34,7 @@ from seqtool.checkpoint import (
 )
 from seqtool.compiled import cache_directory
 from seqtool.errors import SeqtoolError
+from seqtool.tensorfile import pack
 
 GOLDEN = Path(__file__).parent / "golden"
 WITHIN = 600  # seconds for one command, which takes less than one where nothing else is computed
@@ -181,7 +182,7 @@ def nest(rng: random.Random, directory: Path, other: Path) -> None:
 
 def put_tensors(directory: Path, name: str, arrays: dict[str, np.ndarray], **header: Any) -> None:
     header = {"name": name, "run": card(directory)["seal"]["run"]} | header
-    (directory / name).write_bytes(b"".join(checkpoint._pack_tensors(arrays, header)))
+    (directory / name).write_bytes(b"".join(pack(arrays, header)))
 
 
 def edit_tensors(rng: random.Random, directory: Path, other: Path) -> None:

@@ -44,7 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "ngrams": {"hashing"},
     "files": {"errors"},
     "places": {"errors", "files"},
-    "checkpoint": {*BASIC, "__init__", "files", "places"},
+    "tensorfile": set(),
+    "checkpoint": {*BASIC, "__init__", "files", "places", "tensorfile"},
     "cache": {"files"},
     "idfiles": {"errors"},
     "census": {"text", "tokenizer"},
@@ -85,8 +86,8 @@ ALLOWED: dict[str, set[str]] = {
         *("memories", "transducer"),
     },
     "translation": {
-        *(*BASIC, "batches", "beam", "checkpoint", "claims", "scans", "spelling", "tokenizer"),
-        "translator",
+        *(*BASIC, "batches", "beam", "checkpoint", "claims", "scans", "shapes", "spelling"),
+        *("tokenizer", "translator"),
     },
     "quantize": {"config", "network", "pointwise", "products", "tiles"},
     "surprisal": {"decode"},
@@ -177,7 +178,7 @@ ALLOWED: dict[str, set[str]] = {
     "lexicon": {*BASIC, "idfiles", "tokenizer"},
     "batches": {"lexicon"},
     "calibration": set(),
-    "linear": {"calibration", "checkpoint", "errors", "labelsets", "lexicon", "memory"},
+    "linear": {"calibration", "errors", "labelsets", "lexicon", "memory", "shapes"},
     "classifier": {"cells", "config", "dense", "models", "ngrams", "shapes"},
     "judging": {
         *("batches", "calibration", "classifier", "config", "distributed", "labelsets"),
@@ -240,7 +241,7 @@ ALLOWED: dict[str, set[str]] = {
         "trainer",
     },
     "layers": {"config", "loops", "pointwise", "team", "tiles"},
-    "shapes": {"config"},
+    "shapes": {*BASIC, "places", "tensorfile"},
     "comparing": {"errors", "resampling"},
     "labels": {"errors"},
     "conditional": {
@@ -253,8 +254,7 @@ ALLOWED: dict[str, set[str]] = {
     "train_rows": {
         *("audit", "checkpoint", "conditional", "config", "console", "decode", "errors"),
         *("labelled", "labels", "models", "overview", "places", "plan", "rowtexts", "runs"),
-        "settings",
-        *("tasks", "tokenizer", "train_text"),
+        *("settings", "tasks", "tensorfile", "tokenizer", "train_text"),
     },
     "rowscoring": {
         *("backoff", "checkpoint", "console", "decode", "distributed", "engine", "errors"),
@@ -266,7 +266,7 @@ ALLOWED: dict[str, set[str]] = {
     "labelled": {*BASIC, "audit", "checkpoint", "images", "splits", "tables", "labels"},
     "embeddings": {"errors", "text"},
     "labelsets": {"calibration"},
-    "pretrained": {"checkpoint", "classifier", "embeddings", "lexicon", "tokenizer"},
+    "pretrained": {"checkpoint", "classifier", "embeddings", "lexicon", "shapes", "tokenizer"},
     "examples": {
         *("checkpoint", "classifier", "config", "embeddings", "images", "judging"),
         *("labelled", "lexicon", "linear", "pixels", "pretrained"),
@@ -289,7 +289,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {
         *(*BASIC, "budget", "checkpoint", "console", "devices", "distributed", "files"),
         *("memory", "models", "output", "places", "plan", "receipts", "runs", "settings"),
-        *("train", "trainer"),
+        *("shapes", "tensorfile", "train", "trainer"),
     },
     "options": {"distributed", "config", "console", "settings"},
     "guessing": {

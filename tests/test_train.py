@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from seqtool import language
 from seqtool.budget import Budget
 from seqtool.cells import detach, reset
-from seqtool.checkpoint import Card, ModelDir, check_weights, load, load_last
+from seqtool.checkpoint import Card, ModelDir, load, load_last
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
 from seqtool.data import Corpus, load_corpus
 from seqtool.diagnostics import Flow
@@ -26,6 +26,7 @@ from seqtool.errors import TrainingError
 from seqtool.language import NextToken
 from seqtool.models import Stepper, build_model, shapes
 from seqtool.optim import decay_start, learning_rate
+from seqtool.shapes import check_weights
 from seqtool.train import RESCUES, Event, Keeper, fit, restore_last
 from seqtool.trainer import Look, Snapshot, Trainer
 
