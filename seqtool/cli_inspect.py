@@ -84,8 +84,8 @@ def inspect(
     if layer is not None and not unit:
         raise ConfigError("--layer says where --unit N is; give --unit too")
     with open_console(quiet, verbose) as console:
-        from seqtool.inspection import InspectRequest
         from seqtool.inspection import inspect as run
+        from seqtool.microscope import InspectRequest
 
         request = InspectRequest(
             model=model,

@@ -135,6 +135,11 @@ ALLOWED: dict[str, set[str]] = {
         *("formats", "judge", "judging", "labelled", "pipes", "tables", "text", "tokenizer"),
         "translation",
     },
+    "microscope": {
+        *(*BASIC, "annotator", "checkpoint", "classifier", "console", "devices", "encdec"),
+        *("findings", "judge", "judging", "look_translate", "looking", "mixture", "models"),
+        *("shapes", "specimens", "tagger", "tokenizer", "translation"),
+    },
     "summary": {"checkpoint"},
     "probes": {"cells", "config", "tape", "trainer"},
     "remedies": {
@@ -318,7 +323,7 @@ ALLOWED: dict[str, set[str]] = {
         "translation",
         "writing",
     },
-    "cli_inspect": {*BASIC, "curing", "inspection", "options", "settings"},
+    "cli_inspect": {*BASIC, "curing", "inspection", "microscope", "options", "settings"},
     "cli": {
         *(*BASIC, "__init__", "cli_inspect", "cli_lines", "cli_selftest", "cli_train"),
         *("cli_use", "distributed", "output", "settings"),
