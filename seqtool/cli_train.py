@@ -9,24 +9,45 @@ from typing import Annotated
 import typer
 
 from seqtool import STARTED
+from seqtool.architecture import (
+    AttentionOption,
+    BackoffOrder,
+    CellOption,
+    Crf,
+    Dropout,
+    EmbedDropout,
+    EmbedSize,
+    HiddenSize,
+    InputFeeding,
+    LabelSmoothing,
+    LayerNorm,
+    Layers,
+    Members,
+    NgramBuckets,
+    NgramDropout,
+    NgramOrder,
+    NgramOutput,
+    NoAttention,
+    NonlinearityOption,
+    PartBuckets,
+    Pool,
+    ReverseSource,
+    SourceWordDropout,
+    SubwordDropout,
+    Tied,
+    TyingOption,
+    WordDropout,
+)
 from seqtool.config import (
     CONFIGS,
-    POOLS,
-    Attention,
-    Cell,
-    ClassifierConfig,
     DataConfig,
     LabelConfig,
-    ModelConfig,
-    Nonlinearity,
     Optimizer,
     PairConfig,
     Steps,
     Task,
     TokenizerKind,
     TrainConfig,
-    TranslatorConfig,
-    Tying,
 )
 from seqtool.errors import ConfigError
 from seqtool.guessing import guess_task, new_task
@@ -85,63 +106,18 @@ def train(
     encoding: Annotated[
         str | None, option("Encoding of the text.", "--encoding", shown=DataConfig.encoding)
     ] = None,
-    cell: Annotated[
-        Cell | None, option("Kind of recurrence.", "--cell", shown=ModelConfig.cell)
-    ] = None,
-    nonlinearity: Annotated[
-        Nonlinearity | None,
-        option("Of --cell rnn.", "--nonlinearity", shown=ModelConfig.nonlinearity),
-    ] = None,
-    hidden_size: Annotated[
-        int | None, option("Units of a layer.", "--hidden-size", auto=True)
-    ] = None,
-    layers: Annotated[
-        int | None, option("Recurrent layers.", "--layers", shown=ModelConfig.num_layers)
-    ] = None,
-    embed_size: Annotated[
-        int | None, option("Width of the embedding.", "--embed-size", auto=True)
-    ] = None,
-    dropout: Annotated[
-        float | None, option("Units dropped per sequence.", "--dropout", auto=True)
-    ] = None,
-    tied: Annotated[
-        bool | None, option("Share embedding and output weights.", "--tied/--untied", env="tied")
-    ] = None,
-    ngram_order: Annotated[
-        int | None,
-        option(
-            "Longest n-gram in the hashed tables, 1 = none.",
-            "--ngram-order",
-            shown=ModelConfig.ngram_order,
-        ),
-    ] = None,
-    ngram_buckets: Annotated[
-        int | None,
-        option("Rows of each table.", "--ngram-buckets", auto=True),
-    ] = None,
-    ngram_output: Annotated[
-        bool | None,
-        option(
-            "Let the tables add to the logits, not only to the input.",
-            "--ngram-output/--no-ngram-output",
-            env="ngram-output",
-            auto=True,
-        ),
-    ] = None,
-    ngram_dropout: Annotated[
-        float | None,
-        option(
-            "Chance that a token goes without one of its n-grams.", "--ngram-dropout", auto=True
-        ),
-    ] = None,
-    backoff_order: Annotated[
-        int | None,
-        option(
-            "Longest n-gram of the counts mixed into the predictions, 0 = none.",
-            "--backoff-order",
-            auto=True,
-        ),
-    ] = None,
+    cell: CellOption = None,
+    nonlinearity: NonlinearityOption = None,
+    hidden_size: HiddenSize = None,
+    layers: Layers = None,
+    embed_size: EmbedSize = None,
+    dropout: Dropout = None,
+    tied: Tied = None,
+    ngram_order: NgramOrder = None,
+    ngram_buckets: NgramBuckets = None,
+    ngram_output: NgramOutput = None,
+    ngram_dropout: NgramDropout = None,
+    backoff_order: BackoffOrder = None,
     batch_size: Annotated[
         int | None,
         option("Streams side by side; translate: tokens.", "--batch-size", "-b", auto=True),
@@ -221,58 +197,14 @@ def train(
         Task | None,
         option("What the model shall do [default: seen from DATA].", "--task"),
     ] = None,
-    attention: Annotated[
-        Attention | None,
-        option(
-            "translate: how a source is looked at.",
-            "--attention",
-            shown=TranslatorConfig.attention,
-        ),
-    ] = None,
-    no_attention: Annotated[
-        bool,
-        option("translate: the decoder sees one vector of the source.", "--no-attention"),
-    ] = False,
-    input_feeding: Annotated[
-        bool | None,
-        option(
-            "translate: the decoder also reads what it last said from; slower.",
-            "--input-feeding/--no-input-feeding",
-            env="input-feeding",
-        ),
-    ] = None,
-    tying: Annotated[
-        Tying | None,
-        option("translate: embeddings that the output shares.", "--tying", auto=True),
-    ] = None,
-    layer_norm: Annotated[
-        bool | None,
-        option(
-            "translate: normalise what attention and output read [default: yes].",
-            "--layer-norm/--no-layer-norm",
-            env="layer-norm",
-        ),
-    ] = None,
-    source_word_dropout: Annotated[
-        float | None,
-        option("translate: source words not read.", "--source-word-dropout", auto=True),
-    ] = None,
-    subword_dropout: Annotated[
-        float | None,
-        option(
-            "translate: BPE tokens read as their parts.",
-            "--subword-dropout",
-            shown=TranslatorConfig.subword_dropout,
-        ),
-    ] = None,
-    reverse_source: Annotated[
-        bool | None,
-        option(
-            "translate: read a source from its end.",
-            "--reverse-source/--no-reverse-source",
-            env="reverse-source",
-        ),
-    ] = None,
+    attention: AttentionOption = None,
+    no_attention: NoAttention = False,
+    input_feeding: InputFeeding = None,
+    tying: TyingOption = None,
+    layer_norm: LayerNorm = None,
+    source_word_dropout: SourceWordDropout = None,
+    subword_dropout: SubwordDropout = None,
+    reverse_source: ReverseSource = None,
     text_column: Annotated[
         str | None,
         option("Table: column of the text, of a pair A,B [default: guessed].", "--text-column"),
@@ -288,15 +220,7 @@ def train(
         str | None,
         option("tag: column of the words, by number or name [default: guessed].", "--token-column"),
     ] = None,
-    crf: Annotated[
-        bool | None,
-        option(
-            "tag: whether labels are chosen together, as a chain.",
-            "--crf/--no-crf",
-            env="crf",
-            auto=True,
-        ),
-    ] = None,
+    crf: Crf = None,
     multi_label: Annotated[
         bool | None,
         option("classify: a text may have any number of labels.", "--multi-label"),
@@ -328,42 +252,12 @@ def train(
         str | None,
         option("classify: balanced, or how much a class counts, A=5,B=1.", "--class-weights"),
     ] = None,
-    pool: Annotated[
-        str | None,
-        option(
-            f"classify: what is made of all steps, some of {','.join(POOLS)}.",
-            "--pool",
-            shown=ClassifierConfig.pool,
-        ),
-    ] = None,
-    embed_dropout: Annotated[
-        float | None,
-        option("classify, tag: numbers dropped from what is read.", "--embed-dropout", auto=True),
-    ] = None,
-    word_dropout: Annotated[
-        float | None,
-        option("classify, tag: words known by their parts alone.", "--word-dropout", auto=True),
-    ] = None,
-    label_smoothing: Annotated[
-        float | None,
-        option(
-            "classify, translate: share of a target that goes to all classes or tokens.",
-            "--label-smoothing",
-            shown=f"{ClassifierConfig.label_smoothing:g}, {TranslatorConfig.label_smoothing:g}",
-        ),
-    ] = None,
-    part_buckets: Annotated[
-        int | None,
-        option("classify, tag: rows for the parts of words.", "--part-buckets", auto=True),
-    ] = None,
-    members: Annotated[
-        int | None,
-        option(
-            "classify, translate: networks whose answers are averaged [default: 1; classify: what "
-            "--budget has time for, at most 2].",
-            "--members",
-        ),
-    ] = None,
+    pool: Pool = None,
+    embed_dropout: EmbedDropout = None,
+    word_dropout: WordDropout = None,
+    label_smoothing: LabelSmoothing = None,
+    part_buckets: PartBuckets = None,
+    members: Members = None,
     max_length: Annotated[
         int | None,
         option(

@@ -301,9 +301,10 @@ ALLOWED: dict[str, set[str]] = {
         *(*BASIC, "formats", "hub", "images", "pairs", "tables", "text", "train_classify"),
         *("train_rows", "train_tag", "train_text", "train_translate", "treebank"),
     },
+    "architecture": {"config", "options"},
     "cli_train": {
-        *(*BASIC, "__init__", "checkpoint", "guessing", "options", "places", "reproducing"),
-        *("runs", "settings", "tasks"),
+        *(*BASIC, "__init__", "architecture", "checkpoint", "guessing", "options", "places"),
+        *("reproducing", "runs", "settings", "tasks"),
     },
     "scorecard": {"checkpoint", "console", "errors", "output"},
     "cli_lines": {
@@ -344,6 +345,7 @@ COMMANDS = {
 }
 # What typer is for.
 TOP = {
+    "architecture",
     "cli_selftest",
     "options",
     "cli_inspect",
