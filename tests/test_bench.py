@@ -126,6 +126,7 @@ def test_whole_commands_are_measured(tmp_path: Path) -> None:
     main(["start", "learn", "--smoke", "-o", str(path)])
     start, learned = load(path).values()
     assert start["seconds"][OURS]["median"] > 0
+    assert learned["case"].startswith("learn harbour.txt"), "a text, not the largest table"
     *ours, theirs = learned["final"]
     assert theirs == "transformer"
     assert all(name.startswith(OURS) for name in ours)
