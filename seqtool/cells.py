@@ -323,6 +323,15 @@ class RecurrentStack(nn.Module):
         suffix = f"_l{layer}{self.suffixes[direction]}"
         return Weights(*(self.get_parameter(name + suffix) for name in Weights._fields))
 
+    @property
+    def may_explode(self) -> bool:
+        """Whether a state can grow exponentially: ReLU has no bound, and no gate stands before it.
+
+        Past the chunk that a gradient sees nothing holds it back, so it is not carried to the next
+        in training (Krueger & Memisevic 2016, arXiv:1511.08400, on the norms of such states).
+        """
+        return self.kind == "rnn_relu"
+
     def init_state(self, batch: int) -> State:
         """The zero state of a batch of sequences, each part (L*D, B, H)."""
         weight = self.get_parameter("weight_hh_l0")

@@ -333,7 +333,9 @@ def _rescue(trainer: Trainer, keeper: Onlooker, good: Snapshot, why: Diverged) -
     """Go back to the last good state with half the learning rate.
 
     A jump that comes again at the same step and nearly as high, although the rate was halved, is
-    the data's doing, such as another language: then the rate is restored and the jump let pass.
+    the data's doing, such as another language: then the rate is restored and the jump let pass. (A
+    state that explodes is another matter: it grows by a power of weights that the rate has moved,
+    and not beyond a chunk, see language.)
     """
     failed, scale, excused = trainer.step, trainer.lr_scale, trainer.excused
     again = failed == trainer.jump_step and why.loss > 0.9 * trainer.jump_loss

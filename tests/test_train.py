@@ -308,6 +308,32 @@ def test_absurd_learning_rate_still_ends_with_a_usable_model_or_an_error(
     assert all(np.isfinite(value).all() for value in saved.weights.values())
 
 
+def test_state_of_relu_units_does_not_grow_from_chunk_to_chunk(corpus, tmp_path):
+    model = replace(SMALL, cell="rnn", nonlinearity="relu", hidden_size=64)
+    config = replace(SHORT, steps=150, lr=0.01, eval_every=150, bptt=32, restart=0.0)
+    run = start(corpus, tmp_path / "m", model, config)
+    events = run.events()
+    assert [event for event in events if event["event"] == "rescue"] == []
+    assert events[-1]["best_val_loss"] < math.log(corpus.tokenizer.vocab_size)
+    assert run.trainer.objective.state[0].square().mean().sqrt() < 10  # type: ignore[attr-defined]
+
+
+def test_relu_units_begin_each_chunk_from_zero_but_keep_recent_tokens(corpus, tmp_path):
+    run = start(corpus, tmp_path / "m", replace(SMALL, cell="rnn", nonlinearity="relu"))
+    objective = run.trainer.objective
+    assert isinstance(objective, NextToken)
+    for _ in range(2):
+        run.trainer.update()
+    layers, recent = objective.state
+    assert layers.abs().max() > 0
+    restart = torch.zeros(recent.shape[1], dtype=torch.bool)
+    restart[0] = True
+    began = objective._start(restart)
+    assert not began[0].any()
+    assert not began[1][:, 0].any()
+    assert torch.equal(began[1][:, 1:], recent[:, 1:])
+
+
 def test_jump_that_the_text_makes_is_not_taken_for_divergence(tmp_path):
     letters = np.random.default_rng(1).choice(list("cdefghijklmnop"), 300)
     corpus = make_corpus(tmp_path, "ab" * 500 + "".join(letters), valid_fraction=0.0)
