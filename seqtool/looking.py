@@ -197,6 +197,7 @@ def look_classifier(
     many: Sequences,
     windows: Sequences,
     labels: Labels,
+    more: tuple[Sequences, list[Belief]] | None = None,
 ) -> Findings:
     """Look into a classifier.
 
@@ -208,13 +209,21 @@ def look_classifier(
         many: N texts or pictures, in no order.
         windows: Some of one length, which the gradient flow is measured on.
         labels: Of the N, or what the model itself takes them for.
+        more: What units are matched with single elements on, as far as it was read, and how it was
+            judged; None for what is shown.
     """
     element = beliefs[0].element
+
+    def read(sequences: Sequences, row: int) -> Sequence[Track]:
+        return _run(model, sequences, np.array([row]))[1]
 
     def samples(states: Sequence[np.ndarray]) -> list[Sample]:
         means = _means(many.lengths, lambda rows: _run(model, many, rows)[1])
         about = labelled(means, labels.numbers, labels.classes)
-        return [Sample(states, _followed(beliefs)), about]
+        if more is None:
+            return [Sample(states, _followed(beliefs)), about]
+        tracks = (read(more[0], row) for row in range(len(more[1])))
+        return [Sample(_states([*zip(*tracks, strict=True)]), _followed(more[1])), about]
 
     with evaluating(model):
         found, notes = _look_examples(
@@ -223,7 +232,7 @@ def look_classifier(
             element=element,
             gradient=windows.lengths[0] >= 2
             and (lambda: _classifier_flow(model, windows, element)),
-            read=lambda row: _run(model, shown, np.array([row]))[1],
+            read=lambda row: read(shown, row),
             samples=samples,
         )
     if "flow" in found:

@@ -210,7 +210,7 @@ def _look_classifier(
     console.status("loading PyTorch")
     from seqtool.classifier import build_classifier
     from seqtool.devices import set_up
-    from seqtool.looking import Labels, look_classifier
+    from seqtool.looking import RANKED, Labels, look_classifier
 
     device = set_up(request.device, request.threads)
     networks = build_classifier(
@@ -221,15 +221,22 @@ def _look_classifier(
         weights=saved.weights,
     )
     many = specimens.select(rows)
+    beliefs, more = [belief for _, belief in shown], None
+    # What units follow is seen on more than is shown, as long as that is little.
+    if "units" in views and sum(len(belief.pieces) for belief in beliefs) < RANKED:
+        wider = read_beliefs(judge, many, 0, RANKED)
+        if len(wider) > len(shown):
+            more = sequences(judge, as_shown(many, wider)), [belief for _, belief in wider]
     console.status("looking inside")
     found = look_classifier(
         _first(networks, console).to(device),
         sequences(judge, as_shown(specimens, shown)),
-        [belief for _, belief in shown],
+        beliefs,
         views,
         many=sequences(judge, many),
         windows=windows(judge, many, request.window),
         labels=Labels(np.array([classes.index(label) for label in labels]), classes),
+        more=more,
     )
     return replace(found, windowed=taken.windowed), []
 

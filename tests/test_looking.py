@@ -1,5 +1,7 @@
 """Looking in batches sees what looking at one text after the other sees."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,26 @@ def test_units_stand_at_the_words_they_have_read() -> None:
     for layer in (0, 1):
         expected = np.concatenate([outputs(model, row)[layer] for row in range(3)])
         np.testing.assert_allclose(found.activations[layer], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_units_are_matched_on_more_than_is_shown() -> None:
+    model, sequences = make_classifier()
+    everything = beliefs(len(TEXTS))
+    look = partial(
+        look_classifier,
+        model,
+        sequences,
+        views=frozenset({"units"}),
+        many=sequences,
+        windows=sequences,
+        labels=Labels(np.arange(len(TEXTS)) % 2, CLASSES),
+    )
+    few, whole = look(beliefs(2)), look(everything)
+    more = look(beliefs(2), more=(sequences, everything))
+    assert more.ranking == whole.ranking != few.ranking
+    assert more.pieces == few.pieces
+    for found, expected in zip(more.activations or (), few.activations or (), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_labels_are_matched_with_means_over_whole_texts() -> None:
