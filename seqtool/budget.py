@@ -73,8 +73,13 @@ class Pace:
         self.durations.append(seconds)
 
     def left(self) -> float:
-        """Seconds for updates and evaluations: until the budget is spent, less the last save."""
-        return self.budget.left() - CLOSING_SECONDS - self.save_seconds()
+        """Seconds for updates and the looks between them: less the look and the save at the end.
+
+        The last look has no full stretch of updates to share its cost with: on a busy machine, or
+        with much held out, it alone carried a run seconds past its budget.
+        """
+        closing = self.evaluation_seconds + self.save_seconds() + CLOSING_SECONDS
+        return self.budget.left() - closing
 
     @property
     def step_seconds(self) -> float:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from seqtool import language
-from seqtool.budget import Budget
+from seqtool.budget import SLACK, Budget
 from seqtool.cells import detach, reset
 from seqtool.checkpoint import Card, ModelDir, load, load_last
 from seqtool.config import DataConfig, ModelConfig, TrainConfig
@@ -545,6 +545,16 @@ def test_budget_becomes_steps(seconds, per_step, per_evaluation, corpus, tmp_pat
     assert set(plans[0]) == {"event", "step", "steps", "reason", "seconds"}
     assert plans[-1]["steps"] == run.trainer.config.steps  # what a repetition would need
     assert load(tmp_path / "m").card.train == run.trainer.config
+
+
+@pytest.mark.parametrize("per_evaluation", [3.0, 8.0])
+def test_budget_has_room_for_its_last_look(per_evaluation, corpus, tmp_path, monkeypatch):
+    _, events, spent = run_within(
+        corpus, tmp_path / "m", monkeypatch, seconds=60.0, step_seconds=lambda step: 0.2,
+        evaluation_seconds=per_evaluation,
+    )  # fmt: skip
+    assert events[-1]["reason"] == "done"
+    assert 60.0 - per_evaluation - 1.0 < spent < 60.0 * (1 + SLACK) + 0.5
 
 
 def test_budget_follows_steps_that_slow_down(corpus, tmp_path, monkeypatch):
