@@ -467,8 +467,9 @@ class RecurrentStack(nn.Module):
                 )
             outputs.append(output)
             finals.append(final)
-        output = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
-        return output, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        if len(outputs) == 1:
+            return outputs[0], tuple(part[None] for part in finals[0])
+        return torch.cat(outputs, dim=-1), tuple(map(torch.stack, zip(*finals, strict=True)))
 
     def _run_fused(self, layer: int, x: Tensor, start: State) -> tuple[Tensor, State]:
         """One layer by torch's kernel; called one at a time so that our dropout sits between."""

@@ -73,6 +73,8 @@ def arithmetic(function: FunctionT) -> FunctionT:
 def unaliased(function: FunctionT) -> FunctionT:
     """As ``arithmetic``, for a function that gives nothing and whose arrays do not overlap.
 
+    It is called without keywords.
+
     Vector code otherwise begins with a comparison of where all its arrays end: with thirteen of
     them that takes longer than the work on a row of a hundred numbers. numba has a flag for it, but
     not in its decorators.
@@ -91,6 +93,7 @@ def unaliased(function: FunctionT) -> FunctionT:
     own = inspect.signature(function)
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     about: Any = typed
+    about.__name__, about.__doc__ = function.__name__, function.__doc__  # for numba's errors
     # numba cannot call what takes any number of arguments.
     about.__signature__ = own.replace(parameters=[context, *own.parameters.values()])
     made: Any = intrinsic(typed)

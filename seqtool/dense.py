@@ -53,7 +53,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         a: (N, K); quickest if one of its axes is contiguous, as of b. Where N or K changes from
-            call to call, both matrices should have gone through ``pad_rows`` along it.
+            call to call, what has that axis should have gone through ``pad_rows`` along it.
         b: (M, K).
         bias: (M,).
     """
@@ -78,6 +78,43 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """``input`` (..., K) to (..., M)."""
         return linear(input, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """torch's table of vectors, with a gradient that takes a quarter of the time on a CPU.
+
+    There torch looks through all ids for each vector, if not for each thread. What is added to a
+    vector is added in the order of the ids here as there: the bits are the same.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Ids (...) to vectors (..., E)."""
+        if self.weight.device.type != "cpu":
+            return super().forward(input)
+        made: Tensor = _LookUp.apply(self.weight, input, self.padding_idx)
+        return made
+
+
+class _LookUp(torch.autograd.Function):
+    """Rows of a matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, still: int | None) -> Tensor:
+        """weight (V, E), ids (...) to (..., E); the row ``still`` gets no gradient."""
+        ctx.save_for_backward(ids)
+        ctx.size, ctx.still = len(weight), still
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of the result to that of the matrix."""
+        (ids,) = ctx.saved_tensors
+        total = grad.new_zeros(ctx.size, grad.shape[-1])
+        total.index_add_(0, ids.flatten(), grad.flatten(0, -2))
+        if ctx.still is not None:
+            total[ctx.still] = 0
+        return total, None, None
 
 
 def _can_have(a: Tensor) -> bool:

@@ -32,7 +32,7 @@ from torch.nn import functional
 from seqtool.attention import Attention, Memory
 from seqtool.cells import RecurrentStack, Stack, State
 from seqtool.config import TranslatorConfig
-from seqtool.dense import Linear
+from seqtool.dense import Embedding, Linear
 from seqtool.losses import cross_entropy
 from seqtool.models import load_arrays
 from seqtool.shapes import of_member
@@ -77,13 +77,13 @@ class EncoderDecoder(nn.Module):
         if pictures:
             self.source_embedding = nn.Linear(source_size, embed)
         else:
-            self.source_embedding = nn.Embedding(source_size, embed, padding_idx=source_unknown)
+            self.source_embedding = Embedding(source_size, embed, padding_idx=source_unknown)
         self.target_embedding: nn.Embedding | None = None
         if config.tying == "all":
             assert source_size == target_size, "one matrix for two vocabularies"
             assert not pictures, "pictures have no vocabulary"
         else:
-            self.target_embedding = nn.Embedding(target_size, embed)
+            self.target_embedding = Embedding(target_size, embed)
 
         def stack(width: int, layers: int, *, bidirectional: bool = False) -> RecurrentStack:
             return RecurrentStack(

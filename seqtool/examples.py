@@ -189,7 +189,7 @@ class Examples:
             return {}
         most = MOST_NGRAMS // order  # words, each of which ends as many n-grams
         texts, labels = self._sample(0, most)
-        held_out: tuple[Parts, Array] = list[Part], labels[:0]
+        held_out: tuple[Parts, Array] = (lambda: ()), labels[:0]
         if len(self.parts) > 1:
             held_out = self._sample(1, most // 4)
         if labels.ndim == 2:  # what is weighted is that a label is there

@@ -121,7 +121,7 @@ class _Layer(torch.autograd.Function):
         steps, rows, inputs = x.shape
         size = weight_hh.shape[1]
         gates = len(weight_hh) // size
-        width = num_areas(kind) * padded(size)
+        width, depth = num_areas(kind) * padded(size), gates * padded(size)
         x = x.contiguous()
         states = x.new_empty(steps + 1, rows, size)
         states[-1 if backward else 0] = start[0]
@@ -131,11 +131,6 @@ class _Layer(torch.autograd.Function):
             cells[-1 if backward else 0] = start[1]
         activity = x.new_empty(steps if keep else 1, rows, width)
 
-        def panels(weight: Tensor, *, of_input: bool) -> Tensor:
-            blocks = areas(weight.view(gates, size, -1), kind, of_input=of_input)
-            blocks = pad(blocks, padded(size), blocks.shape[2])
-            return blocks.view(-1, COLUMNS, blocks.shape[2]).transpose(1, 2).contiguous()
-
         from_input = areas(bias_ih.view(gates, size), kind, of_input=True)
         bias = x.new_zeros(width // padded(size), padded(size))
         bias[:gates, :size] = from_input
@@ -144,15 +139,19 @@ class _Layer(torch.autograd.Function):
             Job.LENGTHS: lengths,
             Job.X: x,
             Job.BIAS: bias,
-            Job.WEIGHT_IH: panels(weight_ih, of_input=True),
-            Job.WEIGHT_HH: panels(weight_hh, of_input=False),
+            Job.MATRIX_IH: weight_ih.contiguous(),
+            Job.MATRIX_HH: weight_hh.contiguous(),
+            Job.WEIGHT_IH: x.new_empty(depth * inputs),
+            Job.WEIGHT_HH: x.new_empty(depth * size),
             Job.STATES: states,
             Job.CELLS: cells,
             Job.GATES: activity,
         }
         counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
         counts |= {Job.INPUT: inputs, Job.HIDDEN: size, Job.KEEP: int(keep)}
-        run(loop("forward", kind, x), make_job(counts, tensors), rows, BLOCK_ROWS)
+        job = make_job(counts, tensors)
+        run(loop("rows to panels", kind, x), job, depth // COLUMNS, GROUP)
+        run(loop("forward", kind, x), job, rows, BLOCK_ROWS)
         ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
         ctx.counts, ctx.kind = counts, kind
         last = 0 if backward else -1
@@ -177,20 +176,16 @@ class _Layer(torch.autograd.Function):
         grad_cell = grad_final[1].clone() if cells is not None else None
         grad_x = x.new_empty(steps, rows, padded(inputs)) if ctx.needs_input_grad[0] else None
 
-        def panels(weight: Tensor, *, of_input: bool) -> Tensor:
-            blocks = areas(weight.view(gates, size, -1), kind, of_input=of_input)
-            blocks = pad(blocks, padded(size), padded(blocks.shape[2]))
-            columns = blocks.shape[2] // COLUMNS
-            return blocks.view(depth, columns, COLUMNS).transpose(0, 1).contiguous()
-
         grad_ih = x.new_empty(gates, padded(size), inputs)
         grad_hh = x.new_empty(gates, padded(size), size)
         grad_bias = x.new_empty(width // padded(size), padded(size))
         tensors = {
             Job.LENGTHS: lengths,
             Job.X: x,
-            Job.WEIGHT_IH: panels(weight_ih, of_input=True),
-            Job.WEIGHT_HH: panels(weight_hh, of_input=False),
+            Job.MATRIX_IH: weight_ih.contiguous(),
+            Job.MATRIX_HH: weight_hh.contiguous(),
+            Job.WEIGHT_IH: x.new_empty(depth * padded(inputs)) if grad_x is not None else None,
+            Job.WEIGHT_HH: x.new_empty(depth * padded(size)),
             Job.STATES: states,
             Job.CELLS: cells,
             Job.GATES: activity,
@@ -204,6 +199,7 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_BIAS: grad_bias,
         }
         job = make_job(ctx.counts, tensors)
+        run(loop("columns to panels", kind, x), job, padded(size) // COLUMNS, 4)
         run(loop("backward", kind, x), job, rows, BLOCK_ROWS)
         run(loop("weights", kind, x), job, width // COLUMNS, GROUP)
         return (

@@ -37,7 +37,6 @@ from seqtool.pointwise import (
 from seqtool.tiles import (
     ABREAST,
     COLUMNS,
-    DEPTH,
     abreast,
     claim,
     pack,
@@ -69,12 +68,14 @@ class Job(IntEnum):
     GRAD_OUTPUT = 15  # (T, B, H)
     GRAD_STATE = 16  # (B, P): of the final h, turned into that of the first
     GRAD_CELL = 17  # (B, H): the same of c
-    GRAD_GATES = 18  # (T, B, areas P + 16): so rows do not share places of a cache
+    GRAD_GATES = 18  # (T, B, areas P + 16): the last 16 unused, lest rows share places of a cache
     GRAD_X = 19  # (T, B, E rounded up)
     GRAD_WEIGHT_IH = 20  # (input areas P, E)
     GRAD_WEIGHT_HH = 21  # (state areas P, H)
     GRAD_BIAS = 22  # (areas P,)
     KEEP = 23  # 1: forward keeps the gates of all time steps
+    MATRIX_IH = 24  # (gates H, E) as torch has it: what the panels of weights are made of
+    MATRIX_HH = 25  # (gates H, H)
 
 
 # Rows that go through time together: enough that reading the weights does not set the pace, few
@@ -82,7 +83,10 @@ class Job(IntEnum):
 BLOCK_ROWS = 16 * ABREAST
 FIELDS = len(Job)
 TILE = COLUMNS * COLUMNS
-PANEL = DEPTH * COLUMNS  # of a chunk
+# Rows of a chunk, which are packed together for the gradients of the weights: 8 KB of a panel of
+# float32, a quarter of a first-level cache.
+DEPTH = 128
+PANEL = DEPTH * COLUMNS
 
 
 def count_blocks(size: int, best: int, threads: int) -> int:
@@ -96,6 +100,14 @@ def count_blocks(size: int, best: int, threads: int) -> int:
 def areas(kind: int) -> tuple[int, int]:
     """Areas of a time step, and how many of them the input adds to."""
     return {LSTM: (4, 4), GRU: (4, 3)}.get(kind, (1, 1))
+
+
+@arithmetic
+def gate_of(kind: Any, area: Any, of_input: Any) -> Any:
+    """Where torch has the gate of an area: the n of a GRU, here first of the input's, is last."""
+    if kind == GRU and of_input:
+        return (area + 2) % 3
+    return area
 
 
 @arithmetic
@@ -126,6 +138,79 @@ def transpose_tiles(tiles: Any, width: Any, target: Any) -> None:
     for column in range(width):
         for row in range(COLUMNS):
             target[row * width + column] = tiles[column * COLUMNS + row]
+
+
+def _rows_to_panels(kind: int, unit: Any) -> Callable[[Any], None]:
+    """Panels for forward: WEIGHT_IH (input areas P / 16, E, 16) and WEIGHT_HH of the matrices."""
+    _, from_input = areas(kind)
+
+    def rows_to_panels(address: Any) -> None:
+        job = carray(address, FIELDS)
+        _, _, inputs, size, padded = sizes(job)
+        gates = from_input * size
+        count = from_input * padded // COLUMNS  # of either
+        matrix_ih = view(job, Job.MATRIX_IH, gates * inputs, unit)
+        matrix_hh = view(job, Job.MATRIX_HH, gates * size, unit)
+        weight_ih = view(job, Job.WEIGHT_IH, count * COLUMNS * inputs, unit)
+        weight_hh = view(job, Job.WEIGHT_HH, count * COLUMNS * size, unit)
+        while True:
+            block = claim(job)
+            if block >= job[Job.BLOCKS]:
+                break
+            low = 2 * count * block // job[Job.BLOCKS]
+            high = 2 * count * (block + 1) // job[Job.BLOCKS]
+            for i in range(low, high):
+                source, target, width, panel = matrix_ih, weight_ih, inputs, i
+                if i >= count:
+                    source, target, width, panel = matrix_hh, weight_hh, size, i - count
+                gate = gate_of(kind, panel * COLUMNS // padded, i < count)
+                for j in range(COLUMNS):
+                    at = panel * COLUMNS * width + j
+                    row = panel * COLUMNS % padded + j
+                    if row < size:
+                        start = (gate * size + row) * width
+                        for k in range(width):
+                            target[at + k * COLUMNS] = source[start + k]
+                    else:
+                        for k in range(width):
+                            target[at + k * COLUMNS] = 0
+
+    return rows_to_panels
+
+
+def _columns_to_panels(kind: int, unit: Any) -> Callable[[Any], None]:
+    """Panels for backward: WEIGHT_IH (E / 16, areas P, 16), if wanted, and WEIGHT_HH."""
+    _, from_input = areas(kind)
+
+    def columns_to_panels(address: Any) -> None:
+        job = carray(address, FIELDS)
+        _, _, inputs, size, padded = sizes(job)
+        gates, depth = from_input * size, from_input * padded
+        x_panels = panels(inputs) if job[Job.WEIGHT_IH] else 0
+        count = x_panels + panels(size)
+        matrix_ih = view(job, Job.MATRIX_IH, gates * inputs, unit)
+        matrix_hh = view(job, Job.MATRIX_HH, gates * size, unit)
+        weight_ih = view(job, Job.WEIGHT_IH, x_panels * depth * COLUMNS, unit)
+        weight_hh = view(job, Job.WEIGHT_HH, depth * padded, unit)
+        while True:
+            block = claim(job)
+            if block >= job[Job.BLOCKS]:
+                break
+            low = count * block // job[Job.BLOCKS]
+            high = count * (block + 1) // job[Job.BLOCKS]
+            for i in range(low, high):
+                source, target, width, panel = matrix_ih, weight_ih, inputs, i
+                if i >= x_panels:
+                    source, target, width, panel = matrix_hh, weight_hh, size, i - x_panels
+                for area in range(from_input):
+                    gate = gate_of(kind, area, i < x_panels)
+                    at = (panel * depth + area * padded) * COLUMNS
+                    start = gate * size * width + panel * COLUMNS
+                    here = target[at : at + padded * COLUMNS]
+                    pack(source, start, width, size, width - panel * COLUMNS, here, 0, 1)
+                    clear(here[size * COLUMNS :])
+
+    return columns_to_panels
 
 
 def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
@@ -278,9 +363,9 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
     """Gradients of the weights from those of the gates.
 
     The blocks are groups of panels of the gates. A chunk of their rows is packed, and then one
-    panel after the other of the input in these rows, which is multiplied with all of the group
-    while it is in the cache. So what is multiplied together lies together, and not at distances
-    that fall on the same places of a cache.
+    panel after the other of what the gates were made from in these rows, x and then h, which is
+    multiplied with all of the group while it is in the cache. So what is multiplied together lies
+    together, and not at distances that fall on the same places of a cache.
     """
     num_areas, from_input = areas(kind)
 
@@ -291,7 +376,7 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
         width, depth = num_areas * padded, from_input * padded
         row_width = width + COLUMNS
         gate_panels, x_panels = width // COLUMNS, panels(inputs)
-        gates = view(job, Job.GRAD_GATES, all_rows * row_width, unit)
+        grad_gates = view(job, Job.GRAD_GATES, all_rows * row_width, unit)
         x = view(job, Job.X, all_rows * inputs, unit)
         h = view(job, Job.STATES, (all_rows + rows) * size, unit)
         h_start = rows * size if job[Job.BACKWARD] else 0  # of h before the first row of gates
@@ -300,9 +385,9 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
         grad_bias = view(job, Job.GRAD_BIAS, width, unit)
         tiles = x_panels + panels(size)  # for each panel of the gates
         most = (gate_panels + job[Job.BLOCKS] - 1) // job[Job.BLOCKS]
-        sums = np.empty(most * tiles * TILE, dtype=gates.dtype)
-        packed = np.empty(most * PANEL, dtype=gates.dtype)
-        piece = np.empty(PANEL, dtype=gates.dtype)
+        sums = np.empty(most * tiles * TILE, dtype=grad_gates.dtype)
+        packed = np.empty(most * PANEL, dtype=grad_gates.dtype)
+        piece = np.empty(PANEL, dtype=grad_gates.dtype)
         while True:
             block = claim(job)
             if block >= job[Job.BLOCKS]:
@@ -314,23 +399,24 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
             for top in range(0, all_rows, DEPTH):
                 k = min(DEPTH, all_rows - top)
                 start = top * row_width + low * COLUMNS
-                pack(gates, start, row_width, k, width, packed, PANEL, high - low)
+                left = width - low * COLUMNS
+                pack(grad_gates, start, row_width, k, left, packed, PANEL, high - low)
                 for panel in range(low, high):
                     at = (panel - low) * PANEL
                     total = grad_bias[panel * COLUMNS : (panel + 1) * COLUMNS]
                     add_rows(packed[at : at + k * COLUMNS], total)
-                source, row, here = x, inputs, top * inputs
-                h_here = h_start + top * size
+                source, stride, here = x, inputs, top * inputs
                 for p in range(tiles):
-                    # The input meets the first panels of the gates, the state the last.
+                    # x meets the first panels of the gates, h the last.
                     begin, end, column = low, min(high, depth // COLUMNS), p * COLUMNS
                     if p >= x_panels:
                         begin, end = max(low, (width - depth) // COLUMNS), high
                         column -= x_panels * COLUMNS
-                    pack(source, here, row, k, row - column, piece, PANEL, 1)
+                    if begin < end:
+                        pack(source, here, stride, k, stride - column, piece, PANEL, 1)
                     here += COLUMNS
                     if p == x_panels - 1:
-                        source, row, here = h, size, h_here
+                        source, stride, here = h, size, h_start + top * size
                     for panel in range(begin, end, ABREAST):
                         count = min(ABREAST, end - panel)
                         into = ((panel - low) * tiles + p) * TILE
@@ -343,7 +429,7 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
                         first = k * (panel - begin) // (end - begin)
                         last = k * (panel - begin + count) // (end - begin)
                         for r in range(first, last):
-                            prefetch(source, here + r * row)
+                            prefetch(source, here + r * stride)
             for i in range(high - low):
                 row = (low + i) * COLUMNS
                 found = sums[i * tiles * TILE : (i + 1) * tiles * TILE]
@@ -357,7 +443,13 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
     return weights
 
 
-MAKERS = {"forward": _forward, "backward": _backward, "weights": _weights}
+MAKERS = {
+    "rows to panels": _rows_to_panels,
+    "forward": _forward,
+    "columns to panels": _columns_to_panels,
+    "backward": _backward,
+    "weights": _weights,
+}
 
 
 @cache

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, Stack, State
 from seqtool.config import ModelConfig
-from seqtool.dense import linear
+from seqtool.dense import Embedding, linear
 from seqtool.losses import cross_entropy
 from seqtool.ngrams import NgramTables
 
@@ -46,7 +46,7 @@ class LanguageModel(nn.Module):
         self.vocab_size = vocab_size
         self.unknown_id = unknown_id
         # padding_idx: torch's name for the one row that gets no gradient.
-        self.embedding = nn.Embedding(vocab_size, config.embed_size, padding_idx=unknown_id)
+        self.embedding = Embedding(vocab_size, config.embed_size, padding_idx=unknown_id)
         self.stack = RecurrentStack(
             config.embed_size,
             config.hidden_size,

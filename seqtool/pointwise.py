@@ -1,7 +1,8 @@
 """What a cell does to each unit of one row at one time, forward and backward, as vector code.
 
 The products are made before and after; the equations and their sources are in cells. A row's gates
-are areas of padded columns, in the order that loops tells.
+are areas of padded columns, in the order that loops tells. The arrays that a function is given must
+not overlap.
 """
 
 import math

@@ -84,7 +84,7 @@ def _promises(model: Path, task: str, place: Path) -> Iterator[tuple[str, Callab
         once = _write(model, *label)
         yield "batch size", lambda: _write(model, *label, "--num", "3")[0] == once[0]
         yield "thread count", lambda: _write(model, *label, "--threads", "1") == once
-        yield "in one go or with a break", lambda: _broken_off(model, place, label) == once[0]
+        yield "in one go or with a break", lambda: _broken_off(model, place, label) == once
         yield "saved against loaded", lambda: _write(copied, *label) == once
         yield "engine against model", lambda: agrees(model, LINES)
         return
@@ -121,12 +121,16 @@ def _write(model: Path, *options: str) -> list[str]:
     return [json.loads(line)["text"] for line in _run(*words).splitlines()]
 
 
-def _broken_off(model: Path, place: Path, label: tuple[str, ...]) -> str:
-    """The same text, saved and gone on with half-way."""
+def _broken_off(model: Path, place: Path, label: tuple[str, ...]) -> list[str]:
+    """The same text, saved and gone on with half-way, wherever it ends."""
     state = place / "state"
-    half = ("--length", str(LETTERS // 2))
-    first = _write(model, *half, *label, "--save-state", str(state))
-    return first[0] + _write(model, *half, "--state", str(state))[0]
+    written = json.loads(_run("generate", model, "--length", str(LETTERS), "--json", "-q", *label))
+    half = int(written["tokens"]) // 2
+    if not half:  # ended before there is anything to break
+        return [written["text"]]
+    first = _write(model, *label, "--length", str(half), "--save-state", str(state))
+    rest = _write(model, "--length", str(LETTERS - half), "--state", str(state))
+    return ["".join(first + rest)]
 
 
 class Questions:

@@ -3,8 +3,8 @@
 A recurrent layer multiplies a few rows by a large matrix, once for every time step. BLAS libraries
 are made for large times large: at eight to thirty rows they reach half of what a core can do, and
 each call pays for packing the matrix again. Here the matrix is packed once, as (N / 16, K, 16), and
-a tile stays in registers through all of K: up to six rows of one panel, of few rows more panels, or
-with the 32 registers of AVX-512 up to fourteen rows of two.
+a tile stays in registers while K is gone through: up to six rows of one panel, of few rows more
+panels, or with the 32 registers of AVX-512 up to fourteen rows of two.
 
 Every entry of a product is one chain of multiply-adds in the order of K. So its bits depend neither
 on which rows and panels are computed together nor on the number of threads.
@@ -25,9 +25,9 @@ from seqtool.compiled import callback, inlined, spliced
 from seqtool.vectors import WIDE
 
 COLUMNS = 16  # of a panel: two AVX2 registers, one of AVX-512, four of NEON
-DEPTH = 128  # rows of a chunk: 8 KB of a panel, a quarter of a first-level cache
-# Of the common dimension of a product: some rows, and the panels that they meet, then stay in the
-# second-level cache (14 rows and two panels: 188 KB).
+# How much of the common dimension ``product`` goes through before it turns to other panels: some
+# rows, and the panels that they meet, then stay in the second-level cache (14 rows of float32 and
+# two panels: 188 KB).
 DEEPEST = 1024
 # Rows and panels of a tile: twelve of AVX2's sixteen registers hold sums, 28 of AVX-512's 32. A
 # core that begins two multiply-adds in a cycle and ends them after four wants eight sums at least.
@@ -81,7 +81,7 @@ def _copy_row(context: Any, a: Any, a_at: Any, b: Any, b_at: Any) -> Any:
 
 
 def _prefetch(context: Any, array: Any, index: Any) -> Any:
-    """Ask for the line of a flat array in which an index lies; past its end it does nothing."""
+    """Ask for the line of a flat array in which an index lies; one past its end does no harm."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -397,10 +397,11 @@ def pack(
 
     Args:
         a: Flat; ``rows`` rows of ``columns`` entries, the first at ``a_start``, ``a_row`` apart.
-        panels: Flat; ``count`` panels of (rows, 16), ``panel`` apart.
+        panels: Flat; ``count`` panels of (rows, 16), ``panel`` apart; at most those that the
+            columns fill or begin.
     """
     whole = min(count, columns // COLUMNS)
-    # Row by row, as they lie in memory: a panel's worth of each is on as many pages.
+    # Row by row, as they lie in memory: panel by panel each row would be on another page.
     for r in range(rows):
         source, target = a_start + r * a_row, r * COLUMNS
         for p in range(whole):

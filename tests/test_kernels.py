@@ -16,8 +16,9 @@ from seqtool.cells import STEPS, RecurrentStack, State, Weights, run_plain
 from seqtool.kernels import KINDS, run_layer
 
 # B, T, E, H: several panels of sixteen with and without a rest, more rows than one tile and one
-# block have, a single row, a single step.
+# block have, a single row, a single step, more rows and steps than a chunk has rows.
 SHAPES = [(2, 5, 3, 4), (7, 4, 20, 33), (37, 3, 16, 16), (1, 6, 5, 20), (5, 1, 17, 64)]
+SHAPES += [(7, 37, 20, 33)]
 LENGTHS = [4, 1, 3, 2, 4, 4, 0]  # of seven rows; 0: a row that only fills the batch
 
 
@@ -108,7 +109,7 @@ def test_padded_rows_equal_rows_alone(kind, backward):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(kind):
-    x, state, weights = make(kind, (23, 5, 8, 40), torch.float32)
+    x, state, weights = make(kind, (23, 7, 8, 40), torch.float32)
     before = torch.get_num_threads()
     try:
         found = []
@@ -121,6 +122,35 @@ def test_a_row_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(kind)
         assert torch.equal(alone, found[0][0][17:18])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_of_one_panel_are_summed_alike(kind, monkeypatch):
+    """Of a GRU some then meet the input only and some the state only."""
+    parts = make(kind, (4, 40, 18, 20))
+    expected = results(lambda: run_layer(kind, *parts), *parts)
+    monkeypatch.setattr(kernels, "GROUP", 1)
+    found = results(lambda: run_layer(kind, *parts), *parts)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_read_before_it_is_written(kind, backward):
+    """torch fills new memory with nan in this mode."""
+    parts = make(kind, (7, 4, 5, 20))
+    lengths = torch.tensor(LENGTHS)
+
+    def run() -> list[Tensor]:
+        return results(lambda: run_layer(kind, *parts, backward=backward, lengths=lengths), *parts)
+
+    expected = run()
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = run()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 def test_runs_on_threads_of_its_own_where_openmp_cannot_be_asked(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_a_broken_promise_is_told(run: Run, model: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         selftest, "_write", lambda model, *options: ["b" if "--threads" in options else "a"]
     )
-    monkeypatch.setattr(selftest, "_broken_off", lambda model, place, label: "a")
+    monkeypatch.setattr(selftest, "_broken_off", lambda model, place, label: ["a"])
     code, shown, _ = run("selftest", model, "-q")
     assert code == 1
     assert [line for line in shown.splitlines() if "held" not in line] == ["BROKEN\tthread count"]
@@ -74,6 +75,24 @@ def test_a_broken_promise_is_told(run: Run, model: Path, monkeypatch: pytest.Mon
     assert [name for name, held in json.loads(shown)["promises"].items() if not held] == [
         "thread count"
     ]
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab", "a text of nine", "x" * selftest.LETTERS])
+def test_a_text_that_ends_is_broken_off_before_its_end(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Behind its end the model would begin another one."""
+    place = 0
+
+    def generate(*words: Any) -> str:
+        nonlocal place
+        start = place if "--state" in words else 0
+        assert start < len(text) or not start
+        place = min(len(text), start + int(words[words.index("--length") + 1]))
+        return json.dumps({"text": text[start:place], "tokens": place - start}) + "\n"
+
+    monkeypatch.setattr(selftest, "_run", generate)
+    assert selftest._broken_off(tmp_path, tmp_path, ()) == [text]
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,12 @@ def test_panels_do_not_depend_on_their_neighbours() -> None:
 def test_a_product_is_one_chain_however_deep() -> None:
     """What is too deep for a cache is cut; entries are added up in the order of K all the same."""
     rng, k = np.random.default_rng(3), 2 * DEEPEST + 5
-    matrix = rng.normal(size=(k, COLUMNS)).astype(np.float32)
+    matrix = rng.normal(size=(k, 3 * COLUMNS)).astype(np.float32)
     a = rng.normal(size=(3, k)).astype(np.float32)
-    found = np.zeros((3, COLUMNS), np.float32)
+    found = np.zeros((3, 3 * COLUMNS), np.float32)
     multiply(a, packed(matrix), found)
     assert_allclose(found, a @ matrix, rtol=1e-4, atol=1e-3)
-    in_pieces = np.zeros((3, COLUMNS), np.float32)
+    in_pieces = np.zeros((3, 3 * COLUMNS), np.float32)
     for first in range(0, k, K):
         some = np.ascontiguousarray(a[:, first : first + K])
         multiply(some, packed(matrix[first : first + K]), in_pieces)
