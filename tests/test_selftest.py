@@ -88,7 +88,8 @@ def test_a_text_that_ends_is_broken_off_before_its_end(
         nonlocal place
         start = place if "--state" in words else 0
         assert start < len(text) or not start
-        place = min(len(text), start + int(words[words.index("--length") + 1]))
+        length = words[::-1][words[::-1].index("--length") - 1]  # the last one counts
+        place = min(len(text), start + int(length))
         return json.dumps({"text": text[start:place], "tokens": place - start}) + "\n"
 
     monkeypatch.setattr(selftest, "_run", generate)
