@@ -179,7 +179,7 @@ def _rows_to_panels(kind: int, unit: Any) -> Callable[[Any], None]:
 
 
 def _columns_to_panels(kind: int, unit: Any) -> Callable[[Any], None]:
-    """Panels for backward: WEIGHT_IH (E / 16, areas P, 16), if wanted, and WEIGHT_HH."""
+    """Panels for backward: WEIGHT_IH (E rounded up / 16, gates P, 16), if wanted, WEIGHT_HH too."""
     _, from_input = areas(kind)
 
     def columns_to_panels(address: Any) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from seqtool import dense
-from seqtool.dense import FEWEST_ROWS, MULTIPLE, Linear, linear, pad_rows, product
+from seqtool.dense import FEWEST_ROWS, MULTIPLE, Embedding, Linear, linear, pad_rows, product
 
 ROWS, K, M = FEWEST_ROWS + 7, 19, 33
 
@@ -122,3 +122,24 @@ def test_an_operator_that_is_called_in_another_way_is_left_alone(monkeypatch, ch
 
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", change and other, raising=False)
     assert dense._find() is None
+
+
+@pytest.mark.parametrize("still", [None, 2])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_embedding_has_the_bits_of_torchs(still: int | None, threads: int) -> None:
+    """Ids that come again, the one without a gradient among them; as they lie in a batch turned."""
+    ids = torch.randint(0, 9, (50, 7)).t()
+    ours, theirs = Embedding(9, 5, padding_idx=still), torch.nn.Embedding(9, 5, padding_idx=still)
+    ours.load_state_dict(theirs.state_dict())
+    slope = torch.randn(5).expand(7, 50, 5) * torch.arange(350.0).view(7, 50, 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for table in (ours, theirs):
+            (table(ids) * slope).sum().backward()
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(ours(ids), theirs(ids))
+    assert ours.weight.grad is not None
+    assert theirs.weight.grad is not None
+    assert torch.equal(ours.weight.grad, theirs.weight.grad)
