@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from seqtool import loops
 from seqtool.loops import BLOCK_ROWS, Job, count_blocks
 from seqtool.pointwise import KINDS
 from seqtool.tiles import ABREAST, COLUMNS
 
-# Panels of the gates whose gradients of the weights are summed together, reading the input once.
+# Panels of the gates whose gradients of the weights are summed together, reading the input once;
+# and of weights that are packed together.
 GROUP = 8 * ABREAST
 
 
@@ -77,27 +77,19 @@ def padded(size: int) -> int:
     return -(-size // COLUMNS) * COLUMNS
 
 
-def pad(matrix: Tensor, *sizes: int) -> Tensor:
-    """Zeros at the end of the last axes, up to these sizes."""
-    missing = [size - had for size, had in zip(sizes, matrix.shape[-len(sizes) :], strict=True)]
-    if not any(missing):
-        return matrix
-    return functional.pad(matrix, [n for size in reversed(missing) for n in (0, size)])
-
-
 def num_areas(kind: str) -> int:
     """Blocks of numbers that a unit keeps of a time step."""
     return loops.areas(KINDS.index(kind))[0]
 
 
-def areas(blocks: Tensor, kind: str, *, of_input: bool) -> Tensor:
-    """Gate blocks (G, ...) in torch's order to the order of areas, where the GRU's n is first."""
-    return blocks.roll(1, 0) if kind == "gru" and of_input else blocks
+def input_areas(blocks: Tensor, kind: str) -> Tensor:
+    """Gate blocks (G, ...) of the input in torch's order to that of areas: the GRU's n is first."""
+    return blocks.roll(1, 0) if kind == "gru" else blocks
 
 
-def torch_order(blocks: Tensor, kind: str, *, of_input: bool) -> Tensor:
-    """The inverse of ``areas``."""
-    return blocks.roll(-1, 0) if kind == "gru" and of_input else blocks
+def torch_order(blocks: Tensor, kind: str) -> Tensor:
+    """The inverse of ``input_areas``."""
+    return blocks.roll(-1, 0) if kind == "gru" else blocks
 
 
 class _Layer(torch.autograd.Function):
@@ -131,9 +123,8 @@ class _Layer(torch.autograd.Function):
             cells[-1 if backward else 0] = start[1]
         activity = x.new_empty(steps if keep else 1, rows, width)
 
-        from_input = areas(bias_ih.view(gates, size), kind, of_input=True)
         bias = x.new_zeros(width // padded(size), padded(size))
-        bias[:gates, :size] = from_input
+        bias[:gates, :size] = input_areas(bias_ih.view(gates, size), kind)
         bias[-gates:, :size] += bias_hh.view(gates, size)
         tensors = {
             Job.LENGTHS: lengths,
@@ -150,7 +141,7 @@ class _Layer(torch.autograd.Function):
         counts = {Job.BACKWARD: int(backward), Job.STEPS: steps, Job.ROWS: rows}
         counts |= {Job.INPUT: inputs, Job.HIDDEN: size, Job.KEEP: int(keep)}
         job = make_job(counts, tensors)
-        run(loop("rows to panels", kind, x), job, depth // COLUMNS, GROUP)
+        run(loop("rows to panels", kind, x), job, 2 * depth // COLUMNS, GROUP)
         run(loop("forward", kind, x), job, rows, BLOCK_ROWS)
         ctx.save_for_backward(x, weight_ih, weight_hh, states, cells, activity, lengths)
         ctx.counts, ctx.kind = counts, kind
@@ -172,7 +163,8 @@ class _Layer(torch.autograd.Function):
         gates = len(weight_hh) // size
         width = activity.shape[2]
         depth = gates * padded(size)
-        grad_state = pad(grad_final[0], padded(size)).clone()
+        grad_state = x.new_zeros(rows, padded(size))
+        grad_state[:, :size] = grad_final[0]
         grad_cell = grad_final[1].clone() if cells is not None else None
         grad_x = x.new_empty(steps, rows, padded(inputs)) if ctx.needs_input_grad[0] else None
 
@@ -199,14 +191,15 @@ class _Layer(torch.autograd.Function):
             Job.GRAD_BIAS: grad_bias,
         }
         job = make_job(ctx.counts, tensors)
-        run(loop("columns to panels", kind, x), job, padded(size) // COLUMNS, 4)
+        columns = padded(size) + (padded(inputs) if grad_x is not None else 0)
+        run(loop("columns to panels", kind, x), job, columns // COLUMNS, GROUP)
         run(loop("backward", kind, x), job, rows, BLOCK_ROWS)
         run(loop("weights", kind, x), job, width // COLUMNS, GROUP)
         return (
             grad_x[..., :inputs] if grad_x is not None else None,
-            torch_order(grad_ih[:, :size], kind, of_input=True).reshape(weight_ih.shape),
+            torch_order(grad_ih[:, :size], kind).reshape(weight_ih.shape),
             grad_hh[:, :size].reshape(weight_hh.shape),
-            torch_order(grad_bias[:gates, :size], kind, of_input=True).reshape(-1),
+            torch_order(grad_bias[:gates, :size], kind).reshape(-1),
             grad_bias[-gates:, :size].reshape(-1),
             *(None, None, None, None),
             grad_state[:, :size],

@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.np.numpy_support import carray
 
-from seqtool.compiled import arithmetic, callback
+from seqtool.compiled import arithmetic, callback, inlined
 from seqtool.pointwise import (
     GRU,
     KINDS,
@@ -123,6 +123,18 @@ def sizes(job: Any) -> Any:
     return job[Job.STEPS], job[Job.ROWS], job[Job.INPUT], size, panels(size) * COLUMNS
 
 
+@inlined
+def next_block(job: Any, size: Any) -> Any:
+    """Claim a block of ``size`` rows or panels: the first and the one to stop before, or no more.
+
+    Blocks are at most as many as there are rows or panels, so that none of them is empty.
+    """
+    block, blocks = claim(job), job[Job.BLOCKS]
+    if block >= blocks:
+        return size, size
+    return size * block // blocks, size * (block + 1) // blocks
+
+
 @arithmetic
 def add_rows(panel: Any, total: Any) -> None:
     """Add up the rows of a panel, into (16,)."""
@@ -154,11 +166,9 @@ def _rows_to_panels(kind: int, unit: Any) -> Callable[[Any], None]:
         weight_ih = view(job, Job.WEIGHT_IH, count * COLUMNS * inputs, unit)
         weight_hh = view(job, Job.WEIGHT_HH, count * COLUMNS * size, unit)
         while True:
-            block = claim(job)
-            if block >= job[Job.BLOCKS]:
+            low, high = next_block(job, 2 * count)
+            if low == high:
                 break
-            low = 2 * count * block // job[Job.BLOCKS]
-            high = 2 * count * (block + 1) // job[Job.BLOCKS]
             for i in range(low, high):
                 source, target, width, panel = matrix_ih, weight_ih, inputs, i
                 if i >= count:
@@ -193,11 +203,9 @@ def _columns_to_panels(kind: int, unit: Any) -> Callable[[Any], None]:
         weight_ih = view(job, Job.WEIGHT_IH, x_panels * depth * COLUMNS, unit)
         weight_hh = view(job, Job.WEIGHT_HH, depth * padded, unit)
         while True:
-            block = claim(job)
-            if block >= job[Job.BLOCKS]:
+            low, high = next_block(job, count)
+            if low == high:
                 break
-            low = count * block // job[Job.BLOCKS]
-            high = count * (block + 1) // job[Job.BLOCKS]
             for i in range(low, high):
                 source, target, width, panel = matrix_ih, weight_ih, inputs, i
                 if i >= x_panels:
@@ -234,11 +242,9 @@ def _forward(kind: int, unit: Any) -> Callable[[Any], None]:
         gates = view(job, Job.GATES, (steps if keep else 1) * rows * width, unit)
         lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
         while True:
-            block = claim(job)
-            if block >= job[Job.BLOCKS]:
+            low, high = next_block(job, rows)
+            if low == high:
                 break
-            low = rows * block // job[Job.BLOCKS]
-            high = rows * (block + 1) // job[Job.BLOCKS]
             for step in range(steps):
                 t = steps - 1 - step if job[Job.BACKWARD] else step
                 first = t * rows + low
@@ -314,11 +320,9 @@ def _backward(kind: int, unit: Any) -> Callable[[Any], None]:
         grad_x = view(job, Job.GRAD_X, steps * rows * x_width, unit)
         lengths = view(job, Job.LENGTHS, rows if job[Job.LENGTHS] else 0, np.int64(0))
         while True:
-            block = claim(job)
-            if block >= job[Job.BLOCKS]:
+            low, high = next_block(job, rows)
+            if low == high:
                 break
-            low = rows * block // job[Job.BLOCKS]
-            high = rows * (block + 1) // job[Job.BLOCKS]
             for step in range(steps):
                 t = step if job[Job.BACKWARD] else steps - 1 - step
                 first = t * rows + low
@@ -389,11 +393,9 @@ def _weights(kind: int, unit: Any) -> Callable[[Any], None]:
         packed = np.empty(most * PANEL, dtype=grad_gates.dtype)
         piece = np.empty(PANEL, dtype=grad_gates.dtype)
         while True:
-            block = claim(job)
-            if block >= job[Job.BLOCKS]:
+            low, high = next_block(job, gate_panels)
+            if low == high:
                 break
-            low = gate_panels * block // job[Job.BLOCKS]
-            high = gate_panels * (block + 1) // job[Job.BLOCKS]
             clear(sums)
             clear(grad_bias[low * COLUMNS : high * COLUMNS])
             for top in range(0, all_rows, DEPTH):
