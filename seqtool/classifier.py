@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from seqtool.cells import RecurrentStack, Stack
 from seqtool.config import ClassifierConfig, TaggerConfig
-from seqtool.dense import linear
+from seqtool.dense import Embedding, linear, look_up
 from seqtool.models import load_arrays
 from seqtool.ngrams import NgramTables
 from seqtool.shapes import of_member
@@ -65,7 +65,7 @@ class WordVectors(nn.Module):
         self.side_by_side = side_by_side and config.part_buckets > 0
         self.word_dropout = config.word_dropout
         # torch's "padding" row is the one that stays zero: words outside the vocabulary.
-        self.words = nn.Embedding(vocab_size, config.embed_size, padding_idx=0)
+        self.words = Embedding(vocab_size, config.embed_size, padding_idx=0)
         nn.init.normal_(self.words.weight, std=EMBEDDING_STD)
         self.parts: nn.Parameter | None = None
         if config.part_buckets:
@@ -83,7 +83,7 @@ class WordVectors(nn.Module):
         if self.parts is not None:
             parts = functional.embedding_bag(words.parts, self.parts, words.starts, mode="mean")
             vectors = torch.cat([vectors, parts], 1) if self.side_by_side else vectors + parts
-        return functional.embedding(words.places, vectors)
+        return look_up(vectors, words.places)
 
 
 class AttentionPool(nn.Module):

@@ -80,19 +80,29 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-class Embedding(nn.Embedding):
-    """torch's table of vectors, with a gradient that takes a quarter of the time on a CPU.
+def look_up(weight: Tensor, ids: Tensor, still: int | None = None) -> Tensor:
+    """Rows (..., E) of a matrix (V, E), with a gradient that takes a quarter of the time on a CPU.
 
-    There torch looks through all ids for each vector, if not for each thread. What is added to a
-    vector is added in the order of the ids here as there: the bits are the same.
+    There torch looks through all ids for each row, if not for each thread. What is added to a row
+    is added in the order of the ids here as there: the bits are the same.
+
+    Args:
+        weight: (V, E).
+        ids: (...), one at least.
+        still: A row that gets no gradient; ``padding_idx`` is torch's name for it.
     """
+    if weight.device.type != "cpu":
+        return functional.embedding(ids, weight, still)
+    made: Tensor = _LookUp.apply(weight, ids, still)
+    return made
+
+
+class Embedding(nn.Embedding):
+    """torch's table of vectors, by ``look_up``; with no option but ``padding_idx``."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Ids (...) to vectors (..., E)."""
-        if self.weight.device.type != "cpu":
-            return super().forward(input)
-        made: Tensor = _LookUp.apply(self.weight, input, self.padding_idx)
-        return made
+        return look_up(self.weight, input, self.padding_idx)
 
 
 class _LookUp(torch.autograd.Function):

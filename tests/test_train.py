@@ -315,7 +315,9 @@ def test_state_of_relu_units_does_not_grow_from_chunk_to_chunk(corpus, tmp_path)
     events = run.events()
     assert [event for event in events if event["event"] == "rescue"] == []
     assert events[-1]["best_val_loss"] < math.log(corpus.tokenizer.vocab_size)
-    assert run.trainer.objective.state[0].square().mean().sqrt() < 10  # type: ignore[attr-defined]
+    objective = run.trainer.objective
+    assert isinstance(objective, NextToken)
+    assert objective.state[0].square().mean().sqrt() < 10
 
 
 def test_relu_units_begin_each_chunk_from_zero_but_keep_recent_tokens(corpus, tmp_path):
