@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,10 @@ def _promises(model: Path, task: str, place: Path) -> Iterator[tuple[str, Callab
         once = _write(model, *label)
         yield "batch size", lambda: _write(model, *label, "--num", "3")[0] == once[0]
         yield "thread count", lambda: _write(model, *label, "--threads", "1") == once
-        yield "in one go or with a break", lambda: _broken_off(model, place, label) == once
+        yield (
+            "in one go or with a break",
+            lambda: _broken_off(model, place, label, once[0]) == once[0].text,
+        )
         yield "saved against loaded", lambda: _write(copied, *label) == once
         yield "engine against model", lambda: agrees(model, LINES)
         return
@@ -114,23 +117,28 @@ def _label(model: Path) -> tuple[str, ...]:
     return ("--label", str(classes[0])) if isinstance(classes, list) and classes else ()
 
 
-def _write(model: Path, *options: str) -> list[str]:
+class Written(NamedTuple):
+    """A text that a model wrote."""
+
+    text: str
+    tokens: int
+
+
+def _write(model: Path, *options: str) -> list[Written]:
     """The texts that a model writes."""
     words: list[str | Path] = ["generate", model, "--length", str(LETTERS), "--json", "-q"]
-    words += options
-    return [json.loads(line)["text"] for line in _run(*words).splitlines()]
+    events = map(json.loads, _run(*words, *options).splitlines())
+    return [Written(event["text"], event["tokens"]) for event in events]
 
 
-def _broken_off(model: Path, place: Path, label: tuple[str, ...]) -> list[str]:
+def _broken_off(model: Path, place: Path, label: tuple[str, ...], whole: Written) -> str:
     """The same text, saved and gone on with half-way, wherever it ends."""
-    state = place / "state"
-    written = json.loads(_run("generate", model, "--length", str(LETTERS), "--json", "-q", *label))
-    half = int(written["tokens"]) // 2
-    if not half:  # ended before there is anything to break
-        return [written["text"]]
+    state, half = place / "state", whole.tokens // 2
+    if not half:  # it ended before there was anything to break
+        return whole.text
     first = _write(model, *label, "--length", str(half), "--save-state", str(state))
     rest = _write(model, "--length", str(LETTERS - half), "--state", str(state))
-    return ["".join(first + rest)]
+    return first[0].text + rest[0].text
 
 
 class Questions:

@@ -63,10 +63,11 @@ def test_images_are_asked_as_they_are(tmp_path: Path, colours: int) -> None:
 
 def test_a_broken_promise_is_told(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "_interrupted", lambda task, place: True)
+    a, b = selftest.Written("a", 1), selftest.Written("b", 1)
     monkeypatch.setattr(
-        selftest, "_write", lambda model, *options: ["b" if "--threads" in options else "a"]
+        selftest, "_write", lambda model, *options: [b if "--threads" in options else a]
     )
-    monkeypatch.setattr(selftest, "_broken_off", lambda model, place, label: ["a"])
+    monkeypatch.setattr(selftest, "_broken_off", lambda model, place, label, whole: "a")
     code, shown, _ = run("selftest", model, "-q")
     assert code == 1
     assert [line for line in shown.splitlines() if "held" not in line] == ["BROKEN\tthread count"]
@@ -93,7 +94,8 @@ def test_a_text_that_ends_is_broken_off_before_its_end(
         return json.dumps({"text": text[start:place], "tokens": place - start}) + "\n"
 
     monkeypatch.setattr(selftest, "_run", generate)
-    assert selftest._broken_off(tmp_path, tmp_path, ()) == [text]
+    (whole,) = selftest._write(tmp_path)
+    assert selftest._broken_off(tmp_path, tmp_path, (), whole) == text
 
 
 @pytest.mark.parametrize(
